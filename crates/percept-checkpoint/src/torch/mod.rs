@@ -1,0 +1,250 @@
+//! PyTorch's two file formats: the zip archive and what came before.
+
+mod globals;
+mod pickle;
+mod state_dict;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use self::pickle::{MAX_PICKLE, Pickle};
+use self::state_dict::Extent;
+use crate::checkpoint::{Parts, file_len};
+use crate::error::CheckpointError;
+use crate::read::Source;
+
+/// How a legacy file begins: protocol 2, then the number 0x1950a86a20f9469cfc6c as a pickle of its
+/// own.
+pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Opens a zip archive written by `torch.save` or `torch.jit.save`: `NAME/data.pkl`, the storages in
+/// `NAME/data/KEY`, and perhaps `NAME/byteorder`.
+pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError> {
+    let zip_error = |source| CheckpointError::Zip {
+        path: path.to_owned(),
+        source,
+    };
+    let len = file_len(path, &file)?;
+    let mut archive = ZipArchive::new(BufReader::new(&file)).map_err(zip_error)?;
+    if archive.has_duplicate_names() {
+        return Err(CheckpointError::DuplicateEntry {
+            path: path.to_owned(),
+        });
+    }
+
+    let roots: Vec<String> = (archive.file_names_raw())
+        .filter_map(|name| std::str::from_utf8(name).ok())
+        .filter_map(|name| name.strip_suffix("data.pkl"))
+        .filter(|root| root.is_empty() || root.ends_with('/'))
+        .map(str::to_owned)
+        .collect();
+    let [root] = &roots[..] else {
+        return Err(CheckpointError::NotTorch {
+            path: path.to_owned(),
+            found: roots.len(),
+        });
+    };
+
+    let order = format!("{root}byteorder");
+    if archive.index_for_name(&order).is_some() {
+        // "little" or "big"; a longer one is neither.
+        let order = read_entry(path, &mut archive, &order, len, 16)?;
+        if order.trim_ascii() != b"little" {
+            return Err(CheckpointError::BigEndian {
+                path: path.to_owned(),
+            });
+        }
+    }
+    let bytes = read_entry(
+        path,
+        &mut archive,
+        &format!("{root}data.pkl"),
+        len,
+        MAX_PICKLE,
+    )?;
+    let pickle = pickle::parse(path, &bytes)?;
+    let tensors = state_dict::tensors(path, &pickle, |key| {
+        let name = format!("{root}data/{key}");
+        match archive.index_for_name(&name) {
+            None => Ok(None),
+            Some(index) => {
+                let entry = archive.by_index_raw(index).map_err(zip_error)?;
+                extent(path, &name, &entry, len).map(Some)
+            }
+        }
+    })?;
+    drop(archive);
+    Ok(Parts {
+        sources: vec![Source::new(path, file)],
+        tensors,
+        metadata: BTreeMap::new(),
+    })
+}
+
+/// Where a stored entry's bytes are, in a file of `len` bytes.
+fn extent<R: Read>(
+    path: &Path,
+    name: &str,
+    entry: &ZipFile<'_, R>,
+    len: u64,
+) -> Result<Extent, CheckpointError> {
+    if entry.compression() != zip::CompressionMethod::Stored
+        || entry.encrypted()
+        || entry.compressed_size() != entry.size()
+    {
+        return Err(CheckpointError::CompressedEntry {
+            path: path.to_owned(),
+            entry: name.to_owned(),
+        });
+    }
+    let past_end = || CheckpointError::EntryPastEnd {
+        path: path.to_owned(),
+        entry: name.to_owned(),
+    };
+    let offset = entry.data_start().ok_or_else(past_end)?;
+    match offset.checked_add(entry.size()) {
+        Some(end) if end <= len => Ok(Extent {
+            offset,
+            len: entry.size(),
+        }),
+        _ => Err(past_end()),
+    }
+}
+
+/// Reads a whole small entry.
+fn read_entry<R: Read + Seek>(
+    path: &Path,
+    archive: &mut ZipArchive<R>,
+    name: &str,
+    len: u64,
+    limit: usize,
+) -> Result<Vec<u8>, CheckpointError> {
+    let zip_error = |source| CheckpointError::Zip {
+        path: path.to_owned(),
+        source,
+    };
+    let index = (archive.index_for_name(name))
+        .ok_or_else(|| zip_error(zip::result::ZipError::FileNotFound))?;
+    let mut entry = archive.by_index_raw(index).map_err(zip_error)?;
+    let extent = extent(path, name, &entry, len)?;
+    if extent.len > limit as u64 {
+        return Err(CheckpointError::LimitExceeded {
+            path: path.to_owned(),
+            what: "bytes in a pickle",
+            limit: limit as u64,
+        });
+    }
+    let mut bytes = Vec::new();
+    entry
+        .read_to_end(&mut bytes)
+        .map_err(|source| CheckpointError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(bytes)
+}
+
+/// Opens a file of PyTorch before 1.6: pickles of the magic number, the protocol, the system, the
+/// object and the list of storage keys; then each storage as its length and its elements.
+pub(crate) fn open_legacy(path: &Path, mut file: File) -> Result<Parts, CheckpointError> {
+    let io_error = |source| CheckpointError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let len = file_len(path, &file)?;
+    // The pickles' length is written nowhere, so as much is read as they may have.
+    let mut bytes = Vec::new();
+    (&mut file)
+        .take(MAX_PICKLE as u64)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
+    let mut at = 0;
+    let mut next = || -> Result<Pickle, CheckpointError> {
+        let pickle = pickle::parse(path, bytes.get(at..).unwrap_or_default())?;
+        at += pickle.consumed;
+        Ok(pickle)
+    };
+    let _magic = next()?;
+    let _protocol = next()?;
+    let system = next()?;
+    let object = next()?;
+    let keys = next()?;
+    if says_big_endian(&system) {
+        return Err(CheckpointError::BigEndian {
+            path: path.to_owned(),
+        });
+    }
+
+    let sizes: HashMap<&str, u64> = object
+        .storages()
+        .filter_map(|s| Some((object.text(s.key)?, s.dtype?.size() as u64)))
+        .collect();
+    let mut offset = at as u64;
+    let mut extents = HashMap::new();
+    for key in storage_keys(&keys) {
+        // A storage of unknown element size hides where the next one begins. Those after it are
+        // then reported missing, by the name of the tensor that needs them.
+        let Some(&size) = sizes.get(key) else { break };
+        let mut count = [0; 8];
+        file.seek(SeekFrom::Start(offset)).map_err(io_error)?;
+        file.read_exact(&mut count).map_err(io_error)?;
+        let bytes = u64::from_le_bytes(count).checked_mul(size);
+        let end = bytes.and_then(|bytes| (offset + 8).checked_add(bytes));
+        match (bytes, end) {
+            (Some(bytes), Some(end)) if end <= len => {
+                let extent = Extent {
+                    offset: offset + 8,
+                    len: bytes,
+                };
+                extents.insert(key, extent);
+                offset = end;
+            }
+            _ => {
+                return Err(CheckpointError::EntryPastEnd {
+                    path: path.to_owned(),
+                    entry: format!("storage {key}"),
+                });
+            }
+        }
+    }
+    let tensors = state_dict::tensors(path, &object, |key| Ok(extents.get(key).copied()))?;
+    Ok(Parts {
+        sources: vec![Source::new(path, file)],
+        tensors,
+        metadata: BTreeMap::new(),
+    })
+}
+
+/// The list of storage keys, in the order in which the storages follow.
+fn storage_keys(pickle: &Pickle) -> impl Iterator<Item = &str> {
+    let keys: &[pickle::Id] = match pickle.get(pickle.root) {
+        pickle::Value::List(keys) => keys,
+        _ => &[],
+    };
+    keys.iter().filter_map(|&key| pickle.text(key))
+}
+
+/// Whether the description of the writing machine has `'little_endian': False`.
+fn says_big_endian(system: &Pickle) -> bool {
+    let pickle::Value::Dict(entries) = system.get(system.root) else {
+        return false;
+    };
+    (entries.iter())
+        .any(|&(key, value)| system.text(key) == Some("little_endian") && system.is_false(value))
+}
+
+/// Parses bytes as a pickle and lists its tensors, every storage being large and at offset 0.
+pub(crate) fn fuzz(path: &Path, bytes: &[u8]) -> Result<usize, CheckpointError> {
+    let bytes = bytes.get(..MAX_PICKLE).unwrap_or(bytes);
+    let pickle = pickle::parse(path, bytes)?;
+    let extent = Extent {
+        offset: 0,
+        len: 1 << 40,
+    };
+    Ok(state_dict::tensors(path, &pickle, |_| Ok(Some(extent)))?.len())
+}

@@ -1,0 +1,558 @@
+//! Broken and malicious files: each is refused by its own error, without a panic and at once.
+
+// The lints let tests panic, but not the functions that tests share.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod common;
+
+use common::{Pickle, TempFile, one_tensor, refusal, safetensors, torch_zip, zip};
+use percept_checkpoint::{Checkpoint, CheckpointError as E};
+use proptest::prelude::*;
+
+/// Asserts that bytes are refused by the given variant.
+macro_rules! assert_refused {
+    ($bytes:expr, $pattern:pat $(if $guard:expr)?) => {{
+        let error = refusal(&$bytes);
+        assert!(
+            matches!(&error, $pattern $(if $guard)?),
+            "wrong error: {error:?}"
+        );
+    }};
+}
+
+fn data(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+// Files that are not what they seem.
+
+#[test]
+fn empty_and_unknown_files() {
+    assert_refused!(b"", E::EmptyFile { .. });
+    assert_refused!(b"x", E::UnknownFormat { start, .. } if start == b"x");
+    assert_refused!(b"\x89PNG\r\n\x1a\n and so on", E::UnknownFormat { .. });
+    assert_refused!(b"<!DOCTYPE html><html>", E::UnknownFormat { .. });
+    let missing = Checkpoint::open("/nonexistent/model.pt".as_ref());
+    assert!(matches!(missing, Err(E::Io { .. })));
+}
+
+#[test]
+fn every_truncation_of_every_format_is_refused() {
+    for name in ["types.pt", "types_legacy.pt", "plain.safetensors"] {
+        let bytes = data(name);
+        for len in (0..bytes.len()).step_by(7) {
+            let file = TempFile::new("file", &bytes[..len]);
+            let opened = Checkpoint::open(&file.path);
+            assert!(opened.is_err(), "{name} cut at {len}");
+        }
+    }
+    assert_refused!(data("types.pt")[..2000], E::Zip { .. });
+}
+
+// Safetensors.
+
+const ONE: &str = r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+
+#[test]
+fn safetensors_header_length() {
+    let mut bytes = safetensors(ONE, &[0; 8]);
+    assert!(Checkpoint::open(&TempFile::new("f", &bytes).path).is_ok());
+    bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_refused!(
+        bytes,
+        E::HeaderTooLong {
+            length: u64::MAX,
+            ..
+        }
+    );
+    bytes[..8].copy_from_slice(&99_000_000u64.to_le_bytes());
+    assert_refused!(
+        bytes,
+        E::HeaderPastEnd {
+            length: 99_000_000,
+            ..
+        }
+    );
+    bytes[..8].copy_from_slice(&1u64.to_le_bytes());
+    assert_refused!(bytes, E::Json { .. });
+}
+
+#[test]
+fn safetensors_truncated_data() {
+    let bytes = safetensors(ONE, &[0; 7]);
+    assert_refused!(bytes, E::OffsetsOutOfRange { tensor, available: 7, .. } if tensor == "w");
+}
+
+#[test]
+fn safetensors_headers_that_lie() {
+    let refused = |header: &str| refusal(&safetensors(header, &[0; 16]));
+    let error = refused(r#"{"w":{"dtype":"F8_E4M3","shape":[16],"data_offsets":[0,16]}}"#);
+    assert!(matches!(error, E::UnsupportedDtype { dtype, .. } if dtype == "F8_E4M3"));
+    let error = refused(r#"{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,16]}}"#);
+    assert!(matches!(
+        error,
+        E::SizeMismatch {
+            needed: 12,
+            stored: 16,
+            ..
+        }
+    ));
+    let error = refused(r#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}"#);
+    assert!(matches!(error, E::OffsetsOutOfRange { .. }));
+    let error =
+        refused(r#"{"w":{"dtype":"F32","shape":[18446744073709551615,4],"data_offsets":[0,16]}}"#);
+    assert!(matches!(error, E::BadShape { .. }));
+    let error = refused(r#"{"w":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}"#);
+    assert!(matches!(error, E::Json { .. }));
+    let error = refused(
+        r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},
+            "b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#,
+    );
+    assert!(
+        matches!(error, E::OverlappingTensors { first, second, .. } if first == "a" && second == "b")
+    );
+    let error = refused(
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+            "b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#,
+    );
+    assert!(matches!(
+        error,
+        E::UnclaimedBytes {
+            offset: 4,
+            bytes: 4,
+            ..
+        }
+    ));
+    let error = refused(r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#);
+    assert!(matches!(
+        error,
+        E::UnclaimedBytes {
+            offset: 8,
+            bytes: 8,
+            ..
+        }
+    ));
+    let error = refused(
+        r#"{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},
+            "w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#,
+    );
+    assert!(error.to_string().contains("`w` appears twice"), "{error}");
+    let nested = "[".repeat(100_000);
+    assert!(matches!(
+        refused(&format!(r#"{{"w":{nested}"#)),
+        E::Json { .. }
+    ));
+    assert_refused!(safetensors("{}", &[]), E::NoTensors { .. });
+}
+
+// Shards.
+
+fn index(weight_map: &str) -> TempFile {
+    let json = format!(r#"{{"weight_map":{weight_map}}}"#);
+    let file = TempFile::new("model.safetensors.index.json", json.as_bytes());
+    std::fs::write(
+        file.folder.path().join("s.safetensors"),
+        safetensors(ONE, &[0; 8]),
+    )
+    .unwrap();
+    file
+}
+
+#[test]
+fn shards_must_be_there_and_nowhere_else() {
+    let open = |map: &str| Checkpoint::open(index(map).folder.path()).map(drop);
+    // The folder has one shard, whose index is preferred to it.
+    open(r#"{"w":"s.safetensors"}"#).unwrap();
+    for shard in [
+        "../s.safetensors",
+        "/etc/passwd",
+        "a/../s.safetensors",
+        "..",
+        "",
+    ] {
+        let error = open(&format!(r#"{{"w":"{shard}"}}"#)).unwrap_err();
+        assert!(
+            matches!(&error, E::ShardPath { shard: s, .. } if s == shard),
+            "{error:?}"
+        );
+    }
+    let error = open(r#"{"w":"gone.safetensors"}"#).unwrap_err();
+    assert!(matches!(error, E::MissingShard { shard, .. } if shard == "gone.safetensors"));
+    let error = open(r#"{"v":"s.safetensors"}"#).unwrap_err();
+    assert!(matches!(error, E::NotInShard { tensor, .. } if tensor == "v"));
+    let error = open(r#"{"w":"s.safetensors","w":"t.safetensors"}"#).unwrap_err();
+    assert!(matches!(error, E::Json { .. }));
+    assert!(matches!(open("{}").unwrap_err(), E::NoTensors { .. }));
+    assert!(matches!(open("[]").unwrap_err(), E::Json { .. }));
+}
+
+// Zip archives.
+
+#[test]
+fn zip_archives_that_are_no_checkpoint() {
+    assert_refused!(zip(&[("a.txt", b"hello")]), E::NotTorch { found: 0, .. });
+    let two = zip(&[("a/data.pkl", b"}."), ("b/data.pkl", b"}.")]);
+    assert_refused!(two, E::NotTorch { found: 2, .. });
+    let big = zip(&[("a/data.pkl", b"}."), ("a/byteorder", b"big")]);
+    assert_refused!(big, E::BigEndian { .. });
+}
+
+#[test]
+fn compressed_entries_are_refused() {
+    let mut bytes = torch_zip(&one_tensor(1, 0, &[1], &[1]), &[0; 4]);
+    // The method, 2 bytes, of every local (at 8) and central (at 10) header.
+    for at in 0..bytes.len() - 4 {
+        match &bytes[at..at + 4] {
+            b"PK\x03\x04" => bytes[at + 8] = 8,
+            b"PK\x01\x02" => bytes[at + 10] = 8,
+            _ => {}
+        }
+    }
+    assert_refused!(bytes, E::CompressedEntry { entry, .. } if entry == "a/data.pkl");
+}
+
+#[test]
+fn entries_past_the_end_are_refused() {
+    let mut bytes = torch_zip(&one_tensor(1 << 20, 0, &[1 << 20], &[1]), &[0; 4]);
+    // The sizes of the last central header (at 20 and 24): 4 MB that are not there.
+    let at = bytes.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    bytes[at + 20..at + 24].copy_from_slice(&(4u32 << 20).to_le_bytes());
+    bytes[at + 24..at + 28].copy_from_slice(&(4u32 << 20).to_le_bytes());
+    assert_refused!(bytes, E::EntryPastEnd { .. } | E::Zip { .. });
+}
+
+// Pickles that want something done.
+
+fn refused_call(pickle: Vec<u8>) -> String {
+    match refusal(torch_zip(&pickle, &[])) {
+        E::UnsafePickle { callable, .. } => callable,
+        other => panic!("wrong error: {other:?}"),
+    }
+}
+
+#[test]
+fn calls_are_refused_by_name() {
+    let command = |p: Pickle| p.text("touch /tmp/owned").raw(b"\x85R").stop();
+    let called = |module, name| refused_call(command(Pickle::new().global(module, name)));
+    assert_eq!(called("posix", "system"), "posix.system");
+    assert_eq!(called("os", "system"), "os.system");
+    assert_eq!(called("subprocess", "Popen"), "subprocess.Popen");
+    assert_eq!(called("builtins", "eval"), "builtins.eval");
+    assert_eq!(called("__builtin__", "exec"), "__builtin__.exec");
+    assert_eq!(called("torch.hub", "load"), "torch.hub.load");
+    assert_eq!(called("mymodule", "MyClass"), "mymodule.MyClass");
+    // Assembled on the stack, as protocol 4 does.
+    let stacked = Pickle::new().text("posix").text("system").raw(b"\x93");
+    assert_eq!(refused_call(command(stacked)), "posix.system");
+    // Named without being called.
+    let named = Pickle::new().global("posix", "system").stop();
+    assert_eq!(refused_call(named), "posix.system");
+    // Protocol 1's ways.
+    let inst = Pickle::new()
+        .raw(b"(")
+        .text("x")
+        .raw(b"imine\nCls\n")
+        .stop();
+    assert_eq!(refused_call(inst), "mine.Cls");
+    let obj = Pickle::new()
+        .raw(b"(")
+        .global("mine", "Cls")
+        .raw(b"o")
+        .stop();
+    assert_eq!(refused_call(obj), "mine.Cls");
+    // Through the wrapper for tensor subclasses, twice over.
+    let wrapped = Pickle::new()
+        .global("torch._tensor", "_rebuild_from_type_v2")
+        .raw(b"(")
+        .global("mine", "f")
+        .raw(b"NNNtR")
+        .stop();
+    assert_eq!(refused_call(wrapped), "mine.f");
+    // What is no function at all.
+    assert!(refused_call(Pickle::new().text("f").raw(b")R").stop()).contains("not a function"));
+}
+
+#[test]
+fn instances_beside_the_model_are_carried_and_dropped() {
+    let pickle = Pickle::new()
+        .raw(b"}(")
+        .text("config")
+        .global("mine", "Config")
+        .raw(b")\x81}")
+        .text("w")
+        .tensor(1, 0, &[1], &[1])
+        .raw(b"sb")
+        .text("state_dict")
+        .raw(b"}")
+        .text("w")
+        .tensor(1, 0, &[1], &[1])
+        .raw(b"su")
+        .stop();
+    let file = TempFile::new("f", &torch_zip(&pickle, &2.5f32.to_le_bytes()));
+    let checkpoint = Checkpoint::open(&file.path).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["w"]);
+    assert_eq!(checkpoint.read_f32("w").unwrap(), [2.5]);
+}
+
+#[test]
+fn whole_modules_are_explained() {
+    let error = refusal(data("whole_module.pt"));
+    assert!(
+        matches!(error, E::NoTensors { .. } | E::UnsafePickle { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("state_dict()"), "{error}");
+}
+
+// Pickles that want all of the memory, or all of the stack.
+
+#[test]
+fn deep_nesting_is_no_danger() {
+    const DEEP: usize = 100_000;
+    let lists = Pickle::new()
+        .raw(&b"]".repeat(DEEP))
+        .raw(&b"a".repeat(DEEP - 1))
+        .stop();
+    assert_refused!(torch_zip(&lists, &[]), E::NoTensors { .. });
+    let tuples = Pickle::new().raw(b")").raw(&b"\x85".repeat(DEEP)).stop();
+    assert_refused!(torch_zip(&tuples, &[]), E::NoTensors { .. });
+    let marks = Pickle::new().raw(&b"(".repeat(DEEP)).stop();
+    assert_refused!(torch_zip(&marks, &[]), E::LimitExceeded { .. });
+    let mut dicts = Pickle::new();
+    for _ in 0..DEEP {
+        dicts = dicts.raw(b"}").text("k");
+    }
+    let dicts = dicts.raw(b"}").raw(&b"s".repeat(DEEP)).stop();
+    assert_refused!(torch_zip(&dicts, &[]), E::NestedTooDeep { .. });
+    let itself = Pickle::new().raw(b"}q\0").text("k").raw(b"h\0s").stop();
+    assert_refused!(torch_zip(&itself, &[]), E::NestedTooDeep { .. });
+}
+
+#[test]
+fn bombs_hit_a_limit() {
+    // Each level holds the one below ten times: 10^40 tensors in two kilobytes.
+    let mut bomb = Pickle::new()
+        .raw(b"}")
+        .text("w")
+        .tensor(1, 0, &[1], &[1])
+        .raw(b"sq\0");
+    for level in 0..40u8 {
+        bomb = bomb.raw(b"}(");
+        for key in 0..10 {
+            bomb = bomb.int(key).raw(&[b'h', level]);
+        }
+        bomb = bomb.raw(&[b'u', b'q', level + 1]);
+    }
+    assert_refused!(torch_zip(&bomb.stop(), &[0; 4]), E::LimitExceeded { .. });
+
+    let memo: Vec<u8> = (0..5_000_000u32)
+        .flat_map(|slot| [vec![b'r'], slot.to_le_bytes().to_vec()].concat())
+        .collect();
+    let memo = Pickle::new().raw(b"N").raw(&memo).stop();
+    assert_refused!(
+        torch_zip(&memo, &[]),
+        E::LimitExceeded {
+            what: "memo entries in a pickle",
+            ..
+        }
+    );
+
+    let values = Pickle::new().raw(&b"]0".repeat(5_000_000)).stop();
+    assert_refused!(
+        torch_zip(&values, &[]),
+        E::LimitExceeded {
+            what: "values in a pickle",
+            ..
+        }
+    );
+    let stack = Pickle::new().raw(&b"N".repeat(2_000_000)).stop();
+    assert_refused!(torch_zip(&stack, &[]), E::LimitExceeded { .. });
+    let size = vec![b'N'; 33 << 20];
+    assert_refused!(
+        torch_zip(&size, &[]),
+        E::LimitExceeded {
+            what: "bytes in a pickle",
+            ..
+        }
+    );
+
+    // One list of pairs copied into many dictionaries.
+    let mut copies = Pickle::new().raw(b"](");
+    for _ in 0..1000 {
+        copies = copies.raw(b"NN\x86");
+    }
+    let copies = copies
+        .raw(b"e\x85q\0")
+        .global("collections", "OrderedDict")
+        .raw(b"q\x01")
+        .raw(&b"h\x01h\0R".repeat(10_000))
+        .stop();
+    assert_refused!(torch_zip(&copies, &[]), E::LimitExceeded { .. });
+    // A length that is not there.
+    let long = Pickle::new().raw(b"\x8d").raw(&[0xff; 8]).stop();
+    assert_refused!(torch_zip(&long, &[]), E::PickleTruncated { .. });
+}
+
+#[test]
+fn malformed_pickles_are_located() {
+    let refused = |bytes: &[u8]| refusal(torch_zip(bytes, &[]));
+    assert!(matches!(refused(b""), E::PickleTruncated { at: 0, .. }));
+    assert!(matches!(refused(b"}"), E::PickleTruncated { at: 1, .. }));
+    assert!(matches!(
+        refused(b"\xff."),
+        E::PickleOpcode {
+            opcode: 0xff,
+            at: 0,
+            ..
+        }
+    ));
+    assert!(matches!(refused(b"0."), E::PickleOperand { at: 0, .. }));
+    assert!(matches!(refused(b"N(a."), E::PickleOperand { at: 2, .. }));
+    assert!(matches!(
+        refused(b"}h\x07s."),
+        E::PickleOperand { at: 1, .. }
+    ));
+    assert!(matches!(refused(b"}(Nu."), E::PickleOperand { .. }));
+    assert!(matches!(refused(b"t."), E::PickleOperand { .. }));
+    assert!(matches!(refused(b"NQ."), E::PickleOperand { .. }));
+    assert!(matches!(refused(b"cno newline"), E::PickleOperand { .. }));
+    assert!(matches!(refused(b"}N."), E::NoTensors { .. }));
+}
+
+// Tensors that reach where they should not.
+
+#[test]
+fn views_stay_inside_their_storage() {
+    let open = |elements, offset, shape: &[i64], strides: &[i64]| {
+        refusal(torch_zip(
+            &one_tensor(elements, offset, shape, strides),
+            &[0; 16],
+        ))
+    };
+    assert!(matches!(
+        open(4, 0, &[5], &[1]),
+        E::OutsideStorage { elements: 4, .. }
+    ));
+    assert!(matches!(open(4, 1, &[4], &[1]), E::OutsideStorage { .. }));
+    assert!(matches!(open(4, -1, &[4], &[1]), E::OutsideStorage { .. }));
+    assert!(matches!(
+        open(4, 0, &[2, 2], &[3, 1]),
+        E::OutsideStorage { .. }
+    ));
+    assert!(matches!(
+        open(4, 0, &[2, 2], &[-1, 1]),
+        E::OutsideStorage { .. }
+    ));
+    assert!(matches!(
+        open(4, 0, &[2, 2], &[i64::MAX, i64::MAX]),
+        E::OutsideStorage { .. }
+    ));
+    assert!(matches!(
+        open(4, i64::MAX, &[1], &[1]),
+        E::OutsideStorage { .. }
+    ));
+    assert!(matches!(open(4, 0, &[-2], &[1]), E::BadShape { .. }));
+    assert!(matches!(
+        open(4, 0, &[1 << 40, 1 << 40], &[0, 0]),
+        E::BadShape { .. }
+    ));
+    assert!(matches!(
+        open(4, 0, &[1 << 40], &[0]),
+        E::ExpandedView { .. }
+    ));
+    assert!(matches!(
+        open(5, 0, &[5], &[1]),
+        E::StorageTooShort {
+            needed: 20,
+            stored: 16,
+            ..
+        }
+    ));
+    assert!(matches!(
+        open(i64::MAX, 0, &[5], &[1]),
+        E::StorageTooShort { .. }
+    ));
+    assert!(matches!(open(-1, 0, &[5], &[1]), E::PickleOperand { .. }));
+    assert!(matches!(open(4, 0, &[2, 2], &[1]), E::PickleOperand { .. }));
+    assert!(matches!(
+        open(4, 0, &[1; 17], &[1; 17]),
+        E::LimitExceeded { .. }
+    ));
+    assert_refused!(
+        data("expanded.pt"),
+        E::ExpandedView {
+            elements: 1000,
+            stored: 1,
+            ..
+        }
+    );
+    let lost = zip(&[("a/data.pkl", &one_tensor(4, 0, &[4], &[1]))]);
+    assert_refused!(lost, E::MissingStorage { key, .. } if key == "0");
+}
+
+#[test]
+fn names_must_be_usable_and_unique() {
+    let one = |p: Pickle| p.tensor(1, 0, &[1], &[1]);
+    let twice = one(one(Pickle::new().raw(b"}").text("w"))
+        .raw(b"s")
+        .text("module.w"))
+    .raw(b"s");
+    assert_refused!(
+        torch_zip(&twice.stop(), &[0; 4]),
+        E::DuplicateTensor { tensor, .. } if tensor == "w"
+    );
+    let nameless = one(Pickle::new().raw(b"}N")).raw(b"s").stop();
+    assert_refused!(torch_zip(&nameless, &[0; 4]), E::BadName { .. });
+    let long = one(Pickle::new().raw(b"}").text(&"n".repeat(600)))
+        .raw(b"s")
+        .stop();
+    assert_refused!(torch_zip(&long, &[0; 4]), E::BadName { .. });
+}
+
+#[test]
+fn types_and_values_that_no_model_should_have() {
+    assert_refused!(
+        data("complex.pt"),
+        E::UnsupportedDtype { dtype, .. } if dtype == "torch.ComplexFloatStorage"
+    );
+    let file = TempFile::new("f", &data("nan.pt"));
+    let checkpoint = Checkpoint::open(&file.path).unwrap();
+    let error = checkpoint.read_f32("x").unwrap_err();
+    assert!(
+        matches!(&error, E::NonFinite { tensor, index: 1 } if tensor == "x"),
+        "{error:?}"
+    );
+    let infinite = safetensors(
+        r#"{"w":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#,
+        &[0, 0, 0, 0x7c],
+    );
+    let file = TempFile::new("f", &infinite);
+    let error = Checkpoint::open(&file.path)
+        .unwrap()
+        .read_f32("w")
+        .unwrap_err();
+    assert!(matches!(error, E::NonFinite { index: 1, .. }));
+}
+
+// Anything at all.
+
+proptest! {
+    #[test]
+    fn no_pickle_panics(bytes: Vec<u8>) {
+        let _ = percept_checkpoint::fuzzing::pickle(&bytes);
+    }
+
+    #[test]
+    fn no_damaged_checkpoint_panics(at in 0usize..4000, value: u8, which in 0usize..4) {
+        let name = ["types.pt", "views_legacy.pt", "plain.safetensors", "torchscript.pt"][which];
+        let mut bytes = data(name);
+        let at = at % bytes.len();
+        bytes[at] = value;
+        let file = TempFile::new("f", &bytes);
+        if let Ok(checkpoint) = Checkpoint::open(&file.path) {
+            for tensor in checkpoint.names() {
+                let _ = checkpoint.read_f32(tensor);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The percept command line.

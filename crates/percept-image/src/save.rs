@@ -1,0 +1,214 @@
+//! Bytes for files, and files that are either whole or absent.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+
+use crate::render::RenderError;
+
+/// Writes a file so that nobody ever sees half of it: into a temporary file beside it, which then
+/// takes its name. Creates the folders above it and replaces a file that is there.
+///
+/// Guards against a run that is stopped or a full disk, not against power loss: the system may
+/// still hold the bytes in memory.
+///
+/// # Errors
+/// Whatever the operating system reports, of the same kind, with the path in the message. A file
+/// that was there before is then untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes).map_err(|error| {
+        let message = format!("cannot write {}: {error}", path.display());
+        io::Error::new(error.kind(), message)
+    })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".percept-");
+    // Temporary files are private by default; a result should be as readable as any other new file,
+    // which is what these permissions less the umask are.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// An array as a NumPy file: format 1.0, little-endian `f4`, C order.
+///
+/// `shape` should multiply out to `data.len()`; if it does not, the data is written as one
+/// dimension, so that the file can always be read.
+pub fn npy_f32(shape: &[usize], data: &[f32]) -> Vec<u8> {
+    const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+    /// The format wants the data to start at a multiple of this, for memory mapping.
+    const ALIGNMENT: usize = 64;
+
+    let size = shape
+        .iter()
+        .try_fold(1_usize, |n, &side| n.checked_mul(side));
+    let flat = [data.len()];
+    let shape = if size == Some(data.len()) {
+        shape
+    } else {
+        &flat
+    };
+    // As Python writes a tuple: with a comma after a lone element.
+    let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
+    let sides = match shape.len() {
+        1 => sides.trim_end(),
+        _ => sides.trim_end_matches(", "),
+    };
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sides}), }}");
+    let unpadded = MAGIC.len() + 2 + header.len() + 1;
+    header.extend(std::iter::repeat_n(
+        ' ',
+        unpadded.next_multiple_of(ALIGNMENT) - unpadded,
+    ));
+    header.push('\n');
+
+    let mut file = Vec::with_capacity(MAGIC.len() + 2 + header.len() + 4 * data.len());
+    file.extend_from_slice(MAGIC);
+    // Fits: a shape would need thousands of dimensions to fill 65 535 bytes.
+    file.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    file.extend_from_slice(header.as_bytes());
+    file.extend(data.iter().flat_map(|value| value.to_le_bytes()));
+    file
+}
+
+/// A photo as PNG, 8 bits a channel.
+///
+/// # Errors
+/// [`RenderError`] if the image has no pixels.
+pub fn png_rgb(img: &RgbImage) -> Result<Vec<u8>, RenderError> {
+    let mut file = Vec::new();
+    encode(PngEncoder::new(&mut file), img)?;
+    Ok(file)
+}
+
+/// A photo as baseline JPEG. `quality` goes from 1 to 100; values outside are taken as the nearest.
+///
+/// # Errors
+/// [`RenderError`] if the image has no pixels or a side beyond 65 535.
+pub fn jpeg_rgb(img: &RgbImage, quality: u8) -> Result<Vec<u8>, RenderError> {
+    let mut file = Vec::new();
+    encode(
+        JpegEncoder::new_with_quality(&mut file, quality.clamp(1, 100)),
+        img,
+    )?;
+    Ok(file)
+}
+
+fn encode(encoder: impl ImageEncoder, img: &RgbImage) -> Result<(), RenderError> {
+    check_not_empty(img.width(), img.height())?;
+    encoder
+        .write_image(img, img.width(), img.height(), ExtendedColorType::Rgb8)
+        .map_err(encoding)
+}
+
+pub(crate) fn check_not_empty(width: u32, height: u32) -> Result<(), RenderError> {
+    if width == 0 || height == 0 {
+        return Err(RenderError::Empty { width, height });
+    }
+    Ok(())
+}
+
+pub(crate) fn encoding(error: impl Display) -> RenderError {
+    RenderError::Encode(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/folders/mask.png");
+        write_atomic(&path, b"first").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_path_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), b"").unwrap();
+        let error = write_atomic(&path, b"bytes").unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_result_has_the_permissions_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let file = folder.path().join(name);
+            fs::metadata(file).unwrap().permissions().mode()
+        };
+        fs::write(folder.path().join("ordinary"), b"").unwrap();
+        write_atomic(&folder.path().join("ours"), b"").unwrap();
+        assert_eq!(mode("ours"), mode("ordinary"));
+    }
+
+    #[test]
+    fn npy_bytes_are_numpys() {
+        let file = npy_f32(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, -6.5]);
+        // numpy.save(…, numpy.float32([[1, 2, 3], [4, 5, -6.5]]))
+        let header =
+            b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
+        assert!(file.starts_with(header));
+        assert!(file[header.len()..127].iter().all(|&byte| byte == b' '));
+        assert_eq!(file[127], b'\n');
+        assert_eq!(file[128..132], [0, 0, 0x80, 0x3f]);
+        assert_eq!(file.len(), 128 + 6 * 4);
+    }
+
+    #[test]
+    fn npy_shapes_are_python_tuples() {
+        let shape = |shape: &[usize], n| {
+            let file = npy_f32(shape, &vec![0.0; n]);
+            let text = String::from_utf8_lossy(&file[10..128]).into_owned();
+            text[text.find('(').unwrap()..=text.find(')').unwrap()].to_owned()
+        };
+        assert_eq!(shape(&[], 1), "()");
+        assert_eq!(shape(&[5], 5), "(5,)");
+        assert_eq!(shape(&[1, 2, 3, 4], 24), "(1, 2, 3, 4)");
+        assert_eq!(shape(&[0, 4], 0), "(0, 4)");
+        // Shapes that do not fit the data.
+        assert_eq!(shape(&[2, 2], 5), "(5,)");
+        assert_eq!(shape(&[usize::MAX, 2], 3), "(3,)");
+    }
+
+    #[test]
+    fn photos_survive_encoding() {
+        let img = RgbImage::from_fn(17, 9, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, 80]));
+        let limits = crate::Limits::default();
+        let png = png_rgb(&img).unwrap();
+        assert_eq!(crate::decode(&png, &limits).unwrap(), img);
+        let jpeg = crate::decode(&jpeg_rgb(&img, 255).unwrap(), &limits).unwrap();
+        let worst = img
+            .iter()
+            .zip(jpeg.iter())
+            .map(|(a, b)| a.abs_diff(*b))
+            .max();
+        assert!(worst < Some(16), "{worst:?}");
+        assert!(png_rgb(&RgbImage::new(0, 3)).is_err());
+        assert!(jpeg_rgb(&RgbImage::new(3, 0), 90).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! BERT's encoder with mean pooling: MiniLM and other sentence-transformers (SPEC §1).
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::text::{TokenBatch, masked_mean};
+use crate::{BertConfig, ops};
+
+/// Standard deviation of randomly initialised weights (BERT's choice).
+const INIT_STD: f64 = 0.02;
+
+/// BERT encoder, masked mean over tokens.
+#[derive(Module, Debug)]
+pub struct Bert {
+    word: Embedding,
+    position: Embedding,
+    token_type: Embedding,
+    norm: LayerNorm,
+    blocks: Vec<Block>,
+}
+
+impl BertConfig {
+    /// An encoder with random weights.
+    pub fn init(&self, device: &Device) -> Bert {
+        let table = |rows| {
+            EmbeddingConfig::new(rows, self.dim)
+                .with_initializer(initializer())
+                .init(device)
+        };
+        Bert {
+            word: table(self.vocab_size),
+            position: table(self.max_positions),
+            token_type: table(self.token_types),
+            norm: self.layer_norm(device),
+            blocks: (0..self.depth).map(|_| Block::init(self, device)).collect(),
+        }
+    }
+
+    fn layer_norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig::new(self.dim)
+            .with_epsilon(self.layer_norm_eps)
+            .init(device)
+    }
+}
+
+impl Bert {
+    /// Sentence embeddings `[batch, dim]`, not normalised. All tokens are of type 0.
+    pub fn forward(&self, batch: &TokenBatch) -> Tensor<2> {
+        let [_, length] = batch.ids.dims();
+        let device = batch.ids.device();
+        let positions = Tensor::<1, Int>::arange(0..length as i64, &device).unsqueeze::<2>();
+        let types = Tensor::<2, Int>::zeros([1, 1], &device);
+        let tokens = self.word.forward(batch.ids.clone())
+            + self.position.forward(positions)
+            + self.token_type.forward(types);
+        let tokens = self.norm.forward(tokens);
+        let bias = batch.attention_bias();
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(tokens, |x, block| block.forward(x, bias.clone()));
+        masked_mean(tokens, batch)
+    }
+}
+
+/// A post-norm transformer block.
+#[derive(Module, Debug)]
+struct Block {
+    attn: Attention,
+    attn_norm: LayerNorm,
+    mlp: Mlp,
+    mlp_norm: LayerNorm,
+}
+
+impl Block {
+    fn init(config: &BertConfig, device: &Device) -> Self {
+        let square = || linear(config.dim, config.dim, device);
+        Self {
+            attn: Attention {
+                query: square(),
+                key: square(),
+                value: square(),
+                output: square(),
+                heads: config.heads,
+            },
+            attn_norm: config.layer_norm(device),
+            mlp: Mlp {
+                fc1: linear(config.dim, config.mlp_dim, device),
+                fc2: linear(config.mlp_dim, config.dim, device),
+            },
+            mlp_norm: config.layer_norm(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+        let x = self
+            .attn_norm
+            .forward(x.clone() + self.attn.forward(x, bias));
+        self.mlp_norm.forward(x.clone() + self.mlp.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+        let [batch, tokens, dim] = x.dims();
+        let head_dim = dim / self.heads;
+        let split = |layer: &Linear| {
+            layer
+                .forward(x.clone())
+                .reshape([batch, tokens, self.heads, head_dim])
+                .swap_dims(1, 2)
+        };
+        let scale = (head_dim as f64).powf(-0.5);
+        let mixed = ops::attention(
+            split(&self.query),
+            split(&self.key),
+            split(&self.value),
+            Some(bias),
+            scale,
+        );
+        self.output
+            .forward(mixed.swap_dims(1, 2).reshape([batch, tokens, dim]))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(ops::gelu(self.fc1.forward(x)))
+    }
+}
+
+fn initializer() -> Initializer {
+    Initializer::Normal {
+        mean: 0.0,
+        std: INIT_STD,
+    }
+}
+
+fn linear(from: usize, to: usize, device: &Device) -> Linear {
+    LinearConfig::new(from, to)
+        .with_initializer(initializer())
+        .init(device)
+}

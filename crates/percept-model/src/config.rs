@@ -1,0 +1,411 @@
+//! What a model is: the shape of its towers, how it pools, how it wants its images and prompts.
+//!
+//! A [`ModelConfig`] is the `config.json` of a model folder. Everything that changes a number is
+//! in it, so that a folder says by itself how its embeddings are to be made.
+
+use std::path::Path;
+
+use percept_image::{Filter, Normalization};
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+
+/// A side of a tower beyond this is not a ViT, T5 or BERT that exists: refuse before allocating.
+const MAX_DIM: usize = 16_384;
+/// As [`MAX_DIM`], for the number of blocks.
+const MAX_DEPTH: usize = 256;
+/// As [`MAX_DIM`], for vocabularies (the largest multilingual ones have about 256,000 entries).
+const MAX_VOCABULARY: usize = 1_000_000;
+/// CLIP's largest published set has 80 templates.
+const MAX_TEMPLATES: usize = 1000;
+/// A template is a sentence.
+const MAX_TEMPLATE_BYTES: usize = 10_000;
+/// A `config.json` is a few kilobytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The name that [`ModelConfig::format`] must carry.
+pub const FORMAT: &str = "percept-1";
+
+/// A whole model: `config.json` of a model folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Always [`FORMAT`]; tells our folders from those of other libraries.
+    pub format: String,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image tower; absent in a text-only model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageConfig>,
+    /// The text tower; absent in an image-only model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextConfig>,
+    /// Prompt templates used when none are asked for; `{}` stands for a label, `{a}` for a label
+    /// with its indefinite article.
+    #[serde(default = "default_templates")]
+    pub templates: Vec<String>,
+}
+
+/// The paper's prompt (SPEC §3, `clippy`).
+pub const DEFAULT_TEMPLATE: &str = "a photo of {a}";
+
+/// The templates of a model that names none.
+pub fn default_templates() -> Vec<String> {
+    vec![DEFAULT_TEMPLATE.to_owned()]
+}
+
+/// The image tower with all that comes before and after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// The transformer.
+    pub vit: VitConfig,
+    /// How tokens become one embedding (paper §2.1).
+    pub pooling: Pooling,
+    /// Side of the square that classification sees, in pixels.
+    pub image_size: usize,
+    /// Resampling filter of the resize before the encoder.
+    pub filter: Filter,
+    /// Channel mean and standard deviation that the weights were trained with.
+    pub normalization: Normalization,
+}
+
+/// How the output tokens become one image embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Maximum over the patch tokens, per channel (CLIPpy, paper §2.1).
+    Max,
+    /// Maximum over patch tokens and CLS: what the public training code does.
+    MaxWithCls,
+    /// Mean of the patch tokens.
+    Avg,
+    /// The CLS token.
+    Cls,
+}
+
+impl Pooling {
+    /// All poolings, for messages and menus.
+    pub const ALL: [Pooling; 4] = [
+        Pooling::Max,
+        Pooling::MaxWithCls,
+        Pooling::Avg,
+        Pooling::Cls,
+    ];
+
+    /// The name used in configs and flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Max => "max",
+            Pooling::MaxWithCls => "max-with-cls",
+            Pooling::Avg => "avg",
+            Pooling::Cls => "cls",
+        }
+    }
+}
+
+/// Shape of a vision transformer (SPEC §1: timm/DINO and DINOv2 forms).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Width of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `dim`.
+    pub heads: usize,
+    /// Width of the hidden layer of the feed-forward part.
+    pub mlp_dim: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Rows and columns of the position grid that the weights hold.
+    pub grid: [usize; 2],
+    /// Register tokens (DINOv2 with registers), dropped from the output.
+    #[serde(default)]
+    pub registers: usize,
+    /// Rows of `pos_embed` before the patches: 1 for CLS (the usual form), 0 in timm's register
+    /// models, whose CLS token carries its own position, or `1 + registers`.
+    pub position_prefix: usize,
+    /// Whether blocks scale their residuals (DINOv2's LayerScale).
+    pub layer_scale: bool,
+    /// ε of the layer norms.
+    pub layer_norm_eps: f64,
+    /// How the position grid is resampled for other image sizes.
+    pub interpolation: PositionInterpolation,
+}
+
+/// How the position grid is brought to another size (SPEC §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionInterpolation {
+    /// DINO and CLIPpy: bicubic (A = −0.75), no antialiasing, sampled at the scale factor
+    /// `(n + 0.1) / grid`.
+    Dino,
+    /// timm: bicubic (A = −0.5) with antialiasing to the target size.
+    Timm,
+}
+
+/// The text tower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum TextConfig {
+    /// T5 encoder, mean over tokens, optional dense layer (Sentence-T5).
+    T5(T5Config),
+    /// BERT encoder, mean over tokens (MiniLM and other sentence-transformers).
+    Bert(BertConfig),
+}
+
+impl TextConfig {
+    /// Width of the embedding.
+    pub fn dim(&self) -> usize {
+        match self {
+            TextConfig::T5(c) => c.projection.unwrap_or(c.dim),
+            TextConfig::Bert(c) => c.dim,
+        }
+    }
+
+    /// Longest input in tokens, special tokens counted; longer texts are cut.
+    pub fn max_tokens(&self) -> usize {
+        match self {
+            TextConfig::T5(c) => c.max_tokens,
+            TextConfig::Bert(c) => c.max_tokens,
+        }
+    }
+
+    /// Number of rows of the token table.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            TextConfig::T5(c) => c.vocab_size,
+            TextConfig::Bert(c) => c.vocab_size,
+        }
+    }
+}
+
+/// Shape of a T5 encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct T5Config {
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of one head; `heads · head_dim` need not be `dim`.
+    pub head_dim: usize,
+    /// Width of the hidden layer of the feed-forward part.
+    pub mlp_dim: usize,
+    /// Form of the feed-forward part.
+    pub feed_forward: T5FeedForward,
+    /// Buckets of the relative position bias.
+    pub relative_buckets: usize,
+    /// Distance from which all positions share a bucket.
+    pub relative_max_distance: usize,
+    /// ε of the RMS norms.
+    pub rms_norm_eps: f64,
+    /// Width of Sentence-T5's dense layer after pooling, if there is one.
+    pub projection: Option<usize>,
+    /// Longest input in tokens.
+    pub max_tokens: usize,
+}
+
+/// Form of T5's feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum T5FeedForward {
+    /// `wo(relu(wi(x)))`: T5.
+    Relu,
+    /// `wo(gelu_tanh(wi_0(x)) · wi_1(x))`: T5 v1.1.
+    GatedGelu,
+}
+
+/// Shape of a BERT encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BertConfig {
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `dim`.
+    pub heads: usize,
+    /// Width of the hidden layer of the feed-forward part.
+    pub mlp_dim: usize,
+    /// Rows of the position table.
+    pub max_positions: usize,
+    /// Rows of the token type table.
+    pub token_types: usize,
+    /// ε of the layer norms.
+    pub layer_norm_eps: f64,
+    /// Longest input in tokens.
+    pub max_tokens: usize,
+}
+
+impl ModelConfig {
+    /// Reads and validates a `config.json` of ours.
+    ///
+    /// # Errors
+    /// The file cannot be read, is larger than a config can be, is not valid JSON of this form,
+    /// or describes an impossible model.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let size = std::fs::metadata(path).map_err(io)?.len();
+        if size > MAX_CONFIG_BYTES {
+            return Err(ModelError::config(path, "larger than 1 MiB"));
+        }
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        Self::parse(&text).map_err(|reason| ModelError::config(path, reason))
+    }
+
+    /// Parses and validates the text of a `config.json`.
+    ///
+    /// # Errors
+    /// A sentence that says which value is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what the types alone cannot: sizes that divide, ranges that exist, widths that fit.
+    ///
+    /// # Errors
+    /// A sentence that says which value is wrong.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!(
+                "format is \"{}\", this version reads \"{FORMAT}\"",
+                self.format
+            ));
+        }
+        if let Some(image) = &self.image {
+            image.validate()?;
+        }
+        if let Some(text) = &self.text {
+            text.validate()?;
+        }
+        if self.templates.is_empty()
+            || self.templates.len() > MAX_TEMPLATES
+            || self.templates.iter().any(|t| t.len() > MAX_TEMPLATE_BYTES)
+        {
+            return Err("templates are none, too many or too long".into());
+        }
+        match (&self.image, &self.text) {
+            (None, None) => Err("neither an image nor a text tower".into()),
+            (Some(image), Some(text)) if image.vit.dim != text.dim() => Err(format!(
+                "the image tower embeds in {} dimensions, the text tower in {}",
+                image.vit.dim,
+                text.dim()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ImageConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.vit.validate()?;
+        in_range("image_size", self.image_size, 1, MAX_DIM)?;
+        let normal = &self.normalization;
+        if normal.mean.iter().any(|v| !v.is_finite())
+            || normal.std.iter().any(|v| !v.is_finite() || *v <= 0.0)
+        {
+            return Err("normalization needs finite means and positive deviations".into());
+        }
+        Ok(())
+    }
+}
+
+impl VitConfig {
+    /// Checks that such a transformer can exist.
+    ///
+    /// # Errors
+    /// A sentence that says which value is wrong.
+    pub fn validate(&self) -> Result<(), String> {
+        in_range("vit.dim", self.dim, 1, MAX_DIM)?;
+        in_range("vit.depth", self.depth, 1, MAX_DEPTH)?;
+        in_range("vit.heads", self.heads, 1, self.dim)?;
+        divides("vit.heads", self.heads, "vit.dim", self.dim)?;
+        in_range("vit.mlp_dim", self.mlp_dim, 1, 4 * MAX_DIM)?;
+        in_range("vit.patch_size", self.patch_size, 1, 256)?;
+        in_range("vit.grid rows", self.grid[0], 1, 1024)?;
+        in_range("vit.grid columns", self.grid[1], 1, 1024)?;
+        in_range("vit.registers", self.registers, 0, 64)?;
+        if ![0, 1, 1 + self.registers].contains(&self.position_prefix) {
+            return Err(format!(
+                "vit.position_prefix is {}, not 0, 1 or 1 + registers",
+                self.position_prefix
+            ));
+        }
+        positive("vit.layer_norm_eps", self.layer_norm_eps)
+    }
+}
+
+impl TextConfig {
+    fn validate(&self) -> Result<(), String> {
+        in_range("text.vocab_size", self.vocab_size(), 1, MAX_VOCABULARY)?;
+        in_range("text.max_tokens", self.max_tokens(), 2, 4096)?;
+        match self {
+            TextConfig::T5(c) => {
+                in_range("text.dim", c.dim, 1, MAX_DIM)?;
+                in_range("text.depth", c.depth, 1, MAX_DEPTH)?;
+                in_range("text.heads", c.heads, 1, MAX_DIM)?;
+                in_range("text.head_dim", c.head_dim, 1, MAX_DIM)?;
+                in_range("text.mlp_dim", c.mlp_dim, 1, 4 * MAX_DIM)?;
+                in_range("text.relative_buckets", c.relative_buckets, 4, 1024)?;
+                in_range(
+                    "text.relative_max_distance",
+                    c.relative_max_distance,
+                    c.relative_buckets / 4 + 1,
+                    1 << 20,
+                )?;
+                if let Some(width) = c.projection {
+                    in_range("text.projection", width, 1, MAX_DIM)?;
+                }
+                positive("text.rms_norm_eps", c.rms_norm_eps)
+            }
+            TextConfig::Bert(c) => {
+                in_range("text.dim", c.dim, 1, MAX_DIM)?;
+                in_range("text.depth", c.depth, 1, MAX_DEPTH)?;
+                in_range("text.heads", c.heads, 1, c.dim)?;
+                divides("text.heads", c.heads, "text.dim", c.dim)?;
+                in_range("text.mlp_dim", c.mlp_dim, 1, 4 * MAX_DIM)?;
+                in_range("text.max_positions", c.max_positions, c.max_tokens, 1 << 16)?;
+                in_range("text.token_types", c.token_types, 1, 16)?;
+                positive("text.layer_norm_eps", c.layer_norm_eps)
+            }
+        }
+    }
+}
+
+fn in_range(what: &str, value: usize, low: usize, high: usize) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{what} is {value}, not between {low} and {high}"))
+    }
+}
+
+fn divides(part: &str, divisor: usize, whole: &str, value: usize) -> Result<(), String> {
+    if value.is_multiple_of(divisor) {
+        Ok(())
+    } else {
+        Err(format!("{part} ({divisor}) does not divide {whole} ({value})"))
+    }
+}
+
+fn positive(what: &str, value: f64) -> Result<(), String> {
+    if value.is_finite() && value > 0.0 && value < 1.0 {
+        Ok(())
+    } else {
+        Err(format!("{what} is {value}, not between 0 and 1"))
+    }
+}

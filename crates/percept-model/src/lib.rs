@@ -1,0 +1,46 @@
+//! Image and text encoders: ViT, T5 and BERT on Burn, with their configurations, weights and
+//! tokenisers.
+//!
+//! ```text
+//! path ─ files (layout, shapes) ─ weights ─ vit │ t5 │ bert ─ encoder ─ TokenGrid, embeddings
+//! ```
+//!
+//! [`Model::load`] takes a model folder or any checkpoint that SPEC §5 names. From there on only
+//! plain arrays are seen: [`Model::encode_images`] makes [`TokenGrid`]s, [`Model::encode_texts`]
+//! L2-normalised embeddings.
+
+mod config;
+mod device;
+mod encoder;
+mod error;
+mod files;
+mod layout;
+mod model;
+mod ops;
+mod source;
+mod tokenizer;
+
+pub mod bert;
+pub mod pos_embed;
+pub mod t5;
+pub mod text;
+pub mod vit;
+pub mod weights;
+
+pub use burn::tensor::Device;
+pub use config::{
+    BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling,
+    PositionInterpolation, T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
+};
+pub use device::device;
+pub use encoder::{
+    BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid,
+    normalize,
+};
+pub use error::ModelError;
+pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};
+pub use layout::{ImageLayout, ImageStyle, TextLayout, TextStyle};
+pub use model::{Model, TextEmbeddings, Towers};
+pub use percept_checkpoint::{CheckpointError, Precision};
+pub use source::Source;
+pub use tokenizer::{Tokenizer, Tokens};

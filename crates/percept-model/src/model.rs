@@ -1,0 +1,318 @@
+//! A loaded model: towers, tokeniser and temperature, ready to encode.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::tensor::Device;
+use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
+use percept_image::ChwImage;
+
+use crate::encoder::{BurnImageEncoder, BurnTextEncoder, ImageEncoder, TextEncoder, TokenGrid};
+use crate::files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::text::TextTower;
+use crate::tokenizer::Tokenizer;
+use crate::vit::Vit;
+use crate::weights::{self, LoadReport};
+use crate::{ImageConfig, ModelConfig, ModelError};
+
+/// An image tower, a text tower, or both.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    image: Option<Box<dyn ImageEncoder>>,
+    text: Option<TextSide>,
+    logit_scale: Option<f32>,
+    report: LoadReport,
+}
+
+#[derive(Debug)]
+struct TextSide {
+    encoder: Box<dyn TextEncoder>,
+    tokenizer: Tokenizer,
+}
+
+/// Texts as embeddings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextEmbeddings {
+    /// L2-normalised embeddings `[dim]`, in the order of the texts.
+    pub embeddings: Vec<Vec<f32>>,
+    /// Indices of texts that were longer than the model can read, and were cut.
+    pub truncated: Vec<usize>,
+}
+
+/// Towers as Burn modules: what loading makes, and saving and training start from.
+#[derive(Debug)]
+pub struct Towers {
+    /// The image tower.
+    pub image: Option<Vit>,
+    /// The text tower.
+    pub text: Option<TextTower>,
+    /// The learned temperature, as a logarithm (SPEC §1).
+    pub logit_scale: Option<f32>,
+    /// Which names of the checkpoint were missing, misshaped or unused.
+    pub report: LoadReport,
+}
+
+impl Towers {
+    /// Reads the weights of `files` onto `device`.
+    ///
+    /// # Errors
+    /// A tensor is missing, has another shape, cannot be read or is not finite.
+    pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
+        let mut report = LoadReport::default();
+        let mut used: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
+        let mut image = None;
+        if let (Some(config), Some(tower)) = (&files.config.image, &files.image) {
+            let path = tower.source.main().path();
+            image = Some(weights::load(
+                config.vit.init(device),
+                &tower.source,
+                |name| tower.layout.recipe(name),
+                used.entry(path).or_default(),
+                &mut report,
+            )?);
+            fail_if_incomplete(path, &report)?;
+        }
+        let mut text = None;
+        if let (Some(config), Some(tower)) = (&files.config.text, &files.text) {
+            let path = tower.source.main().path();
+            let recipe = |name: &str| tower.layout.recipe(name);
+            let used = used.entry(path).or_default();
+            text = Some(match config.init(device) {
+                TextTower::T5(t5) => TextTower::T5(weights::load(
+                    t5,
+                    &tower.source,
+                    recipe,
+                    used,
+                    &mut report,
+                )?),
+                TextTower::Bert(bert) => TextTower::Bert(weights::load(
+                    bert,
+                    &tower.source,
+                    recipe,
+                    used,
+                    &mut report,
+                )?),
+            });
+            fail_if_incomplete(path, &report)?;
+        }
+        let logit_scale = match &files.logit_scale {
+            None => None,
+            Some((source, name)) => {
+                used.entry(source.main().path())
+                    .or_default()
+                    .insert(name.clone());
+                source.read_f32(name)?.first().copied()
+            }
+        };
+        report.unused = unused(files, &used);
+        Ok(Self {
+            image,
+            text,
+            logit_scale,
+            report,
+        })
+    }
+
+    /// Writes the towers as a model folder: `config.json`, `model.safetensors` and a copy of the
+    /// tokeniser. Each file is whole or absent.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(
+        &self,
+        config: &ModelConfig,
+        tokenizer: Option<&Path>,
+        precision: Precision,
+        folder: &Path,
+    ) -> Result<(), ModelError> {
+        let io = |path: &Path, source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+
+        let mut tensors = Vec::new();
+        // timm's names under `image.`, ours under `text.`: see `layout`.
+        let mut add = |prefix: &str, named: Vec<(String, Vec<usize>, Vec<f32>)>| {
+            for (name, shape, values) in named {
+                tensors.push((format!("{prefix}{name}"), shape, values));
+            }
+        };
+        if let (Some(vit), Some(image)) = (&self.image, &config.image) {
+            let mut named = weights::save(vit);
+            for (name, shape, _) in &mut named {
+                if name == "patch_embed.proj.weight" {
+                    // The matrix of a convolution: its file form is four-dimensional.
+                    *shape = vec![shape[0], 3, image.vit.patch_size, image.vit.patch_size];
+                }
+            }
+            add("image.", named);
+        }
+        match &self.text {
+            Some(TextTower::T5(t5)) => add("text.", weights::save(t5)),
+            Some(TextTower::Bert(bert)) => add("text.", weights::save(bert)),
+            None => {}
+        }
+        if let Some(scale) = self.logit_scale {
+            tensors.push(("logit_scale".into(), vec![], vec![scale]));
+        }
+        let to_write = tensors
+            .into_iter()
+            .map(|(name, shape, values)| TensorToWrite {
+                name,
+                shape,
+                values: values.into(),
+                precision,
+            });
+        write_safetensors(&folder.join(WEIGHTS_FILE), to_write, &BTreeMap::new())?;
+
+        if let Some(tokenizer) = tokenizer {
+            let bytes = std::fs::read(tokenizer).map_err(|e| io(tokenizer, e))?;
+            let to = folder.join(TOKENIZER_FILE);
+            percept_image::write_atomic(&to, &bytes).map_err(|e| io(&to, e))?;
+        }
+        // Last, since its presence is what makes the folder a model.
+        let to = folder.join(CONFIG_FILE);
+        let mut json = serde_json::to_string_pretty(config)
+            .map_err(|e| ModelError::config(&to, e.to_string()))?;
+        json.push('\n');
+        percept_image::write_atomic(&to, json.as_bytes()).map_err(|e| io(&to, e))
+    }
+}
+
+fn fail_if_incomplete(path: &Path, report: &LoadReport) -> Result<(), ModelError> {
+    if report.is_complete() {
+        return Ok(());
+    }
+    Err(ModelError::Weights {
+        path: path.to_owned(),
+        report: report.clone(),
+    })
+}
+
+/// Names that nothing asked for, less those that are known to be of no use.
+fn unused(files: &ModelFiles, used: &BTreeMap<&Path, BTreeSet<String>>) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let sources = [
+        files.image.as_ref().map(|tower| &tower.source),
+        files.text.as_ref().map(|tower| &tower.source),
+    ];
+    for source in sources.into_iter().flatten() {
+        let read = used.get(source.main().path());
+        for name in source.names() {
+            let ignored = files.image.as_ref().is_some_and(|t| t.layout.ignores(&name))
+                || files.text.as_ref().is_some_and(|t| t.layout.ignores(&name));
+            if !ignored && !read.is_some_and(|read| read.contains(&name)) {
+                names.insert(name);
+            }
+        }
+    }
+    names.into_iter().collect()
+}
+
+impl Model {
+    /// Loads a model folder or any checkpoint of SPEC §5 onto `device`.
+    ///
+    /// # Errors
+    /// See [`ModelFiles::open`] and [`Towers::load`].
+    pub fn load(path: &Path, hints: &Hints, device: &Device) -> Result<Self, ModelError> {
+        Self::from_files(&ModelFiles::open(path, hints)?, device)
+    }
+
+    /// Loads what [`ModelFiles::open`] found. A text tower without a tokeniser is an error.
+    ///
+    /// # Errors
+    /// See [`Towers::load`].
+    pub fn from_files(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
+        let tokenizer = match &files.config.text {
+            None => None,
+            Some(text) => {
+                let path = files.tokenizer.as_ref().ok_or_else(|| {
+                    ModelError::NoTokenizer {
+                        path: files.path.clone(),
+                    }
+                })?;
+                Some(Tokenizer::open(path, text.max_tokens(), text.vocab_size())?)
+            }
+        };
+        let towers = Towers::load(files, device)?;
+        let config = files.config.clone();
+        let image = towers.image.zip(config.image.as_ref()).map(|(vit, image)| {
+            Box::new(BurnImageEncoder::new(vit, image, device.clone())) as Box<dyn ImageEncoder>
+        });
+        let text = towers.text.zip(tokenizer).zip(config.text.as_ref()).map(
+            |((tower, tokenizer), text)| TextSide {
+                encoder: Box::new(BurnTextEncoder::new(tower, text.dim(), device.clone())),
+                tokenizer,
+            },
+        );
+        Ok(Self {
+            config,
+            image,
+            text,
+            logit_scale: towers.logit_scale,
+            report: towers.report,
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The learned temperature: `exp` of it multiplies cosines (SPEC §1).
+    pub fn logit_scale(&self) -> Option<f32> {
+        self.logit_scale
+    }
+
+    /// Names of the checkpoint that were not used.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// The image tower's configuration.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTower`] for a text-only model.
+    pub fn image_config(&self) -> Result<&ImageConfig, ModelError> {
+        self.config.image.as_ref().ok_or(NO_IMAGE)
+    }
+
+    /// Encodes preprocessed images of one size.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTower`] for a text-only model; [`ModelError::ImageSize`].
+    pub fn encode_images(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, ModelError> {
+        self.image.as_ref().ok_or(NO_IMAGE)?.encode(images)
+    }
+
+    /// Encodes texts.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTower`] for an image-only model; [`ModelError::Tokenizer`].
+    pub fn encode_texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<TextEmbeddings, ModelError> {
+        let side = self.text.as_ref().ok_or(ModelError::NoTower {
+            tower: "text",
+            hint: Some("join it with one: percept convert --image A --text B OUT/"),
+        })?;
+        let mut ids = Vec::with_capacity(texts.len());
+        let mut truncated = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            let tokens = side.tokenizer.encode(text.as_ref())?;
+            if tokens.truncated {
+                truncated.push(i);
+            }
+            ids.push(tokens.ids);
+        }
+        Ok(TextEmbeddings {
+            embeddings: side.encoder.encode(&ids)?,
+            truncated,
+        })
+    }
+}
+
+const NO_IMAGE: ModelError = ModelError::NoTower {
+    tower: "image",
+    hint: None,
+};

@@ -1,0 +1,214 @@
+//! The two operations that plain Burn runs slowly on a CPU: exact GELU, and the softmax inside
+//! attention.
+//!
+//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, which at 448 px is a third
+//! of a ViT's time (`docs/performance.md`). Here they are loops that the compiler vectorises for
+//! the CPU found at run time. On any other device, and while gradients are recorded, the same
+//! functions call Burn's own operations, so an encoder has one forward pass everywhere.
+
+use burn::backend::Flex;
+use burn::backend::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor, activation, module};
+use rayon::prelude::*;
+
+/// Elements handed to one rayon task: enough work to pay for the hand-over.
+const ELEMENTS_PER_TASK: usize = 32 * 1024;
+
+/// Independent partial sums of a row, so that a sum needs no particular order of additions and
+/// can use whole vector registers (16 `f32` fill one of AVX-512).
+const LANES: usize = 16;
+
+/// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !has_cpu_kernels(&x.device()) {
+        return activation::gelu(x);
+    }
+    map_chunks(x, ELEMENTS_PER_TASK, |chunk| {
+        for v in chunk {
+            *v *= 0.5 * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
+        }
+    })
+}
+
+/// Multi-head attention `softmax(scale · q·kᵀ + bias) · v`.
+///
+/// Shapes: `q`, `k`, `v` `[batch, heads, tokens, head_dim]`; `bias` broadcastable to
+/// `[batch, heads, tokens, tokens]`; the result is `[batch, heads, tokens, head_dim]`.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Option<Tensor<4>>,
+    scale: f64,
+) -> Tensor<4> {
+    if bias.is_some() || !has_cpu_kernels(&q.device()) {
+        let options = AttentionModuleOptions {
+            scale: Some(scale),
+            ..Default::default()
+        };
+        return module::attention(q, k, v, None, bias, options);
+    }
+    let scores = q.matmul(k.swap_dims(2, 3));
+    softmax(scores, scale as f32).matmul(v)
+}
+
+/// `softmax(scale · x)` over the last axis, on the CPU.
+fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
+    let [.., row] = x.dims();
+    let rows_per_task = (ELEMENTS_PER_TASK / row.max(1)).max(1);
+    map_chunks(x, rows_per_task * row.max(1), |rows| {
+        for row in rows.chunks_mut(row) {
+            softmax_row(row, scale);
+        }
+    })
+}
+
+/// Whether tensors of `device` can be handed to the kernels of this module.
+fn has_cpu_kernels(device: &Device) -> bool {
+    !device.is_autodiff() && *device == Device::flex()
+}
+
+/// Applies `kernel` to consecutive pieces of `x`, `chunk` elements each (the last may be
+/// shorter), in parallel and compiled for this CPU's vector instructions. In place when nobody
+/// else holds the tensor.
+fn map_chunks<const D: usize>(
+    x: Tensor<D>,
+    chunk: usize,
+    kernel: impl Fn(&mut [f32]) + Sync,
+) -> Tensor<D> {
+    let device = x.device();
+    let Ok(primitive) = x.clone().try_into_primitive::<Flex>() else {
+        unreachable!("has_cpu_kernels checked that {device:?} is the CPU backend");
+    };
+    drop(x);
+    let mut primitive = primitive.to_contiguous();
+    let arch = pulp::Arch::new();
+    primitive
+        .storage_mut::<f32>()
+        .par_chunks_mut(chunk.max(1))
+        .for_each(|piece| arch.dispatch(|| kernel(piece)));
+    Tensor::from_primitive::<Flex>(primitive)
+}
+
+/// `softmax(scale · row)` in place: subtract the maximum, exponentiate, divide by the sum.
+#[inline(always)]
+fn softmax_row(row: &mut [f32], scale: f32) {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let (body, tail) = row.as_chunks::<LANES>();
+    for lanes in body {
+        for (m, v) in max.iter_mut().zip(lanes) {
+            *m = if *v > *m { *v } else { *m };
+        }
+    }
+    for (m, v) in max.iter_mut().zip(tail) {
+        *m = if *v > *m { *v } else { *m };
+    }
+    let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
+
+    let mut sum = [0.0; LANES];
+    let (body, tail) = row.as_chunks_mut::<LANES>();
+    for lanes in body {
+        for (s, v) in sum.iter_mut().zip(lanes) {
+            *v = exp((*v - max) * scale);
+            *s += *v;
+        }
+    }
+    for (s, v) in sum.iter_mut().zip(tail) {
+        *v = exp((*v - max) * scale);
+        *s += *v;
+    }
+    let inverse = 1.0 / sum.iter().sum::<f32>();
+    for v in row {
+        *v *= inverse;
+    }
+}
+
+/// `eˣ` without branches, relative error below 3e-7 between the clamps.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Beyond these the result would leave the normal numbers.
+    let x = x.clamp(-87.0, 88.0);
+    // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts: the first has few bits, so that n · LN2_HIGH is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // Taylor series to r⁶: |r| ≤ ln2 / 2, so the next term is below 1.2e-7.
+    let p = 1.0
+        + r * (1.0
+            + r * (0.5
+                + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    p * power
+}
+
+/// The error function, absolute error below 2e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let poly = t
+        * (0.254_829_592
+            + t * (-0.284_496_736
+                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    (1.0 - poly * exp(-a * a)).copysign(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Distribution;
+
+    #[test]
+    fn exp_is_within_its_bound() {
+        for i in -8700..8800 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            let relative = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(relative < 3e-7, "exp({x}) is off by {relative:e}");
+        }
+        assert!(exp(f32::NEG_INFINITY) < 1e-37);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_agrees_with_burn() {
+        let device = Device::flex();
+        let x = Tensor::<3>::random([2, 5, 77], Distribution::Normal(0.0, 3.0), &device);
+        let difference = (gelu(x.clone()) - activation::gelu(x)).abs().max();
+        assert!(difference.into_scalar::<f32>() < 2e-6);
+    }
+
+    #[test]
+    fn attention_agrees_with_burn_also_on_strided_inputs() {
+        let device = Device::flex();
+        for tokens in [1, 2, 15, 16, 17, 50, 333] {
+            let random = || {
+                Tensor::<4>::random([2, tokens, 3, 8], Distribution::Normal(0.0, 2.0), &device)
+                    .swap_dims(1, 2)
+            };
+            let (q, k, v) = (random(), random(), random());
+            let options = AttentionModuleOptions {
+                scale: Some(0.5),
+                ..Default::default()
+            };
+            let expected =
+                module::attention(q.clone(), k.clone(), v.clone(), None, None, options);
+            let difference = (attention(q, k, v, None, 0.5) - expected).abs().max();
+            assert!(difference.into_scalar::<f32>() < 1e-5, "{tokens} tokens");
+        }
+    }
+
+    #[test]
+    fn a_shared_tensor_is_left_as_it_was() {
+        let device = Device::flex();
+        let x = Tensor::<1>::from_floats([1.0, -1.0, 0.0], &device);
+        let kept = x.clone();
+        let _ = gelu(x);
+        let values: Vec<f32> = kept.into_data().try_to_vec().unwrap();
+        assert_eq!(values, [1.0, -1.0, 0.0]);
+    }
+}

@@ -1,0 +1,235 @@
+//! T5's encoder with Sentence-T5's pooling: the text tower of CLIPpy (SPEC §1, paper §2.2).
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+use crate::text::{TokenBatch, masked_mean};
+use crate::{T5Config, T5FeedForward, ops};
+
+/// T5 encoder, masked mean over tokens, optional dense layer.
+#[derive(Module, Debug)]
+pub struct T5 {
+    embedding: Embedding,
+    relative_bias: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    dense: Option<Linear>,
+    #[module(skip)]
+    buckets: usize,
+    #[module(skip)]
+    max_distance: usize,
+}
+
+impl T5Config {
+    /// An encoder with random weights.
+    pub fn init(&self, device: &Device) -> T5 {
+        T5 {
+            embedding: EmbeddingConfig::new(self.vocab_size, self.dim)
+                .with_initializer(normal(1.0))
+                .init(device),
+            relative_bias: EmbeddingConfig::new(self.relative_buckets, self.heads)
+                .with_initializer(normal((self.dim as f64).powf(-0.5)))
+                .init(device),
+            blocks: (0..self.depth).map(|_| Block::init(self, device)).collect(),
+            norm: self.rms_norm(device),
+            dense: self
+                .projection
+                .map(|width| linear(self.dim, width, (self.dim as f64).powf(-0.5), device)),
+            buckets: self.relative_buckets,
+            max_distance: self.relative_max_distance,
+        }
+    }
+
+    fn rms_norm(&self, device: &Device) -> RmsNorm {
+        RmsNormConfig::new(self.dim)
+            .with_epsilon(self.rms_norm_eps)
+            .init(device)
+    }
+}
+
+impl T5 {
+    /// Sentence embeddings `[batch, dim]`, not normalised.
+    pub fn forward(&self, batch: &TokenBatch) -> Tensor<2> {
+        let [_, length] = batch.ids.dims();
+        let bias = self.position_bias(length) + batch.attention_bias();
+        let tokens = self.embedding.forward(batch.ids.clone());
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(tokens, |x, block| block.forward(x, bias.clone()));
+        let pooled = masked_mean(self.norm.forward(tokens), batch);
+        match &self.dense {
+            Some(dense) => dense.forward(pooled),
+            None => pooled,
+        }
+    }
+
+    /// Relative position bias `[1, heads, length, length]`: one table for all blocks.
+    fn position_bias(&self, length: usize) -> Tensor<4> {
+        let mut buckets = Vec::with_capacity(length * length);
+        for query in 0..length as i64 {
+            for key in 0..length as i64 {
+                buckets.push(bucket(key - query, self.buckets, self.max_distance) as i64);
+            }
+        }
+        let device = self.relative_bias.weight.val().device();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(buckets, [length, length]), &device);
+        self.relative_bias
+            .forward(ids)
+            .permute([2, 0, 1])
+            .unsqueeze()
+    }
+}
+
+/// Bucket of a relative position (key − query), bidirectional: half the buckets for each
+/// direction, of which half are exact and the others widen logarithmically up to `max_distance`.
+fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
+    let half = buckets / 2;
+    let offset = if relative > 0 { half } else { 0 };
+    let distance = relative.unsigned_abs() as usize;
+    let exact = half / 2;
+    if distance < exact {
+        return offset + distance;
+    }
+    // In f32 as PyTorch does it: at the borders of buckets the rounding decides.
+    let ratio = (distance as f32 / exact as f32).ln()
+        / (max_distance as f64 / exact as f64).ln() as f32;
+    let wide = exact + (ratio * (half - exact) as f32) as usize;
+    offset + wide.min(half - 1)
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: RmsNorm,
+    attn: Attention,
+    norm2: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn init(config: &T5Config, device: &Device) -> Self {
+        let inner = config.heads * config.head_dim;
+        let std = (config.dim as f64).powf(-0.5);
+        Self {
+            norm1: config.rms_norm(device),
+            attn: Attention {
+                // T5 has no 1/√d in its scores; its initialisation makes up for it.
+                q: linear(
+                    config.dim,
+                    inner,
+                    std * (config.head_dim as f64).powf(-0.5),
+                    device,
+                ),
+                k: linear(config.dim, inner, std, device),
+                v: linear(config.dim, inner, std, device),
+                o: linear(inner, config.dim, (inner as f64).powf(-0.5), device),
+                heads: config.heads,
+            },
+            norm2: config.rms_norm(device),
+            mlp: Mlp::init(config, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.norm1.forward(x), bias);
+        x.clone() + self.mlp.forward(self.norm2.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let split = |layer: &Linear| {
+            let y = layer.forward(x.clone());
+            let [_, _, inner] = y.dims();
+            y.reshape([batch, tokens, self.heads, inner / self.heads])
+                .swap_dims(1, 2)
+        };
+        let mixed = ops::attention(
+            split(&self.q),
+            split(&self.k),
+            split(&self.v),
+            Some(bias),
+            1.0,
+        );
+        let [_, heads, _, head_dim] = mixed.dims();
+        self.o
+            .forward(mixed.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]))
+    }
+}
+
+/// The feed-forward part; `wi`, `wo` in T5, `wi_0`, `wi_1`, `wo` in T5 v1.1.
+#[derive(Module, Debug)]
+struct Mlp {
+    wi: Option<Linear>,
+    wi_0: Option<Linear>,
+    wi_1: Option<Linear>,
+    wo: Linear,
+}
+
+impl Mlp {
+    fn init(config: &T5Config, device: &Device) -> Self {
+        let std = (config.dim as f64).powf(-0.5);
+        let wide = || linear(config.dim, config.mlp_dim, std, device);
+        let gated = config.feed_forward == T5FeedForward::GatedGelu;
+        Self {
+            wi: (!gated).then(wide),
+            wi_0: gated.then(wide),
+            wi_1: gated.then(wide),
+            wo: linear(
+                config.mlp_dim,
+                config.dim,
+                (config.mlp_dim as f64).powf(-0.5),
+                device,
+            ),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let hidden = match (&self.wi, &self.wi_0, &self.wi_1) {
+            (Some(wi), _, _) => activation::relu(wi.forward(x)),
+            (None, Some(gate), Some(value)) => {
+                activation::gelu_approximate(gate.forward(x.clone())) * value.forward(x)
+            }
+            _ => unreachable!("Mlp::init makes either wi or both wi_0 and wi_1"),
+        };
+        self.wo.forward(hidden)
+    }
+}
+
+fn normal(std: f64) -> Initializer {
+    Initializer::Normal { mean: 0.0, std }
+}
+
+fn linear(from: usize, to: usize, std: f64, device: &Device) -> Linear {
+    LinearConfig::new(from, to)
+        .with_bias(false)
+        .with_initializer(normal(std))
+        .init(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bucket;
+
+    #[test]
+    fn buckets_are_those_of_t5() {
+        // From transformers' T5Attention._relative_position_bucket(bidirectional=True, 32, 128).
+        let positions = [-200, -128, -64, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 64, 128, 200];
+        let expected = [15, 15, 14, 10, 8, 8, 7, 1, 0, 17, 23, 24, 24, 26, 30, 31, 31];
+        for (position, expected) in positions.into_iter().zip(expected) {
+            assert_eq!(bucket(position, 32, 128), expected, "at {position}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Weights into modules and out again, by name.
+//!
+//! The path of a field is the parameter's name (`blocks.0.attn.qkv.weight`), spelled as PyTorch
+//! spells it: norms have `weight` and `bias`, linear layers keep `[out, in]` in files.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use percept_checkpoint::CheckpointError;
+use rayon::prelude::*;
+
+use crate::source::Source;
+
+/// Where the values of one parameter stand in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipe {
+    /// One tensor of this name.
+    Copy(String),
+    /// Several tensors, stacked along their first axis (separate query, key and value).
+    Stack(Vec<String>),
+}
+
+impl Recipe {
+    fn names(&self) -> &[String] {
+        match self {
+            Recipe::Copy(name) => std::slice::from_ref(name),
+            Recipe::Stack(names) => names,
+        }
+    }
+}
+
+/// What a checkpoint did and did not hold, by its own names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Needed, and not there.
+    pub missing: Vec<String>,
+    /// There with another shape than the model's.
+    pub misshaped: Vec<Misshaped>,
+    /// There, and not needed.
+    pub unused: Vec<String>,
+}
+
+/// A tensor of the wrong shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshaped {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The shape that the model needs.
+    pub expected: Vec<usize>,
+    /// The shape that the checkpoint holds.
+    pub found: Vec<usize>,
+}
+
+impl LoadReport {
+    /// Whether every parameter got its values.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.misshaped.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.missing.is_empty() {
+            parts.push(format!("missing: {}", shorten(&self.missing)));
+        }
+        if !self.misshaped.is_empty() {
+            let described: Vec<String> = self
+                .misshaped
+                .iter()
+                .map(|m| format!("{} is {:?}, not {:?}", m.name, m.found, m.expected))
+                .collect();
+            parts.push(format!("wrong shape: {}", shorten(&described)));
+        }
+        if !self.unused.is_empty() {
+            parts.push(format!("unused: {}", shorten(&self.unused)));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+/// The first few of a long list, and how many more there are.
+fn shorten(items: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = items[..items.len().min(SHOWN)].join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(" and {} more", items.len() - SHOWN));
+    }
+    text
+}
+
+/// Fills `module` from `checkpoint`: `recipe` says for each parameter name where its values are.
+///
+/// Names that were read are added to `used`; missing and misshaped ones to `report`, and their
+/// parameters are left as they were.
+///
+/// # Errors
+/// A tensor's bytes cannot be read, or are not finite.
+pub fn load<M: Module>(
+    module: M,
+    checkpoint: &Source,
+    recipe: impl Fn(&str) -> Recipe,
+    used: &mut BTreeSet<String>,
+    report: &mut LoadReport,
+) -> Result<M, CheckpointError> {
+    let mut loader = Loader {
+        path: Path::default(),
+        checkpoint,
+        recipe,
+        used,
+        report,
+        error: None,
+    };
+    let module = module.map(&mut loader);
+    match loader.error {
+        Some(error) => Err(error),
+        None => Ok(module),
+    }
+}
+
+/// The module path during a traversal.
+#[derive(Default)]
+struct Path(Vec<(String, String)>);
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.0.push((name.to_owned(), container.to_owned()));
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    /// The parameter's name as PyTorch spells it.
+    fn name(&self) -> String {
+        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some((name, container)) = self.0.last()
+            && (container.ends_with("LayerNorm") || container.ends_with("RmsNorm"))
+            && let Some(last) = names.last_mut()
+        {
+            *last = match name.as_str() {
+                "gamma" => "weight",
+                "beta" => "bias",
+                other => other,
+            };
+        }
+        names.join(".")
+    }
+
+    /// Whether the parameter is a linear layer's matrix, `[in, out]` here and `[out, in]` in files.
+    fn is_linear_weight(&self) -> bool {
+        self.0
+            .last()
+            .is_some_and(|(name, container)| container.ends_with("Linear") && name == "weight")
+    }
+}
+
+struct Loader<'a, F> {
+    path: Path,
+    checkpoint: &'a Source,
+    recipe: F,
+    used: &'a mut BTreeSet<String>,
+    report: &'a mut LoadReport,
+    error: Option<CheckpointError>,
+}
+
+impl<F: Fn(&str) -> Recipe> Loader<'_, F> {
+    /// The values for a parameter of this shape in the file; `None` when reported or failed.
+    fn read(&mut self, shape: &[usize]) -> Option<Vec<f32>> {
+        let recipe = (self.recipe)(&self.path.name());
+        let names = recipe.names();
+        let mut part = shape.to_vec();
+        if names.len() > 1 {
+            part[0] /= names.len();
+        }
+        let mut complete = true;
+        for name in names {
+            self.used.insert(name.clone());
+            match self.checkpoint.info(name) {
+                None => self.report.missing.push(name.clone()),
+                Some(info) if !same_matrix(&info.shape, &part) => {
+                    self.report.misshaped.push(Misshaped {
+                        name: name.clone(),
+                        expected: part.clone(),
+                        found: info.shape.clone(),
+                    });
+                }
+                Some(_) => continue,
+            }
+            complete = false;
+        }
+        if !complete {
+            return None;
+        }
+        let mut values = Vec::new();
+        for name in names {
+            match self.checkpoint.read_f32(name) {
+                Ok(part) if values.is_empty() => values = part,
+                Ok(part) => values.extend(part),
+                Err(error) => {
+                    self.error = Some(error);
+                    return None;
+                }
+            }
+        }
+        Some(values)
+    }
+}
+
+/// Whether two shapes hold the same matrix: equal, or equal once a convolution's trailing axes
+/// are flattened (`[dim, 3, p, p]` is `[dim, 3·p·p]`).
+fn same_matrix(found: &[usize], expected: &[usize]) -> bool {
+    found == expected
+        || (expected.len() == 2
+            && found.len() == 4
+            && found[0] == expected[0]
+            && found[1..].iter().product::<usize>() == expected[1])
+}
+
+impl<F: Fn(&str) -> Recipe> ModuleMapper for Loader<'_, F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        let shape: Vec<usize> = param.lazy_shape().to_vec();
+        let transposed = self.path.is_linear_weight();
+        let mut in_file = shape.clone();
+        if transposed {
+            in_file.reverse();
+        }
+        let Some(mut values) = self.read(&in_file) else {
+            return param;
+        };
+        if transposed {
+            values = transpose(&values, in_file[0], in_file[1]);
+        }
+        let device = param.lazy_device();
+        let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+        Param::initialized(param.id, tensor)
+    }
+}
+
+/// The parameters of `module` with their names and their shapes in files, in order.
+pub fn save<M: Module>(module: &M) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut saver = Saver::default();
+    module.visit(&mut saver);
+    saver.tensors
+}
+
+#[derive(Default)]
+struct Saver {
+    path: Path,
+    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Saver {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape: Vec<usize> = param.lazy_shape().to_vec();
+        let mut values: Vec<f32> = param.val().into_data().iter::<f32>().collect();
+        if self.path.is_linear_weight() {
+            values = transpose(&values, shape[0], shape[1]);
+            shape.reverse();
+        }
+        self.tensors.push((self.path.name(), shape, values));
+    }
+}
+
+/// Row-major `[rows, columns]` to row-major `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    // Blocks of output rows: the reads of one block stay within the cache lines it shares.
+    const BLOCK: usize = 16;
+    let mut out = vec![0.0; values.len()];
+    if rows == 0 || columns == 0 {
+        return out;
+    }
+    out.par_chunks_mut(BLOCK * rows)
+        .enumerate()
+        .for_each(|(block, out)| {
+            let first = block * BLOCK;
+            for row in 0..rows {
+                for (i, out) in out.chunks_exact_mut(rows).enumerate() {
+                    out[row] = values[row * columns + first + i];
+                }
+            }
+        });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_twice_is_the_identity() {
+        for (rows, columns) in [(1, 1), (3, 5), (17, 33), (32, 16)] {
+            let values: Vec<f32> = (0..rows * columns).map(|v| v as f32).collect();
+            let turned = transpose(&values, rows, columns);
+            assert_eq!(turned[columns.min(2) / 2 * rows], values[columns.min(2) / 2]);
+            assert_eq!(transpose(&turned, columns, rows), values);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Perceptual grouping with vision-language models: segment, group, classify and embed photos.
