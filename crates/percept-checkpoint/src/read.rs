@@ -126,12 +126,13 @@ pub fn check_finite(tensor: &str, values: &[f32]) -> Result<(), CheckpointError>
 }
 
 fn check_chunk(tensor: &str, start: usize, chunk: &[f32]) -> Result<(), CheckpointError> {
-    // The largest magnitude's bits tell all: an exponent of all ones sorts above every finite
-    // number. A fold without early exit is what the compiler turns into vector code.
-    let largest = chunk
+    // Not finite is an exponent of all ones. A fold without early exit, of operations that every
+    // processor has for vectors, costs a tenth of reading the file.
+    const EXPONENT: u32 = 0x7f80_0000;
+    let any = chunk
         .iter()
-        .fold(0u32, |max, v| max.max(v.to_bits() & 0x7fff_ffff));
-    if largest < f32::INFINITY.to_bits() {
+        .fold(false, |any, v| any | (v.to_bits() & EXPONENT == EXPONENT));
+    if !any {
         return Ok(());
     }
     let at = chunk.iter().position(|v| !v.is_finite()).unwrap_or(0);

@@ -85,7 +85,7 @@ fn safetensors_truncated_data() {
 
 #[test]
 fn safetensors_headers_that_lie() {
-    let refused = |header: &str| refusal(&safetensors(header, &[0; 16]));
+    let refused = |header: &str| refusal(safetensors(header, &[0; 16]));
     let error = refused(r#"{"w":{"dtype":"F8_E4M3","shape":[16],"data_offsets":[0,16]}}"#);
     assert!(matches!(error, E::UnsupportedDtype { dtype, .. } if dtype == "F8_E4M3"));
     let error = refused(r#"{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,16]}}"#);
@@ -345,9 +345,11 @@ fn bombs_hit_a_limit() {
     }
     assert_refused!(torch_zip(&bomb.stop(), &[0; 4]), E::LimitExceeded { .. });
 
-    let memo: Vec<u8> = (0..5_000_000u32)
-        .flat_map(|slot| [vec![b'r'], slot.to_le_bytes().to_vec()].concat())
-        .collect();
+    let mut memo = Vec::new();
+    for slot in 0..5_000_000u32 {
+        memo.push(b'r');
+        memo.extend(slot.to_le_bytes());
+    }
     let memo = Pickle::new().raw(b"N").raw(&memo).stop();
     assert_refused!(
         torch_zip(&memo, &[]),

@@ -407,6 +407,7 @@ fn file_name(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_server as common;
     use std::collections::HashMap;
 
     fn from(variables: &[(&str, &str)]) -> Hub {
@@ -454,6 +455,57 @@ mod tests {
         std::fs::write(home.path().join("token"), "secret\n").unwrap();
         let path = home.path().to_str().unwrap();
         assert_eq!(from(&[("HF_HOME", path)]).token.as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn known_files_from_several_places_are_gathered() {
+        const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+        let server = common::Server::new(|request, _| match request.path.as_str() {
+            "/v1/model.pt" => common::Response::ok("weights"),
+            "/org/name/resolve/main/tokenizer.json" => common::Response::ok("{}")
+                .header("etag", "\"abc\"")
+                .header("x-repo-commit", COMMIT),
+            _ => common::Response::new(404),
+        });
+        let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        let file = |path, origin| KnownFile {
+            path,
+            origin,
+            size: None,
+            sha256: None,
+        };
+        let model: &'static KnownModel = Box::leak(Box::new(KnownModel {
+            name: "test",
+            summary: "",
+            part: crate::known::Part::Both,
+            licence: "MIT",
+            source: Source::Files(Box::leak(Box::new([
+                file(
+                    "tokenizer.json",
+                    Origin::Repository {
+                        repo: "org/name",
+                        path: "tokenizer.json",
+                    },
+                ),
+                file(
+                    "renamed.pt",
+                    Origin::Url(leak(format!("{}/v1/model.pt", server.url))),
+                ),
+            ]))),
+        }));
+        let home = tempfile::tempdir().unwrap();
+        let hub = Hub::new(home.path()).endpoint(&server.url);
+        let reference = Reference::Known(model);
+        assert_eq!(hub.cached(&reference), None);
+        let folder = hub.pull(&reference, &PullOptions::default()).unwrap();
+        assert_eq!(folder, home.path().join("percept/models/test"));
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(read("renamed.pt"), "weights");
+        assert_eq!(read("tokenizer.json"), "{}");
+        let asked = server.log().len();
+        let again = hub.offline().pull(&reference, &PullOptions::default());
+        assert_eq!(again.unwrap(), folder);
+        assert_eq!(server.log().len(), asked);
     }
 
     #[test]

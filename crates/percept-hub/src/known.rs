@@ -103,7 +103,7 @@ const KNOWN: &[KnownModel] = &[
     },
     KnownModel {
         name: "clip-vitb16",
-        summary: "OpenAI CLIP ViT-B/16, the baseline of the paper's tables",
+        summary: "OpenAI CLIP ViT-B/16, transformers layout",
         part: Part::Both,
         licence: "MIT",
         source: Source::Repository("openai/clip-vit-base-patch16"),

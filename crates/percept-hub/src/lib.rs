@@ -36,6 +36,10 @@ mod known;
 mod progress;
 mod reference;
 mod repository;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, dead_code)]
+#[path = "../tests/common/mod.rs"]
+mod test_server;
 
 pub use error::HubError;
 pub use hub::{Hub, PullOptions};

@@ -259,6 +259,16 @@ fn a_server_that_always_hangs_up_is_given_up() {
 }
 
 #[test]
+fn a_connection_that_is_not_tls_is_an_error() {
+    let server = Server::new(|_, _| Response::ok("plain"));
+    let setup = setup(&server);
+    let url = server.url.replace("http:", "https:");
+    let error = setup.pull(&format!("{url}/model.pt")).unwrap_err();
+    assert!(matches!(error, HubError::Network { .. }), "{error:?}");
+    assert_eq!(setup.files(), [""; 0]);
+}
+
+#[test]
 fn the_token_stays_with_its_host() {
     let other = Server::new(|_, _| Response::ok("body"));
     let target = format!("{}/elsewhere.pt", other.url);

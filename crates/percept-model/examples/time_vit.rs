@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use percept_image::ChwImage;
 use percept_model::{Hints, Model, device};
 
+/// As the command line has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut values = std::collections::BTreeMap::new();
     let mut args = std::env::args().skip(1);

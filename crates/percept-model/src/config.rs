@@ -398,7 +398,9 @@ fn divides(part: &str, divisor: usize, whole: &str, value: usize) -> Result<(), 
     if value.is_multiple_of(divisor) {
         Ok(())
     } else {
-        Err(format!("{part} ({divisor}) does not divide {whole} ({value})"))
+        Err(format!(
+            "{part} ({divisor}) does not divide {whole} ({value})"
+        ))
     }
 }
 

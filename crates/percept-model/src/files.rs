@@ -390,9 +390,7 @@ fn infer_text(
                     T5FeedForward::Relu
                 },
                 relative_buckets: side(source, &named("relative_bias.weight"), 0)?,
-                relative_max_distance: json
-                    .usize("relative_attention_max_distance")
-                    .unwrap_or(128),
+                relative_max_distance: json.usize("relative_attention_max_distance").unwrap_or(128),
                 rms_norm_eps: json.f64("layer_norm_epsilon").unwrap_or(1e-6),
                 projection: projection.map(|name| side(source, name, 0)).transpose()?,
                 max_tokens: max_tokens(folder)?,
@@ -429,11 +427,16 @@ fn max_tokens(folder: &Path) -> Result<usize, ModelError> {
 /// Refuses sentence-transformers pipelines that pool in another way than by the mean.
 fn check_sentence_transformer(folder: &Path) -> Result<(), ModelError> {
     let config = ForeignConfig::read(&folder.join("1_Pooling").join(CONFIG_FILE), true)?;
-    let other = config.json.as_object().into_iter().flatten().find(|(key, value)| {
-        key.starts_with("pooling_mode_")
-            && key.as_str() != "pooling_mode_mean_tokens"
-            && **value == Value::Bool(true)
-    });
+    let other = config
+        .json
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find(|(key, value)| {
+            key.starts_with("pooling_mode_")
+                && key.as_str() != "pooling_mode_mean_tokens"
+                && **value == Value::Bool(true)
+        });
     match other {
         Some((key, _)) => Err(config.refuse(format!("{key} is not supported, only the mean is"))),
         None => Ok(()),

@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-
 use crate::source::{DENSE, Source};
 use crate::weights::Recipe;
 

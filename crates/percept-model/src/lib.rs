@@ -29,13 +29,12 @@ pub mod weights;
 
 pub use burn::tensor::Device;
 pub use config::{
-    BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling,
-    PositionInterpolation, T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
+    BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling, PositionInterpolation,
+    T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
 };
 pub use device::device;
 pub use encoder::{
-    BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid,
-    normalize,
+    BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid, normalize,
 };
 pub use error::ModelError;
 pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};

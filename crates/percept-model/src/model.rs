@@ -79,13 +79,9 @@ impl Towers {
             let recipe = |name: &str| tower.layout.recipe(name);
             let used = used.entry(path).or_default();
             text = Some(match config.init(device) {
-                TextTower::T5(t5) => TextTower::T5(weights::load(
-                    t5,
-                    &tower.source,
-                    recipe,
-                    used,
-                    &mut report,
-                )?),
+                TextTower::T5(t5) => {
+                    TextTower::T5(weights::load(t5, &tower.source, recipe, used, &mut report)?)
+                }
                 TextTower::Bert(bert) => TextTower::Bert(weights::load(
                     bert,
                     &tower.source,
@@ -201,7 +197,10 @@ fn unused(files: &ModelFiles, used: &BTreeMap<&Path, BTreeSet<String>>) -> Vec<S
     for source in sources.into_iter().flatten() {
         let read = used.get(source.main().path());
         for name in source.names() {
-            let ignored = files.image.as_ref().is_some_and(|t| t.layout.ignores(&name))
+            let ignored = files
+                .image
+                .as_ref()
+                .is_some_and(|t| t.layout.ignores(&name))
                 || files.text.as_ref().is_some_and(|t| t.layout.ignores(&name));
             if !ignored && !read.is_some_and(|read| read.contains(&name)) {
                 names.insert(name);
@@ -228,11 +227,12 @@ impl Model {
         let tokenizer = match &files.config.text {
             None => None,
             Some(text) => {
-                let path = files.tokenizer.as_ref().ok_or_else(|| {
-                    ModelError::NoTokenizer {
+                let path = files
+                    .tokenizer
+                    .as_ref()
+                    .ok_or_else(|| ModelError::NoTokenizer {
                         path: files.path.clone(),
-                    }
-                })?;
+                    })?;
                 Some(Tokenizer::open(path, text.max_tokens(), text.vocab_size())?)
             }
         };

@@ -1,22 +1,67 @@
-//! The two operations that plain Burn runs slowly on a CPU: exact GELU, and the softmax inside
-//! attention.
+//! The operations that plain Burn runs slowly on a CPU: exact GELU, the softmax inside attention,
+//! and adding a bias.
 //!
-//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, which at 448 px is a third
-//! of a ViT's time (`docs/performance.md`). Here they are loops that the compiler vectorises for
-//! the CPU found at run time. On any other device, and while gradients are recorded, the same
-//! functions call Burn's own operations, so an encoder has one forward pass everywhere.
+//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, and adds on one thread; at
+//! 448 px that is a third of a ViT's time (`docs/performance.md`). Here they are loops that the
+//! compiler vectorises for the CPU found at run time, on all threads. On any other device, and
+//! while gradients are recorded, the same functions call Burn's own operations, so an encoder has
+//! one forward pass everywhere.
 
 use burn::backend::Flex;
 use burn::backend::ops::AttentionModuleOptions;
+use burn::backend::tensor::FloatTensor;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation, module};
 use rayon::prelude::*;
+
+type FlexTensor = FloatTensor<Flex>;
 
 /// Elements handed to one rayon task: enough work to pay for the hand-over.
 const ELEMENTS_PER_TASK: usize = 32 * 1024;
 
+/// Attention scores that are computed, normalised and used before the next: 4 MB of `f32`, a
+/// share of the last cache that a desktop or a rented core can count on.
+const SCORES_IN_CACHE: usize = 1 << 20;
+
+/// Queries in a block at least: fewer would make the matrix products too thin.
+const MIN_QUERY_BLOCK: usize = 64;
+
 /// Independent partial sums of a row, so that a sum needs no particular order of additions and
 /// can use whole vector registers (16 `f32` fill one of AVX-512).
 const LANES: usize = 16;
+
+/// A linear layer: `x · weight + bias`, `[batch, tokens, in]` to `[batch, tokens, out]`.
+pub fn linear(x: Tensor<3>, layer: &Linear) -> Tensor<3> {
+    if !has_cpu_kernels(&x.device()) {
+        return layer.forward(x);
+    }
+    let [batch, tokens, width] = x.dims();
+    // One product over all rows; a batch of products would pack the weights for each image.
+    let y = x
+        .reshape([batch * tokens, width])
+        .matmul(layer.weight.val());
+    let [rows, out] = y.dims();
+    let y = match &layer.bias {
+        Some(bias) => add_row(y, bias.val()),
+        None => y,
+    };
+    y.reshape([batch, rows / batch.max(1), out])
+}
+
+/// Adds `row` to every row of `x`, on the CPU.
+fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
+    let [_, width] = x.dims();
+    let row = cpu_primitive(row).to_contiguous();
+    let row = row.storage::<f32>();
+    let rows_per_task = (ELEMENTS_PER_TASK / width.max(1)).max(1);
+    map_chunks(x, rows_per_task * width, |rows| {
+        for values in rows.chunks_mut(width.max(1)) {
+            for (value, add) in values.iter_mut().zip(row) {
+                *value += add;
+            }
+        }
+    })
+}
 
 /// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -48,8 +93,16 @@ pub fn attention(
         };
         return module::attention(q, k, v, None, bias, options);
     }
-    let scores = q.matmul(k.swap_dims(2, 3));
-    softmax(scores, scale as f32).matmul(v)
+    let [batch, heads, tokens, _] = q.dims();
+    let keys = k.swap_dims(2, 3);
+    // A block of queries at a time: the scores of a whole image at 448 px are 30 MB, which would
+    // go out to memory and come back twice.
+    let block = (SCORES_IN_CACHE / (batch * heads * tokens).max(1)).max(MIN_QUERY_BLOCK);
+    let attend = |q: Tensor<4>| softmax(q.matmul(keys.clone()), scale as f32).matmul(v.clone());
+    if block >= tokens {
+        return attend(q);
+    }
+    Tensor::cat(q.split(block, 2).into_iter().map(attend).collect(), 2)
 }
 
 /// `softmax(scale · x)` over the last axis, on the CPU.
@@ -76,18 +129,21 @@ fn map_chunks<const D: usize>(
     chunk: usize,
     kernel: impl Fn(&mut [f32]) + Sync,
 ) -> Tensor<D> {
-    let device = x.device();
-    let Ok(primitive) = x.clone().try_into_primitive::<Flex>() else {
-        unreachable!("has_cpu_kernels checked that {device:?} is the CPU backend");
-    };
-    drop(x);
-    let mut primitive = primitive.to_contiguous();
+    let mut primitive = cpu_primitive(x).to_contiguous();
     let arch = pulp::Arch::new();
     primitive
         .storage_mut::<f32>()
         .par_chunks_mut(chunk.max(1))
         .for_each(|piece| arch.dispatch(|| kernel(piece)));
     Tensor::from_primitive::<Flex>(primitive)
+}
+
+/// The CPU backend's own tensor inside a tensor for which [`has_cpu_kernels`] holds.
+fn cpu_primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    match x.try_into_primitive::<Flex>() {
+        Ok(primitive) => primitive,
+        Err(error) => unreachable!("has_cpu_kernels checked the backend: {error:?}"),
+    }
 }
 
 /// `softmax(scale · row)` in place: subtract the maximum, exponentiate, divide by the sum.
@@ -183,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn linear_agrees_with_burn() {
+        let device = Device::flex();
+        for bias in [true, false] {
+            let layer = burn::nn::LinearConfig::new(33, 7)
+                .with_bias(bias)
+                .init(&device);
+            let x = Tensor::<3>::random([2, 5, 33], Distribution::Normal(0.0, 1.0), &device);
+            let difference = (linear(x.clone(), &layer) - layer.forward(x)).abs().max();
+            assert!(difference.into_scalar::<f32>() < 1e-5);
+        }
+    }
+
+    #[test]
     fn attention_agrees_with_burn_also_on_strided_inputs() {
         let device = Device::flex();
         for tokens in [1, 2, 15, 16, 17, 50, 333] {
@@ -195,8 +264,7 @@ mod tests {
                 scale: Some(0.5),
                 ..Default::default()
             };
-            let expected =
-                module::attention(q.clone(), k.clone(), v.clone(), None, None, options);
+            let expected = module::attention(q.clone(), k.clone(), v.clone(), None, None, options);
             let difference = (attention(q, k, v, None, 0.5) - expected).abs().max();
             assert!(difference.into_scalar::<f32>() < 1e-5, "{tokens} tokens");
         }

@@ -9,11 +9,7 @@ use crate::PositionInterpolation;
 
 /// Resamples a position grid `[rows, columns, dim]` to `[target rows · target columns, dim]`,
 /// row by row. A grid that already has the target size is only reshaped.
-pub fn interpolate(
-    grid: Tensor<3>,
-    target: [usize; 2],
-    rule: PositionInterpolation,
-) -> Tensor<2> {
+pub fn interpolate(grid: Tensor<3>, target: [usize; 2], rule: PositionInterpolation) -> Tensor<2> {
     let [rows, columns, dim] = grid.dims();
     if [rows, columns] == target {
         return grid.reshape([rows * columns, dim]);
@@ -101,7 +97,10 @@ mod tests {
                 .chunks(from)
                 .chain(timm_weights(from, to).chunks(from))
             {
-                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{from} to {to}");
+                assert!(
+                    (row.iter().sum::<f32>() - 1.0).abs() < 1e-5,
+                    "{from} to {to}"
+                );
             }
         }
     }

@@ -93,8 +93,8 @@ fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
         return offset + distance;
     }
     // In f32 as PyTorch does it: at the borders of buckets the rounding decides.
-    let ratio = (distance as f32 / exact as f32).ln()
-        / (max_distance as f64 / exact as f64).ln() as f32;
+    let ratio =
+        (distance as f32 / exact as f32).ln() / (max_distance as f64 / exact as f64).ln() as f32;
     let wide = exact + (ratio * (half - exact) as f32) as usize;
     offset + wide.min(half - 1)
 }
@@ -164,8 +164,11 @@ impl Attention {
             1.0,
         );
         let [_, heads, _, head_dim] = mixed.dims();
-        self.o
-            .forward(mixed.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]))
+        self.o.forward(
+            mixed
+                .swap_dims(1, 2)
+                .reshape([batch, tokens, heads * head_dim]),
+        )
     }
 }
 
@@ -226,8 +229,12 @@ mod tests {
     #[test]
     fn buckets_are_those_of_t5() {
         // From transformers' T5Attention._relative_position_bucket(bidirectional=True, 32, 128).
-        let positions = [-200, -128, -64, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 64, 128, 200];
-        let expected = [15, 15, 14, 10, 8, 8, 7, 1, 0, 17, 23, 24, 24, 26, 30, 31, 31];
+        let positions = [
+            -200, -128, -64, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 64, 128, 200,
+        ];
+        let expected = [
+            15, 15, 14, 10, 8, 8, 7, 1, 0, 17, 23, 24, 24, 26, 30, 31, 31,
+        ];
         for (position, expected) in positions.into_iter().zip(expected) {
             assert_eq!(bucket(position, 32, 128), expected, "at {position}");
         }

@@ -3,9 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::TextConfig;
 use crate::bert::Bert;
 use crate::t5::T5;
-use crate::TextConfig;
 
 /// Added to the score of a padding token: its softmax weight underflows to zero.
 const MASKED: f32 = -1e9;

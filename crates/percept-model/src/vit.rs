@@ -92,10 +92,11 @@ impl Vit {
         let position = self.pos_embed.val();
         let [_, positions, _] = position.dims();
         let prefix = positions - self.grid[0] * self.grid[1];
-        let patch_positions = position
-            .clone()
-            .slice([0..1, prefix..positions])
-            .reshape([self.grid[0], self.grid[1], dim]);
+        let patch_positions = position.clone().slice([0..1, prefix..positions]).reshape([
+            self.grid[0],
+            self.grid[1],
+            dim,
+        ]);
         let patches = patches
             + pos_embed::interpolate(patch_positions, grid, self.interpolation).unsqueeze::<3>();
 
@@ -127,10 +128,7 @@ impl Vit {
         let [batch, count, dim] = tokens.dims();
         let first_patch = count - grid[0] * grid[1];
         VitOutput {
-            cls: tokens
-                .clone()
-                .slice([0..batch, 0..1])
-                .reshape([batch, dim]),
+            cls: tokens.clone().slice([0..batch, 0..1]).reshape([batch, dim]),
             patches: tokens.slice([0..batch, first_patch..count]),
             grid,
         }
@@ -155,7 +153,7 @@ impl PatchEmbed {
             .reshape([batch, channels, rows, p, columns, p])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch, rows * columns, channels * p * p]);
-        self.proj.forward(patches)
+        ops::linear(patches, &self.proj)
     }
 }
 
@@ -172,7 +170,11 @@ struct Block {
 
 impl Block {
     fn init(config: &VitConfig, device: &Device) -> Self {
-        let scale = || config.layer_scale.then(|| LayerScale::init(config.dim, device));
+        let scale = || {
+            config
+                .layer_scale
+                .then(|| LayerScale::init(config.dim, device))
+        };
         Self {
             norm1: config.layer_norm(device),
             attn: Attention {
@@ -211,16 +213,14 @@ impl Attention {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, dim] = x.dims();
         let head_dim = dim / self.heads;
-        let qkv = self
-            .qkv
-            .forward(x)
+        let qkv = ops::linear(x, &self.qkv)
             .reshape([batch, tokens, 3, self.heads, head_dim])
             .permute([2, 0, 3, 1, 4]);
         let part = |i: usize| qkv.clone().slice([i..i + 1]).squeeze_dim::<4>(0);
         let scale = (head_dim as f64).powf(-0.5);
         let mixed = ops::attention(part(0), part(1), part(2), None, scale);
-        self.proj
-            .forward(mixed.swap_dims(1, 2).reshape([batch, tokens, dim]))
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, dim]);
+        ops::linear(mixed, &self.proj)
     }
 }
 
@@ -233,7 +233,7 @@ struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(ops::gelu(self.fc1.forward(x)))
+        ops::linear(ops::gelu(ops::linear(x, &self.fc1)), &self.fc2)
     }
 }
 

@@ -313,7 +313,10 @@ mod tests {
         for (rows, columns) in [(1, 1), (3, 5), (17, 33), (32, 16)] {
             let values: Vec<f32> = (0..rows * columns).map(|v| v as f32).collect();
             let turned = transpose(&values, rows, columns);
-            assert_eq!(turned[columns.min(2) / 2 * rows], values[columns.min(2) / 2]);
+            assert_eq!(
+                turned[columns.min(2) / 2 * rows],
+                values[columns.min(2) / 2]
+            );
             assert_eq!(transpose(&turned, columns, rows), values);
         }
     }

@@ -98,7 +98,10 @@ fn check_case(folder: &Path) {
     let check = |what: &str, ours: &[f32], theirs: &[f32], dim: usize| {
         let difference = normalized_difference(ours, theirs, dim);
         println!("{name}: {what}: {difference:.1e}");
-        assert!(difference <= tolerance, "{name}: {what} is off by {difference:e}");
+        assert!(
+            difference <= tolerance,
+            "{name}: {what} is off by {difference:e}"
+        );
     };
 
     for image in strings(&case["images"]) {
@@ -134,7 +137,11 @@ fn check_case(folder: &Path) {
 #[test]
 fn small_cases_agree_with_pytorch() {
     let cases = cases(&goldens());
-    assert!(cases.len() >= 10, "goldens are missing: found {}", cases.len());
+    assert!(
+        cases.len() >= 10,
+        "goldens are missing: found {}",
+        cases.len()
+    );
     for case in cases {
         check_case(&case);
     }
@@ -204,7 +211,11 @@ fn real_tokenizers_make_the_same_ids() {
     let backbones = std::env::var_os("PERCEPT_BACKBONES")
         .map_or_else(|| root.join("target/backbones"), PathBuf::from);
     for (key, path, vocab_size) in [
-        ("t5", root.join("../shared/models/t5-tokenizer/tokenizer.json"), 32_128),
+        (
+            "t5",
+            root.join("../shared/models/t5-tokenizer/tokenizer.json"),
+            32_128,
+        ),
         ("minilm", backbones.join("minilm/tokenizer.json"), 30_522),
     ] {
         if !path.is_file() {

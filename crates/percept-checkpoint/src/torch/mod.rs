@@ -1,8 +1,10 @@
 //! PyTorch's two file formats: the zip archive and what came before.
 
+mod calls;
 mod globals;
 mod pickle;
 mod state_dict;
+mod values;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -12,8 +14,9 @@ use std::path::Path;
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use self::pickle::{MAX_PICKLE, Pickle};
+use self::pickle::MAX_PICKLE;
 use self::state_dict::Extent;
+use self::values::{Id, Pickle, Value};
 use crate::checkpoint::{Parts, file_len};
 use crate::error::CheckpointError;
 use crate::read::Source;
@@ -222,8 +225,8 @@ pub(crate) fn open_legacy(path: &Path, mut file: File) -> Result<Parts, Checkpoi
 
 /// The list of storage keys, in the order in which the storages follow.
 fn storage_keys(pickle: &Pickle) -> impl Iterator<Item = &str> {
-    let keys: &[pickle::Id] = match pickle.get(pickle.root) {
-        pickle::Value::List(keys) => keys,
+    let keys: &[Id] = match pickle.get(pickle.root) {
+        Value::List(keys) => keys,
         _ => &[],
     };
     keys.iter().filter_map(|&key| pickle.text(key))
@@ -231,7 +234,7 @@ fn storage_keys(pickle: &Pickle) -> impl Iterator<Item = &str> {
 
 /// Whether the description of the writing machine has `'little_endian': False`.
 fn says_big_endian(system: &Pickle) -> bool {
-    let pickle::Value::Dict(entries) = system.get(system.root) else {
+    let Value::Dict(entries) = system.get(system.root) else {
         return false;
     };
     (entries.iter())

@@ -3,13 +3,12 @@
 //! The instructions are those that PyTorch and CPython write with protocols 2 to 5. Values live in
 //! one flat list and refer to each other by index, so deep nesting, sharing and cycles cost nothing
 //! to build or to drop, and nothing here recurses. A call is possible only to the few names of
-//! [`super::globals`], each of which stands for a fixed behaviour of this file.
+//! [`super::globals`], each of which stands for a fixed behaviour of [`super::calls`].
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::globals::{Global, lookup};
-use crate::dtype::{Dtype, MAX_RANK};
+use super::values::{FALSE, INERT, Id, Pickle, Value, qualified_name};
 use crate::error::CheckpointError;
 
 /// Largest pickle read. Tensors' values stay outside it, so a state dict takes about 100 bytes a
@@ -19,7 +18,7 @@ pub(super) const MAX_PICKLE: usize = 32 * 1024 * 1024;
 
 /// Values in one pickle, of some 50 bytes each with their text. An optimiser over a thousand tensors
 /// makes about 10⁵.
-const MAX_VALUES: usize = 1 << 22;
+pub(super) const MAX_VALUES: usize = 1 << 22;
 
 /// Entries waiting on the stack. CPython writes long containers in batches of 1000; TorchScript does
 /// not, and its longest are tensor lists.
@@ -30,129 +29,6 @@ const MAX_MARKS: usize = 4096;
 
 /// Longer strings are kept as values without content: no tensor name or storage key is this long.
 const MAX_TEXT: usize = 1024;
-
-/// A value's place in the list.
-pub(super) type Id = u32;
-
-/// The place of the one value that stands for all that is carried and ignored: `None`, booleans,
-/// floats, bytes, sets, unknown objects.
-const INERT: Id = 0;
-
-/// The place of `False`, which is kept apart for the byte order of legacy files.
-const FALSE: Id = 1;
-
-/// What a pickle can build.
-#[derive(Debug)]
-pub(super) enum Value {
-    Inert,
-    Int(i64),
-    Text(Box<str>),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Global {
-        global: Global,
-        module: Id,
-        name: Id,
-    },
-    Storage(Storage),
-    Tensor(Tensor),
-    /// An instance of a class, with the class's place and the state it was given.
-    Object {
-        class: Id,
-        state: Option<Id>,
-    },
-}
-
-/// A persistent id: a run of elements stored outside the pickle.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Storage {
-    /// `None` for a type that percept does not read.
-    pub(super) dtype: Option<Dtype>,
-    /// The class that gave the type, for messages.
-    pub(super) class: Id,
-    /// Where its key (a string) is.
-    pub(super) key: Id,
-    /// Its length.
-    pub(super) elements: u64,
-    /// Whether it is a view of another, as PyTorch 0.3 wrote.
-    pub(super) is_view: bool,
-}
-
-/// A view of a storage, unchecked. Shape and strides stay where they are, so that a pickle cannot
-/// make many copies of a long one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tensor {
-    pub(super) storage: Storage,
-    pub(super) offset: i64,
-    shape: Id,
-    strides: Id,
-}
-
-/// A finished pickle.
-pub(super) struct Pickle {
-    values: Vec<Value>,
-    pub(super) root: Id,
-    /// How many bytes it took, for files with several in a row.
-    pub(super) consumed: usize,
-}
-
-impl Pickle {
-    pub(super) fn get(&self, id: Id) -> &Value {
-        self.values.get(id as usize).unwrap_or(&Value::Inert)
-    }
-
-    pub(super) fn text(&self, id: Id) -> Option<&str> {
-        match self.get(id) {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn is_false(&self, id: Id) -> bool {
-        id == FALSE
-    }
-
-    /// Shape and strides of a tensor, as the pickle has them: at most [`MAX_RANK`] of each, as many
-    /// of one as of the other.
-    pub(super) fn shape_and_strides(&self, tensor: &Tensor) -> (Vec<i64>, Vec<i64>) {
-        let integers = |id| match self.get(id) {
-            Value::Tuple(items) | Value::List(items) => (items.iter())
-                .take(MAX_RANK)
-                .filter_map(|&item| match self.get(item) {
-                    &Value::Int(n) => Some(n),
-                    _ => None,
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        (integers(tensor.shape), integers(tensor.strides))
-    }
-
-    /// The full name of a global.
-    pub(super) fn class_name(&self, id: Id) -> String {
-        qualified_name(&self.values, id)
-    }
-
-    /// Every storage that a tensor refers to.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.values.iter().filter_map(|value| match value {
-            Value::Storage(storage) => Some(storage),
-            _ => None,
-        })
-    }
-}
-
-fn qualified_name(values: &[Value], id: Id) -> String {
-    let text = |id: Id| match values.get(id as usize) {
-        Some(Value::Text(text)) => text.as_ref(),
-        _ => "?",
-    };
-    match values.get(id as usize) {
-        Some(Value::Global { module, name, .. }) => format!("{}.{}", text(*module), text(*name)),
-        _ => "something that is not a function".to_owned(),
-    }
-}
 
 /// Interprets the first pickle in `input`. `path` is for messages.
 pub(super) fn parse(path: &Path, input: &[u8]) -> Result<Pickle, CheckpointError> {
@@ -176,23 +52,23 @@ pub(super) fn parse(path: &Path, input: &[u8]) -> Result<Pickle, CheckpointError
     })
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     path: &'a Path,
     input: &'a [u8],
     at: usize,
     /// Where the current instruction began, for messages.
     op_at: usize,
-    values: Vec<Value>,
+    pub(super) values: Vec<Value>,
     stack: Vec<Id>,
     /// Stack heights at which containers were begun.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     /// Pairs copied from lists into dictionaries: the one instruction whose result is not bounded by
     /// its operands, since the list can be used again.
-    copied: usize,
+    pub(super) copied: usize,
 }
 
-type Step<T = ()> = Result<T, CheckpointError>;
+pub(super) type Step<T = ()> = Result<T, CheckpointError>;
 
 impl Machine<'_> {
     /// Runs to STOP and returns the root.
@@ -482,7 +358,7 @@ impl Machine<'_> {
 
     // The stack.
 
-    fn new_value(&mut self, value: Value) -> Step<Id> {
+    pub(super) fn new_value(&mut self, value: Value) -> Step<Id> {
         if self.values.len() >= MAX_VALUES {
             return Err(self.limit("values in a pickle", MAX_VALUES));
         }
@@ -492,7 +368,7 @@ impl Machine<'_> {
         Ok(id)
     }
 
-    fn push(&mut self, id: Id) -> Step {
+    pub(super) fn push(&mut self, id: Id) -> Step {
         if self.stack.len() >= MAX_STACK {
             return Err(self.limit("entries on a pickle's stack", MAX_STACK));
         }
@@ -500,13 +376,13 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn push_new(&mut self, value: Value) -> Step {
+    pub(super) fn push_new(&mut self, value: Value) -> Step {
         let id = self.new_value(value)?;
         self.push(id)
     }
 
     /// Pops, but never below the innermost mark.
-    fn pop(&mut self) -> Step<Id> {
+    pub(super) fn pop(&mut self) -> Step<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(self.expected("a value on the stack"));
@@ -516,7 +392,7 @@ impl Machine<'_> {
             .ok_or_else(|| self.expected("a value on the stack"))
     }
 
-    fn top(&self) -> Step<Id> {
+    pub(super) fn top(&self) -> Step<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
@@ -581,214 +457,16 @@ impl Machine<'_> {
         Ok(())
     }
 
-    // Names, calls and instances.
-
-    fn global(&mut self, module: Id, name: Id) -> Step {
-        let (Value::Text(m), Value::Text(n)) = (self.value(module), self.value(name)) else {
-            return Err(self.expected("a module and a name"));
-        };
-        let global = lookup(m, n);
-        let id = self.new_value(Value::Global {
-            global,
-            module,
-            name,
-        })?;
-        if global == Global::Forbidden {
-            return Err(self.refused(id));
-        }
-        self.push(id)
-    }
-
-    fn value(&self, id: Id) -> &Value {
-        // Every id was made by `new_value`.
-        &self.values[id as usize]
-    }
-
-    /// What REDUCE would call. The result is a value of ours or a refusal; there is no third way.
-    fn call(&mut self, callable: Id, arguments: Id) -> Step<Id> {
-        let &Value::Global { global, .. } = self.value(callable) else {
-            return Err(self.refused(callable));
-        };
-        let Value::Tuple(arguments) = self.value(arguments) else {
-            return Err(self.expected("a tuple of arguments"));
-        };
-        match global {
-            Global::Inert => Ok(INERT),
-            Global::Dict => {
-                let items = arguments.first().copied();
-                let pairs = self.pairs(items);
-                self.copied += pairs.len();
-                if self.copied > MAX_VALUES {
-                    return Err(self.limit("values in a pickle", MAX_VALUES));
-                }
-                self.new_value(Value::Dict(pairs))
-            }
-            Global::FirstArgument => match arguments.first() {
-                Some(&first) => Ok(first),
-                None => Err(self.expected("a tensor to rebuild")),
-            },
-            Global::RebuildTensor => {
-                let tensor = self.tensor(arguments)?;
-                self.new_value(Value::Tensor(tensor))
-            }
-            Global::RebuildFromType => {
-                let (Some(&function), Some(&inner)) = (arguments.first(), arguments.get(2)) else {
-                    return Err(self.expected("a function and its arguments"));
-                };
-                // One level only: a tensor subclass wraps a tensor, never another wrapper.
-                match self.value(function) {
-                    Value::Global {
-                        global: Global::RebuildTensor | Global::FirstArgument,
-                        ..
-                    } => self.call(function, inner),
-                    _ => Err(self.refused(function)),
-                }
-            }
-            Global::Storage(_)
-            | Global::OtherStorage
-            | Global::TorchScript
-            | Global::Unknown
-            | Global::Forbidden => Err(self.refused(callable)),
-        }
-    }
-
-    /// The pairs given to `OrderedDict([[key, value], …])`, as Python 2 wrote it. Anything else (such
-    /// as the factory of a `defaultdict`) makes an empty dictionary, filled by SETITEMS.
-    fn pairs(&self, items: Option<Id>) -> Vec<(Id, Id)> {
-        let Some(Value::List(items)) = items.map(|id| self.value(id)) else {
-            return Vec::new();
-        };
-        (items.iter())
-            .filter_map(|&item| match self.value(item) {
-                Value::List(pair) | Value::Tuple(pair) => match pair[..] {
-                    [key, value] => Some((key, value)),
-                    _ => None,
-                },
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// `(storage, offset, size, stride, …)`.
-    fn tensor(&self, arguments: &[Id]) -> Step<Tensor> {
-        let &[storage, offset, shape, strides, ..] = arguments else {
-            return Err(self.expected("storage, offset, size and stride"));
-        };
-        let &Value::Storage(storage) = self.value(storage) else {
-            return Err(self.expected("a storage"));
-        };
-        let &Value::Int(offset) = self.value(offset) else {
-            return Err(self.expected("an integer offset"));
-        };
-        if self.integers(shape)? != self.integers(strides)? {
-            return Err(self.expected("as many strides as dimensions"));
-        }
-        Ok(Tensor {
-            storage,
-            offset,
-            shape,
-            strides,
-        })
-    }
-
-    /// Checks that a value is a tuple of integers, and counts them.
-    fn integers(&self, id: Id) -> Step<usize> {
-        let (Value::Tuple(items) | Value::List(items)) = self.value(id) else {
-            return Err(self.expected("a tuple of integers"));
-        };
-        if items.len() > MAX_RANK {
-            return Err(self.limit("dimensions of a tensor", MAX_RANK));
-        }
-        if (items.iter()).any(|&item| !matches!(self.value(item), Value::Int(_))) {
-            return Err(self.expected("a tuple of integers"));
-        }
-        Ok(items.len())
-    }
-
-    /// `('storage', class, key, location, elements[, view])`.
-    fn persistent_id(&mut self) -> Step {
-        let id = self.pop()?;
-        let Value::Tuple(parts) = self.value(id) else {
-            return Err(self.expected("a storage's description"));
-        };
-        let &[tag, class, key, _location, elements, ref view @ ..] = &parts[..] else {
-            return Err(self.expected("a storage's description"));
-        };
-        let is_view = view.iter().any(|&v| v != INERT);
-        let (Value::Text(tag), Value::Text(_), &Value::Int(elements)) =
-            (self.value(tag), self.value(key), self.value(elements))
-        else {
-            return Err(self.expected("a storage's description"));
-        };
-        let dtype = match self.value(class) {
-            Value::Global {
-                global: Global::Storage(dtype),
-                ..
-            } => Some(*dtype),
-            Value::Global {
-                global: Global::OtherStorage,
-                ..
-            } => None,
-            _ => return Err(self.expected("a storage class")),
-        };
-        let Ok(elements) = u64::try_from(elements) else {
-            return Err(self.expected("a number of elements"));
-        };
-        if tag.as_ref() != "storage" {
-            return Err(self.expected("the word `storage`"));
-        }
-        self.push_new(Value::Storage(Storage {
-            dtype,
-            class,
-            key,
-            elements,
-            is_view,
-        }))
-    }
-
-    /// An instance: data with a class's name on it. Its constructor is not run, and whatever
-    /// arguments it had are dropped.
-    fn instance(&mut self, class: Id) -> Step {
-        match self.value(class) {
-            Value::Global {
-                global: Global::Dict,
-                ..
-            } => self.push_new(Value::Dict(Vec::new())),
-            Value::Global {
-                global: Global::Inert,
-                ..
-            } => self.push(INERT),
-            Value::Global {
-                global: Global::TorchScript | Global::Unknown,
-                ..
-            } => self.push_new(Value::Object { class, state: None }),
-            _ => Err(self.refused(class)),
-        }
-    }
-
-    /// Gives the value under the top its state. `OrderedDict` has attributes in state dicts
-    /// (`_metadata`), tensors can have them too: ignored.
-    fn build(&mut self) -> Step {
-        let given = self.pop()?;
-        let id = self.top()?;
-        match &mut self.values[id as usize] {
-            Value::Object { state, .. } => *state = Some(given),
-            Value::Inert | Value::Dict(_) | Value::Tensor(_) => {}
-            _ => return Err(self.expected("an object")),
-        }
-        Ok(())
-    }
-
     // Errors.
 
-    fn refused(&self, callable: Id) -> CheckpointError {
+    pub(super) fn refused(&self, callable: Id) -> CheckpointError {
         CheckpointError::UnsafePickle {
             path: self.path.to_owned(),
             callable: qualified_name(&self.values, callable),
         }
     }
 
-    fn expected(&self, expected: &'static str) -> CheckpointError {
+    pub(super) fn expected(&self, expected: &'static str) -> CheckpointError {
         CheckpointError::PickleOperand {
             path: self.path.to_owned(),
             at: self.op_at,
@@ -796,7 +474,7 @@ impl Machine<'_> {
         }
     }
 
-    fn limit(&self, what: &'static str, limit: usize) -> CheckpointError {
+    pub(super) fn limit(&self, what: &'static str, limit: usize) -> CheckpointError {
         CheckpointError::LimitExceeded {
             path: self.path.to_owned(),
             what,

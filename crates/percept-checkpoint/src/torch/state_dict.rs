@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::globals::Global;
-use super::pickle::{Id, Pickle, Tensor, Value};
+use super::values::{Id, Pickle, Tensor, Value};
 use crate::dtype::{TensorInfo, checked_len};
 use crate::error::CheckpointError;
 use crate::read::{Stored, is_contiguous, span};

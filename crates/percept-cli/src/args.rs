@@ -1,0 +1,376 @@
+//! The command line's flags, each documented once: here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use percept::{Pooling, Size};
+
+const EXAMPLES: &str = "\
+Examples:
+  percept pull clippy
+  percept segment photos/ --model clippy --labels \"dog, grass, sky\"
+  percept group photo.jpg --model dinov2-small --groups 6
+  percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
+  percept convert --image vit.safetensors --text minilm/ --pool cls model/
+  percept info model/
+
+Exit codes: 0 everything worked, 1 something failed, 2 the command could not be understood.";
+
+/// Segment, group and classify photos with words.
+#[derive(Debug, Parser)]
+#[command(name = "percept", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find things by name: a mask for every label (top-down grouping).
+    Segment(SegmentArgs),
+    /// Divide photos into regions without any labels (bottom-up grouping).
+    Group(GroupArgs),
+    /// Say which label describes each photo best.
+    Classify(ClassifyArgs),
+    /// Write embeddings of photos or texts to a file.
+    Embed(EmbedArgs),
+    /// Make a model folder out of checkpoints.
+    Convert(ConvertArgs),
+    /// Say what a model or checkpoint holds.
+    Info(InfoArgs),
+    /// List the models that can be pulled by name.
+    Models(ModelsArgs),
+    /// Download a model into the Hugging Face cache.
+    Pull(PullArgs),
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// A model folder, a checkpoint file, or a name from `percept models`.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "PERCEPT_MODEL",
+        value_name = "DIR|FILE|NAME"
+    )]
+    pub model: Option<String>,
+    /// Where to compute: auto, cpu, vulkan[:N], metal[:N] or webgpu[:N].
+    #[arg(long, global = true, default_value = "auto")]
+    pub device: String,
+    /// CPU threads; all cores unless given.
+    #[arg(long, global = true, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Photos encoded in one pass, where they have the same size.
+    #[arg(long, global = true, value_name = "N", default_value = "1", value_parser = positive)]
+    pub batch_size: usize,
+    /// Print results as JSON, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bar and no notes; errors are still printed.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more about what is done.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The photos of a command.
+#[derive(Debug, Args)]
+pub struct Inputs {
+    /// Photos: files, folders (searched for images) or globs.
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<String>,
+}
+
+/// The labels of a command.
+#[derive(Debug, Args)]
+pub struct LabelArgs {
+    /// What to look for, separated by commas.
+    #[arg(
+        short,
+        long,
+        value_name = "\"dog, grass\"",
+        required_unless_present = "labels_file",
+        conflicts_with = "labels_file"
+    )]
+    pub labels: Option<String>,
+    /// A file with one label a line, synonyms separated by commas.
+    #[arg(long, value_name = "FILE")]
+    pub labels_file: Option<PathBuf>,
+    /// Prompts that labels are put into: simple (the model's own), imagenet7, imagenet80 or a file
+    /// with one template a line ({} for the label, {a} for the label with a or an).
+    #[arg(long, value_name = "NAME|FILE", default_value = "simple")]
+    pub templates: String,
+}
+
+/// How photos are shown to the encoder.
+#[derive(Debug, Args)]
+pub struct ViewArgs {
+    /// Size at which photos are encoded: the short side in pixels (aspect kept), or WxH.
+    #[arg(long, value_name = "PX|WxH", default_value = "448", value_parser = size)]
+    pub size: Size,
+    /// Encode in square windows of this many pixels.
+    #[arg(long, value_name = "PX", value_parser = positive)]
+    pub window: Option<usize>,
+    /// Step between windows; half a window unless given.
+    #[arg(long, value_name = "PX", requires = "window", value_parser = positive)]
+    pub stride: Option<usize>,
+}
+
+/// Where results go.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// What to write for each photo.
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "overlay,mask"
+    )]
+    pub format: Vec<Format>,
+    /// Folder that results are written to.
+    #[arg(short, long, value_name = "DIR", default_value = "percept-out")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The photo with coloured regions and a legend, PNG.
+    Overlay,
+    /// Class indices, palette PNG (0 is background).
+    Mask,
+    /// COCO results with compressed run lengths, results.json for all photos together.
+    Rle,
+    /// Cosine similarities at the resolution of the tokens, float32 [rows, height, width].
+    Npy,
+    /// Classes with their shares and scores.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Background:
+  auto       everyday words compete with the labels; where one of them wins is background
+  none       every pixel gets one of the labels
+  0.2        background where the best cosine similarity is below 0.2
+  \"wall, sky\" these words compete with the labels and are background
+
+Examples:
+  percept segment dog.jpg --labels \"dog, grass, sky\"
+  percept segment photos/ --labels cat --background none --format mask,rle --out masks
+  percept segment 'shots/*.jpg' --labels-file cls_voc.txt --templates imagenet80 --size 672
+  percept segment big.jpg --labels boat --window 448 --stride 224")]
+pub struct SegmentArgs {
+    #[command(flatten)]
+    pub inputs: Inputs,
+    #[command(flatten)]
+    pub labels: LabelArgs,
+    /// What becomes of pixels that show none of the labels: auto, none, a similarity, or words.
+    #[arg(short, long, default_value = "auto", allow_hyphen_values = true)]
+    pub background: String,
+    #[command(flatten)]
+    pub view: ViewArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept group photo.jpg
+  percept group photos/ --groups 5 --format mask --out regions")]
+pub struct GroupArgs {
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Number of groups.
+    #[arg(short, long, default_value_t = 8, value_name = "N")]
+    pub groups: usize,
+    /// Compare tokens less their mean with the principal directions.
+    #[arg(long)]
+    pub centered: bool,
+    #[command(flatten)]
+    pub view: ViewArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept classify photos/ --labels \"cat, dog, bird\" --top 1
+  percept classify photo.jpg --labels-file imagenet.txt --templates imagenet7 --json")]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub inputs: Inputs,
+    #[command(flatten)]
+    pub labels: LabelArgs,
+    /// How many of the best labels to print.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub top: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept embed photos/ --out photos.safetensors
+  percept embed --text \"a dog\" --text \"a cat\" --out words.npy
+  percept embed photo.jpg --tokens --size 448 --out tokens.safetensors")]
+pub struct EmbedArgs {
+    /// Photos: files, folders (searched for images) or globs.
+    #[arg(
+        value_name = "INPUT",
+        required_unless_present = "text",
+        conflicts_with = "text"
+    )]
+    pub inputs: Vec<String>,
+    /// A text to embed; may be given several times.
+    #[arg(long)]
+    pub text: Vec<String>,
+    /// File to write, told by its ending: .safetensors or .npy.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Write patch tokens instead of one embedding a photo (held in memory until the end).
+    #[arg(long, conflicts_with = "text")]
+    pub tokens: bool,
+    /// Pooling: max, max-with-cls, avg or cls; the model's own unless given.
+    #[arg(long, value_parser = pooling, conflicts_with = "text")]
+    pub pool: Option<Pooling>,
+    /// Size at which photos are encoded: the short side in pixels (aspect kept), or WxH. Unless
+    /// given, the middle square at the model's own size.
+    #[arg(long, value_name = "PX|WxH", value_parser = size, conflicts_with = "text")]
+    pub size: Option<Size>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept convert clippy_5k.pt --tokenizer tokenizer.json clippy/
+  percept convert --image vit.safetensors --text minilm/ --pool cls model/")]
+pub struct ConvertArgs {
+    /// A model to convert (unless --image or --text name its towers), then the folder to write.
+    #[arg(required = true, num_args = 1..=2, value_name = "[MODEL] OUT")]
+    pub paths: Vec<PathBuf>,
+    /// File or folder to take the image tower from.
+    #[arg(long, value_name = "PATH")]
+    pub image: Option<PathBuf>,
+    /// File or folder to take the text tower from.
+    #[arg(long, value_name = "PATH")]
+    pub text: Option<PathBuf>,
+    /// Store half-precision weights.
+    #[arg(long)]
+    pub f16: bool,
+    /// A prompt template of the model; may be given several times.
+    #[arg(long = "template", value_name = "TEXT")]
+    pub templates: Vec<String>,
+    /// A name for people.
+    #[arg(long)]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub hints: HintArgs,
+}
+
+/// What a checkpoint does not say by itself.
+#[derive(Debug, Args)]
+pub struct HintArgs {
+    /// Pooling: max, max-with-cls, avg or cls.
+    #[arg(long, value_parser = pooling)]
+    pub pool: Option<Pooling>,
+    /// Attention heads of the image tower.
+    #[arg(long, value_name = "N")]
+    pub heads: Option<usize>,
+    /// Rule for position embeddings at other sizes.
+    #[arg(long, value_enum)]
+    pub interpolation: Option<Interpolation>,
+    /// Mean and standard deviation of the input.
+    #[arg(long, value_enum)]
+    pub normalization: Option<Normalization>,
+    /// Side of the square that classification sees, in pixels.
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<usize>,
+    /// The tokeniser, when it is not beside the weights.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Interpolation {
+    /// Bicubic at the scale factor (n + 0.1) / grid, as DINO and CLIPpy.
+    Dino,
+    /// Bicubic with antialiasing to the target size, as timm.
+    Timm,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Normalization {
+    /// ImageNet's mean and deviation (DINO, DINOv2).
+    Imagenet,
+    /// OpenAI CLIP's (the public CLIPpy checkpoint).
+    Openai,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept info model/
+  percept info clippy_5k.pt --verbose")]
+pub struct InfoArgs {
+    /// A model folder, a checkpoint file, or a name from `percept models`.
+    #[arg(value_name = "PATH")]
+    pub path: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelsArgs {}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  percept pull clippy
+  percept pull hf:facebook/dino-vitb16
+  percept pull https://example.org/model.safetensors --sha256 2c26b46b68ffc68f…
+
+HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_TOKEN are honoured; HF_HUB_OFFLINE=1 never touches the
+network. A broken download goes on where it stopped.")]
+pub struct PullArgs {
+    /// A name from `percept models`, hf:ORG/NAME[@REVISION] or a URL.
+    #[arg(value_name = "NAME|hf:ORG/NAME|URL")]
+    pub reference: String,
+    /// SHA-256 that the file, or the model's weights, must have.
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("not a positive whole number".into()),
+        Ok(value) => Ok(value),
+    }
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| -> Result<u32, String> {
+        match text.trim().parse() {
+            Ok(0) | Err(_) => Err("neither a number of pixels nor WxH, such as 640x480".into()),
+            Ok(value) => Ok(value),
+        }
+    };
+    match text.split_once(['x', 'X', '×']) {
+        None => Ok(Size::ShortSide(side(text)?)),
+        Some((width, height)) => Ok(Size::Exact {
+            width: side(width)?,
+            height: side(height)?,
+        }),
+    }
+}
+
+fn pooling(text: &str) -> Result<Pooling, String> {
+    Pooling::ALL
+        .into_iter()
+        .find(|pooling| pooling.name() == text)
+        .ok_or_else(|| "not one of max, max-with-cls, avg, cls".into())
+}

@@ -1,0 +1,53 @@
+//! `percept classify`
+
+use percept::{Background, ClassBank, Classifier};
+use serde_json::json;
+
+use super::{labels, templates};
+use crate::args::{ClassifyArgs, Common};
+use crate::console::Console;
+use crate::output::print_line;
+use crate::{Outcome, inputs, models, pipeline};
+
+pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let inputs = inputs::expand(&args.inputs.inputs)?;
+    let labels = labels(&args.labels)?;
+    let model = models::load(common, console)?;
+    let templates = templates(&args.labels, &model)?;
+    let bank = ClassBank::new(&model, &labels, &templates, &Background::None)?;
+    let classifier = Classifier::new(&model, &bank)?;
+    let failures = pipeline::run(
+        &inputs,
+        common.batch_size,
+        console,
+        |photo| classifier.prepare(photo),
+        |images| classifier.encode(images),
+        |job| {
+            let scores = classifier.score(&job.grid);
+            let best = &scores[..args.top.min(scores.len())];
+            let image = job.input.path.display();
+            if common.json {
+                let labels: Vec<_> = best
+                    .iter()
+                    .map(|score| {
+                        json!({
+                            "index": score.class,
+                            "name": score.name,
+                            "probability": score.probability,
+                            "cosine": score.cosine,
+                        })
+                    })
+                    .collect();
+                print_line(&json!({ "image": image.to_string(), "labels": labels }).to_string())?;
+            } else {
+                let parts: Vec<String> = best
+                    .iter()
+                    .map(|score| format!("{} {:.1} %", score.name, 100.0 * score.probability))
+                    .collect();
+                print_line(&format!("{image}: {}", parts.join(", ")))?;
+            }
+            Ok(())
+        },
+    )?;
+    pipeline::summarize(inputs.len(), &failures, common.json, console)
+}

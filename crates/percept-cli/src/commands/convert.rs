@@ -1,0 +1,105 @@
+//! `percept convert`
+
+use std::path::{Path, PathBuf};
+
+use percept::image::Normalization as Numbers;
+use percept::model::{PositionInterpolation, Precision, Tokenizer};
+use percept::{Hints, ModelFiles, Templates, Towers};
+use serde_json::json;
+
+use crate::args::{Common, ConvertArgs, HintArgs, Interpolation, Normalization};
+use crate::console::Console;
+use crate::output::print_line;
+use crate::{Outcome, Usage, models};
+
+pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let (source, out) = match args.paths.as_slice() {
+        [out] => (None, out),
+        [source, out] => (Some(source), out),
+        _ => return Err(Usage("convert takes a model and a folder to write".into()).into()),
+    };
+    let hints = hints(&args.hints);
+    let mut files = find(source, args, &hints)?;
+    if !args.templates.is_empty() {
+        Templates::new(args.templates.clone())?;
+        files.config.templates.clone_from(&args.templates);
+    }
+    files.config.name.clone_from(&args.name);
+    match (&files.config.text, &files.tokenizer) {
+        (Some(text), Some(path)) => {
+            Tokenizer::open(path, text.max_tokens(), text.vocab_size())?;
+        }
+        (Some(_), None) => {
+            return Err(percept::model::ModelError::NoTokenizer {
+                path: files.path.clone(),
+            }
+            .into());
+        }
+        (None, _) => {}
+    }
+
+    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let towers = Towers::load(&files, &device)?;
+    if !towers.report.unused.is_empty() {
+        console.note(&format!("{}", towers.report));
+    }
+    let precision = if args.f16 {
+        Precision::F16
+    } else {
+        Precision::F32
+    };
+    let tokenizer = files.config.text.as_ref().and(files.tokenizer.as_deref());
+    towers.save(&files.config, tokenizer, precision, out)?;
+    if common.json {
+        let line = json!({
+            "model": out.display().to_string(),
+            "config": files.config,
+            "unused": towers.report.unused,
+        });
+        print_line(&line.to_string())?;
+    } else {
+        console.note(&format!("model written to {}", out.display()));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The towers that the flags name.
+fn find(source: Option<&PathBuf>, args: &ConvertArgs, hints: &Hints) -> anyhow::Result<ModelFiles> {
+    let open = |path: &Path| -> anyhow::Result<ModelFiles> {
+        let path = models::resolve(&path.to_string_lossy())?;
+        Ok(ModelFiles::open(&path, hints)?)
+    };
+    match (source, &args.image, &args.text) {
+        (Some(source), None, None) => open(source),
+        (None, Some(image), Some(text)) => Ok(open(image)?.with_text_of(open(text)?)?),
+        (None, Some(one), None) | (None, None, Some(one)) => open(one),
+        (Some(source), Some(image), None) => Ok(open(image)?.with_text_of(open(source)?)?),
+        (Some(source), None, Some(text)) => Ok(open(source)?.with_text_of(open(text)?)?),
+        (Some(_), Some(_), Some(_)) => Err(Usage(
+            "a model and both --image and --text leave nothing of the model; drop one".into(),
+        )
+        .into()),
+        (None, None, None) => Err(Usage(
+            "name a model to convert, or its towers with --image and --text".into(),
+        )
+        .into()),
+    }
+}
+
+fn hints(args: &HintArgs) -> Hints {
+    Hints {
+        pooling: args.pool,
+        heads: args.heads,
+        interpolation: args.interpolation.map(|rule| match rule {
+            Interpolation::Dino => PositionInterpolation::Dino,
+            Interpolation::Timm => PositionInterpolation::Timm,
+        }),
+        normalization: args.normalization.map(|numbers| match numbers {
+            Normalization::Imagenet => Numbers::IMAGENET,
+            Normalization::Openai => Numbers::OPENAI,
+        }),
+        image_size: args.image_size,
+        layer_norm_eps: None,
+        tokenizer: args.tokenizer.clone(),
+    }
+}

@@ -1,0 +1,140 @@
+//! `percept segment`
+
+use percept::{Background, ClassBank, SegmentOptions, Segmenter};
+use serde_json::json;
+
+use super::{labels, percent, templates, window};
+use crate::args::{Common, SegmentArgs};
+use crate::console::Console;
+use crate::output::{Region, Writer, class_json, print_line};
+use crate::{Outcome, inputs, models, pipeline};
+
+pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let inputs = inputs::expand(&args.inputs.inputs)?;
+    let labels = labels(&args.labels)?;
+    let background = parse_background(&args.background)?;
+    let model = models::load(common, console)?;
+    let templates = templates(&args.labels, &model)?;
+    let bank = ClassBank::new(&model, &labels, &templates, &background)?;
+    for name in bank.truncated() {
+        console.note(&format!(
+            "a label was too long for the text encoder and was cut: {name:.60}…"
+        ));
+    }
+    let options = SegmentOptions {
+        size: args.view.size,
+        window: window(&args.view),
+    };
+    let segmenter = Segmenter::new(&model, &bank, &options)?;
+
+    let classes: Vec<_> = bank
+        .classes()
+        .iter()
+        .enumerate()
+        .map(|(index, name)| class_json(index as u16, name))
+        .collect();
+    let rows: Vec<_> = bank
+        .rows()
+        .iter()
+        .map(|row| json!({ "text": row.name, "class": row.class }))
+        .collect();
+    let mut writer = Writer::new(
+        &args.output,
+        &json!({
+            "percept": env!("CARGO_PKG_VERSION"),
+            "model": common.model,
+            "classes": classes,
+            "rows": rows,
+            "templates": templates.as_slice(),
+            "background": args.background,
+            "size": format!("{:?}", args.view.size),
+            "window": options.window.map(|w| [w.side, w.stride]),
+        }),
+    )?;
+    let failures = pipeline::run(
+        &inputs,
+        common.batch_size,
+        console,
+        |photo| segmenter.prepare(photo),
+        |images| segmenter.encode(images),
+        |job| {
+            let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
+            let regions: Vec<Region> = result
+                .found
+                .iter()
+                .map(|class| Region {
+                    index: class.class,
+                    name: class.name.clone(),
+                    pixels: class.pixels,
+                    share: class.share,
+                    score: Some(class.score),
+                })
+                .collect();
+            let described = writer.write(
+                job.input,
+                &job.photo,
+                &result.labels,
+                &result.similarity,
+                &regions,
+            )?;
+            if common.json {
+                print_line(&described.to_string())?;
+            } else if !common.quiet {
+                let parts: Vec<String> = regions
+                    .iter()
+                    .map(|r| format!("{} {}", r.name, percent(r.share)))
+                    .collect();
+                print_line(&format!(
+                    "{}: {}",
+                    job.input.path.display(),
+                    parts.join(", ")
+                ))?;
+            }
+            Ok(())
+        },
+    )?;
+    writer.finish()?;
+    console.detail(&format!("results in {}", args.output.out.display()));
+    pipeline::summarize(inputs.len(), &failures, common.json, console)
+}
+
+/// `auto`, `none`, a number, or words.
+fn parse_background(text: &str) -> Result<Background, percept::Error> {
+    match text.trim() {
+        "auto" => Ok(Background::Auto),
+        "none" => Ok(Background::None),
+        text => match text.parse::<f32>() {
+            Ok(value) if (-1.0..=1.0).contains(&value) => Ok(Background::Threshold(value)),
+            Ok(value) => Err(percept::Error::Setting(format!(
+                "--background {value}: a similarity is between -1 and 1"
+            ))),
+            Err(_) => {
+                let words = percept::parse_labels(text)
+                    .map_err(|e| percept::Error::Setting(format!("--background: {e}")))?;
+                Ok(Background::Words(
+                    words.into_iter().map(|w| w.name).collect(),
+                ))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_background_is_understood() {
+        assert_eq!(parse_background("auto").unwrap(), Background::Auto);
+        assert_eq!(parse_background("none").unwrap(), Background::None);
+        assert_eq!(
+            parse_background("-0.1").unwrap(),
+            Background::Threshold(-0.1)
+        );
+        let words = Background::Words(vec!["wall".into(), "sky".into()]);
+        assert_eq!(parse_background("wall, sky").unwrap(), words);
+        for wrong in ["7", "NaN", "", "wall,,sky"] {
+            assert!(parse_background(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What is said on standard error, and the progress bar.
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work that is over sooner needs no bar.
+const BAR_AFTER: Duration = Duration::from_secs(2);
+
+/// Standard error, at the level of talk that was asked for.
+#[derive(Debug)]
+pub struct Console {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Console {
+    /// A console that says less or more.
+    pub fn new(quiet: bool, verbose: bool) -> Self {
+        Self { quiet, verbose }
+    }
+
+    /// Something failed.
+    pub fn error(&self, message: &str) {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(std::io::stderr(), "error: {message}");
+    }
+
+    /// Something that changes the result in a way the user may not expect.
+    pub fn note(&self, message: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "note: {message}");
+        }
+    }
+
+    /// Something for those who asked.
+    pub fn detail(&self, message: &str) {
+        if self.verbose {
+            let _ = writeln!(std::io::stderr(), "{message}");
+        }
+    }
+
+    /// A bar that counts `total` things, for terminals and for work of more than two seconds.
+    pub fn bar(&self, total: u64, what: &str) -> Bar {
+        let style = format!(
+            "{{elapsed}} [{{bar:30}}] {{pos}}/{{len}} {what} ({{per_sec}}, {{eta}} left) {{msg}}"
+        );
+        self.styled_bar(Some(total), &style)
+    }
+
+    /// As [`Console::bar`], for bytes of a file.
+    pub fn bytes_bar(&self, file: &str, total: Option<u64>) -> Bar {
+        let name = file.replace(['{', '}'], "");
+        let style = if total.is_some() {
+            format!(
+                "{name} [{{bar:30}}] {{bytes}}/{{total_bytes}} ({{bytes_per_sec}}, {{eta}} left)"
+            )
+        } else {
+            format!("{name} {{bytes}} ({{bytes_per_sec}})")
+        };
+        let bar = self.styled_bar(total, &style);
+        if let Some(total) = total {
+            self.detail(&format!("{file}: {}", HumanBytes(total)));
+        }
+        bar
+    }
+
+    fn styled_bar(&self, total: Option<u64>, style: &str) -> Bar {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Bar {
+            bar,
+            wanted: !self.quiet && std::io::stderr().is_terminal(),
+            start: Instant::now(),
+            shown: Cell::new(false),
+        }
+    }
+}
+
+/// A progress bar that appears when there is something to wait for.
+#[derive(Debug)]
+pub struct Bar {
+    bar: ProgressBar,
+    wanted: bool,
+    start: Instant,
+    shown: Cell<bool>,
+}
+
+impl Bar {
+    /// Counts `amount` more.
+    pub fn advance(&self, amount: u64) {
+        if self.wanted && !self.shown.get() && self.start.elapsed() > BAR_AFTER {
+            self.shown.set(true);
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.inc(amount);
+    }
+
+    /// Runs `print` with the bar out of the way.
+    pub fn suspend<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.bar.suspend(print)
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,1 +1,0 @@
-//! The percept command line.

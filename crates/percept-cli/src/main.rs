@@ -1,0 +1,100 @@
+//! The percept command line: parses, calls the library, prints.
+//!
+//! Exit codes: 0 when everything worked, 1 when something failed, 2 for a command that cannot be
+//! understood.
+
+mod args;
+mod commands;
+mod console;
+mod inputs;
+mod models;
+mod output;
+mod pipeline;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::console::Console;
+
+/// A forward pass allocates and frees tens of megabytes per layer; the system's allocator hands
+/// each back to the kernel, which then clears every page anew (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A command line that cannot be carried out as it stands: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// How a command ended, when it could be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything worked.
+    Done,
+    /// Some inputs failed; they have been named.
+    SomeFailed,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console::new(cli.common.quiet, cli.common.verbose);
+    match run(&cli, &console) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        // The reader of a pipe has gone (`percept … | head`): nobody is left to tell.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.error(&format!("{error:#}"));
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
+    if let Some(threads) = cli.common.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()?;
+    }
+    match &cli.command {
+        Command::Segment(args) => commands::segment::run(args, &cli.common, console),
+        Command::Group(args) => commands::group::run(args, &cli.common, console),
+        Command::Classify(args) => commands::classify::run(args, &cli.common, console),
+        Command::Embed(args) => commands::embed::run(args, &cli.common, console),
+        Command::Convert(args) => commands::convert::run(args, &cli.common, console),
+        Command::Info(args) => commands::info::run(args, &cli.common, console),
+        Command::Models(args) => commands::pull::list(args, &cli.common),
+        Command::Pull(args) => commands::pull::run(args, &cli.common, console),
+    }
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref::<percept::Error>(),
+                Some(
+                    percept::Error::Labels(_)
+                        | percept::Error::Templates(_)
+                        | percept::Error::Setting(_)
+                )
+            )
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

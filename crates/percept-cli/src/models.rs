@@ -1,0 +1,75 @@
+//! Finding the model that a command is to use.
+
+use std::path::{Path, PathBuf};
+
+use percept::{Hints, Model};
+use percept_hub::{Hub, Reference};
+
+use crate::Usage;
+use crate::args::Common;
+use crate::console::Console;
+
+/// The model that comes with percept, looked for in the working folder and beside the program.
+const SHIPPED: &str = "models/percept-s14";
+
+/// Loads the model of `--model`.
+///
+/// # Errors
+/// None was named and none is shipped, the name is unknown or not downloaded, or loading fails.
+pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
+    let path = match &common.model {
+        Some(name) => resolve(name)?,
+        None => shipped().ok_or_else(|| {
+            Usage(
+                "no model named and none found beside percept; name one with --model, such as \
+                 `percept pull clippy`, then `--model clippy`"
+                    .into(),
+            )
+        })?,
+    };
+    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let model = Model::load(&path, &Hints::default(), &device)?;
+    console.detail(&format!("model {} on {}", path.display(), common.device));
+    let unused = &model.report().unused;
+    if !unused.is_empty() {
+        console.detail(&format!("{}", model.report()));
+    }
+    Ok(model)
+}
+
+/// A path as it is; a name or `hf:` reference from the cache.
+///
+/// # Errors
+/// There is no such path, and no such name, or it has not been pulled.
+pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(name);
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let looks_like_path = name.contains(['/', '\\']) && !name.starts_with("hf:")
+        || [".pt", ".pth", ".bin", ".safetensors"]
+            .iter()
+            .any(|ending| name.ends_with(ending));
+    if looks_like_path {
+        return Err(Usage(format!("{name}: no such model file or folder")).into());
+    }
+    let reference: Reference = name
+        .parse()
+        .map_err(|e: percept_hub::HubError| Usage(e.to_string()))?;
+    Hub::from_env()?.cached(&reference).ok_or_else(|| {
+        Usage(format!(
+            "model {name} has not been downloaded; run `percept pull {name}` first"
+        ))
+        .into()
+    })
+}
+
+fn shipped() -> Option<PathBuf> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join(SHIPPED)));
+    [Some(PathBuf::from(SHIPPED)), beside]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_dir())
+}

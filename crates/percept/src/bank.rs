@@ -1,0 +1,188 @@
+//! A set of classes as text embeddings: made once, used for every image.
+
+use percept_model::{Model, normalize};
+
+use crate::prompt::everyday_words;
+use crate::{Error, Label, Templates};
+
+/// Name of class 0 in a segmentation.
+pub const BACKGROUND: &str = "background";
+
+/// Everyday words whose embedding is closer than this to a label's are not taken as background:
+/// they mean the same, or a kind of it. See [`Background::Auto`].
+const SAME_MEANING: f32 = 0.75;
+
+/// What becomes of pixels that show none of the labels.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Background {
+    /// Nothing: every pixel gets the label it resembles most.
+    None,
+    /// Everyday words compete with the labels, and where one of them wins is background.
+    ///
+    /// The words are `data/everyday.txt`: the 39 extra names of the paper's VOC protocol and some
+    /// sixty things, places and materials that photos are full of. Words that mean nearly the
+    /// same as a label (cosine of their text embeddings above 0.75) are left out, so that "lawn"
+    /// does not lose to "grass". There is no threshold to guess, since a pixel is always compared
+    /// with what else it could be.
+    Auto,
+    /// These words are background, wherever they win against the labels.
+    Words(Vec<String>),
+    /// Pixels whose cosine similarity to every label is below this are background. What a good
+    /// value is depends on the model: look at the scores of `--json` or `--format npy`.
+    Threshold(f32),
+}
+
+/// Classes and their text embeddings.
+///
+/// Several rows may stand for one class: the class of a pixel is that of the row it resembles
+/// most. Class 0 is background; the labels are 1, 2, ….
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassBank {
+    classes: Vec<String>,
+    rows: Vec<Row>,
+    threshold: Option<f32>,
+    truncated: Vec<String>,
+}
+
+/// One text that pixels are compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What it says.
+    pub name: String,
+    /// The class that it stands for.
+    pub class: u16,
+    /// Its L2-normalised embedding.
+    pub embedding: Vec<f32>,
+}
+
+impl ClassBank {
+    /// Embeds `labels`, and the words of `background` after them. One pass of the text encoder
+    /// over all prompts; keep the bank to use it again.
+    ///
+    /// # Errors
+    /// The model has no text tower, or there are too many labels for a label map.
+    pub fn new(
+        model: &Model,
+        labels: &[Label],
+        templates: &Templates,
+        background: &Background,
+    ) -> Result<Self, Error> {
+        if labels.is_empty() {
+            return Err(Error::Labels("none given".into()));
+        }
+        if labels.len() >= usize::from(u16::MAX) {
+            return Err(Error::Labels("more than 65,534".into()));
+        }
+        let words: Vec<Label> = match background {
+            Background::None | Background::Threshold(_) => Vec::new(),
+            Background::Auto => everyday_words().map(Label::new).collect(),
+            Background::Words(words) => words.iter().map(Label::new).collect(),
+        };
+        let names: Vec<&Label> = labels.iter().chain(&words).collect();
+        let (embeddings, truncated) = embed(model, &names, templates)?;
+
+        let mut rows: Vec<Row> = names
+            .iter()
+            .zip(embeddings)
+            .enumerate()
+            .map(|(i, (label, embedding))| Row {
+                name: label.name.clone(),
+                class: if i < labels.len() { i as u16 + 1 } else { 0 },
+                embedding,
+            })
+            .collect();
+        if *background == Background::Auto {
+            drop_near_synonyms(&mut rows, labels.len());
+        }
+        let classes = std::iter::once(BACKGROUND.to_owned())
+            .chain(labels.iter().map(|label| label.name.clone()))
+            .collect();
+        Ok(Self {
+            classes,
+            rows,
+            threshold: match background {
+                Background::Threshold(value) => Some(*value),
+                _ => None,
+            },
+            truncated: truncated
+                .into_iter()
+                .map(|i| names[i].name.clone())
+                .collect(),
+        })
+    }
+
+    /// Names of the classes by index; the first is [`BACKGROUND`].
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The texts that pixels are compared with: first one for each label, then the background's.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Similarity below which a pixel is background.
+    pub fn threshold(&self) -> Option<f32> {
+        self.threshold
+    }
+
+    /// Labels that were longer than the text encoder can read, and were cut.
+    pub fn truncated(&self) -> &[String] {
+        &self.truncated
+    }
+
+    /// Whether any pixel can become background.
+    pub fn has_background(&self) -> bool {
+        self.threshold.is_some() || self.rows.iter().any(|row| row.class == 0)
+    }
+}
+
+/// Embeddings of labels, each the normalised mean over its synonyms' prompts (SPEC §2), and the
+/// indices of those that were cut.
+fn embed(
+    model: &Model,
+    labels: &[&Label],
+    templates: &Templates,
+) -> Result<(Vec<Vec<f32>>, Vec<usize>), Error> {
+    let mut prompts = Vec::new();
+    let mut owners = Vec::new();
+    for (i, label) in labels.iter().enumerate() {
+        for name in &label.synonyms {
+            let filled = templates.fill(name);
+            owners.extend(std::iter::repeat_n(i, filled.len()));
+            prompts.extend(filled);
+        }
+    }
+    let encoded = model.encode_texts(&prompts)?;
+    let width = encoded.embeddings.first().map_or(0, Vec::len);
+    let mut sums = vec![vec![0.0; width]; labels.len()];
+    for (owner, embedding) in owners.iter().zip(&encoded.embeddings) {
+        for (sum, value) in sums[*owner].iter_mut().zip(embedding) {
+            *sum += value;
+        }
+    }
+    sums.iter_mut().for_each(|sum| normalize(sum));
+    let mut truncated: Vec<usize> = encoded.truncated.iter().map(|&i| owners[i]).collect();
+    truncated.dedup();
+    Ok((sums, truncated))
+}
+
+/// Removes background rows that mean nearly the same as one of the first `labels` rows.
+fn drop_near_synonyms(rows: &mut Vec<Row>, labels: usize) {
+    let words = rows.split_off(labels);
+    let kept: Vec<Row> = words
+        .into_iter()
+        .filter(|word| {
+            rows.iter().all(|label| {
+                dot(&word.embedding, &label.embedding) < SAME_MEANING
+                    && !word.name.eq_ignore_ascii_case(&label.name)
+            })
+        })
+        .collect();
+    rows.extend(kept);
+}
+
+/// Inner product of two vectors of one length.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
