@@ -35,7 +35,7 @@ pub mod rle;
 pub mod save;
 
 pub use decode::{EXTENSIONS, ImageError, Limits, decode, open};
-pub use image::RgbImage;
+pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use palette::{colour, voc_palette};
 pub use preprocess::{ChwImage, Fit, Normalization, Preprocess};
