@@ -3,12 +3,8 @@
 //! A [`ModelConfig`] is the `config.json` of a model folder. Everything that changes a number is
 //! in it, so that a folder says by itself how its embeddings are to be made.
 
-use std::path::Path;
-
 use percept_image::{Filter, Normalization};
 use serde::{Deserialize, Serialize};
-
-use crate::ModelError;
 
 /// A side of a tower beyond this is not a ViT, T5 or BERT that exists: refuse before allocating.
 const MAX_DIM: usize = 16_384;
@@ -20,9 +16,6 @@ const MAX_VOCABULARY: usize = 1_000_000;
 const MAX_TEMPLATES: usize = 1000;
 /// A template is a sentence.
 const MAX_TEMPLATE_BYTES: usize = 10_000;
-/// A `config.json` is a few kilobytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
-
 /// The name that [`ModelConfig::format`] must carry.
 pub const FORMAT: &str = "percept-1";
 
@@ -247,24 +240,6 @@ pub struct BertConfig {
 }
 
 impl ModelConfig {
-    /// Reads and validates a `config.json` of ours.
-    ///
-    /// # Errors
-    /// The file cannot be read, is larger than a config can be, is not valid JSON of this form,
-    /// or describes an impossible model.
-    pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let io = |source| ModelError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let size = std::fs::metadata(path).map_err(io)?.len();
-        if size > MAX_CONFIG_BYTES {
-            return Err(ModelError::config(path, "larger than 1 MiB"));
-        }
-        let text = std::fs::read_to_string(path).map_err(io)?;
-        Self::parse(&text).map_err(|reason| ModelError::config(path, reason))
-    }
-
     /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors

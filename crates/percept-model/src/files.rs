@@ -96,9 +96,11 @@ impl ModelFiles {
                 examples: main.names().take(3).map(str::to_owned).collect(),
             });
         }
-        let json = ForeignConfig::read(&folder.join(CONFIG_FILE), path.is_dir())?;
+        // Beside a lone file of another name, a config.json may be anything's.
+        let belongs = path.is_dir() || path.file_name().is_some_and(|name| name == WEIGHTS_FILE);
+        let json = ConfigFile::read(&folder.join(CONFIG_FILE), belongs)?;
         let mut config = if json.is_ours() {
-            ModelConfig::read(&folder.join(CONFIG_FILE))?
+            json.as_ours()?
         } else {
             let image = image
                 .as_ref()
@@ -194,15 +196,14 @@ impl Hints {
     }
 }
 
-/// A `config.json` of another library, or none.
-struct ForeignConfig {
+/// A `config.json`, ours or of another library, or none.
+struct ConfigFile {
     path: PathBuf,
     json: Value,
 }
 
-impl ForeignConfig {
-    /// Reads a configuration if it is there. Beside a lone file (`belongs` false) a `config.json`
-    /// may be anything's, so only ours or nothing is taken from it.
+impl ConfigFile {
+    /// Reads a configuration if it is there and belongs to the weights.
     fn read(path: &Path, belongs: bool) -> Result<Self, ModelError> {
         let none = || Self {
             path: path.to_owned(),
@@ -232,6 +233,13 @@ impl ForeignConfig {
             .get("format")
             .and_then(Value::as_str)
             .is_some_and(|format| format.starts_with("percept"))
+    }
+
+    fn as_ours(&self) -> Result<ModelConfig, ModelError> {
+        let config: ModelConfig =
+            serde_json::from_value(self.json.clone()).map_err(|e| self.refuse(e.to_string()))?;
+        config.validate().map_err(|reason| self.refuse(reason))?;
+        Ok(config)
     }
 
     fn usize(&self, key: &str) -> Option<usize> {
@@ -278,7 +286,7 @@ fn infer_image(
     source: &Source,
     layout: &ImageLayout,
     with_text: bool,
-    json: &ForeignConfig,
+    json: &ConfigFile,
     hints: &Hints,
 ) -> Result<ImageConfig, ModelError> {
     let named = |name: &str| name_of(layout.recipe(name));
@@ -362,7 +370,7 @@ fn infer_text(
     source: &Source,
     layout: &TextLayout,
     folder: &Path,
-    json: &ForeignConfig,
+    json: &ConfigFile,
 ) -> Result<TextConfig, ModelError> {
     check_sentence_transformer(folder)?;
     let named = |name: &str| name_of(layout.recipe(name));
@@ -420,13 +428,13 @@ fn infer_text(
 
 /// sentence-transformers' own limit, where the folder states one.
 fn max_tokens(folder: &Path) -> Result<usize, ModelError> {
-    let config = ForeignConfig::read(&folder.join("sentence_bert_config.json"), true)?;
+    let config = ConfigFile::read(&folder.join("sentence_bert_config.json"), true)?;
     Ok(config.usize("max_seq_length").unwrap_or(MAX_TOKENS))
 }
 
 /// Refuses sentence-transformers pipelines that pool in another way than by the mean.
 fn check_sentence_transformer(folder: &Path) -> Result<(), ModelError> {
-    let config = ForeignConfig::read(&folder.join("1_Pooling").join(CONFIG_FILE), true)?;
+    let config = ConfigFile::read(&folder.join("1_Pooling").join(CONFIG_FILE), true)?;
     let other = config
         .json
         .as_object()

@@ -1,7 +1,7 @@
 //! The operations that plain Burn runs slowly on a CPU: exact GELU, the softmax inside attention,
-//! and adding a bias.
+//! and the additions and copies around them.
 //!
-//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, and adds on one thread; at
+//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, and adds and copies on one thread; at
 //! 448 px that is a third of a ViT's time (`docs/performance.md`). Here they are loops that the
 //! compiler vectorises for the CPU found at run time, on all threads. On any other device, and
 //! while gradients are recorded, the same functions call Burn's own operations, so an encoder has
@@ -54,7 +54,7 @@ fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
     let row = cpu_primitive(row).to_contiguous();
     let row = row.storage::<f32>();
     let rows_per_task = (ELEMENTS_PER_TASK / width.max(1)).max(1);
-    map_chunks(x, rows_per_task * width, |rows| {
+    map_chunks(x, rows_per_task * width, |_, rows| {
         for values in rows.chunks_mut(width.max(1)) {
             for (value, add) in values.iter_mut().zip(row) {
                 *value += add;
@@ -63,12 +63,54 @@ fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
     })
 }
 
+/// `x + branch`, a residual connection, of any equal shapes.
+pub fn add(x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
+    if !has_cpu_kernels(&x.device()) {
+        return x + branch;
+    }
+    let x = cpu_primitive(x).to_contiguous();
+    let x = x.storage::<f32>();
+    map_chunks(branch, ELEMENTS_PER_TASK, |start, piece| {
+        for (value, add) in piece.iter_mut().zip(&x[start..]) {
+            *value += add;
+        }
+    })
+}
+
+/// Heads side by side again: `[batch, heads, tokens, head_dim]` to
+/// `[batch, tokens, heads · head_dim]`.
+pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, tokens, head_dim] = x.dims();
+    let shape = [batch, tokens, heads * head_dim];
+    let device = x.device();
+    if !has_cpu_kernels(&device) {
+        return x.swap_dims(1, 2).reshape(shape);
+    }
+    let x = cpu_primitive(x).to_contiguous();
+    let x = x.storage::<f32>();
+    let dim = heads * head_dim;
+    let rows_per_task = (ELEMENTS_PER_TASK / dim.max(1)).max(1);
+    map_chunks(
+        Tensor::empty(shape, &device),
+        rows_per_task * dim,
+        |start, rows| {
+            for (i, row) in rows.chunks_mut(dim.max(1)).enumerate() {
+                let (image, token) = ((start / dim + i) / tokens, (start / dim + i) % tokens);
+                for (head, to) in row.chunks_mut(head_dim).enumerate() {
+                    let from = ((image * heads + head) * tokens + token) * head_dim;
+                    to.copy_from_slice(&x[from..from + head_dim]);
+                }
+            }
+        },
+    )
+}
+
 /// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !has_cpu_kernels(&x.device()) {
         return activation::gelu(x);
     }
-    map_chunks(x, ELEMENTS_PER_TASK, |chunk| {
+    map_chunks(x, ELEMENTS_PER_TASK, |_, chunk| {
         for v in chunk {
             *v *= 0.5 * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
         }
@@ -109,7 +151,7 @@ pub fn attention(
 fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
     let [.., row] = x.dims();
     let rows_per_task = (ELEMENTS_PER_TASK / row.max(1)).max(1);
-    map_chunks(x, rows_per_task * row.max(1), |rows| {
+    map_chunks(x, rows_per_task * row.max(1), |_, rows| {
         for row in rows.chunks_mut(row) {
             softmax_row(row, scale);
         }
@@ -122,19 +164,20 @@ fn has_cpu_kernels(device: &Device) -> bool {
 }
 
 /// Applies `kernel` to consecutive pieces of `x`, `chunk` elements each (the last may be
-/// shorter), in parallel and compiled for this CPU's vector instructions. In place when nobody
-/// else holds the tensor.
+/// shorter), in parallel and compiled for this CPU's vector instructions; it is told where its
+/// piece begins. In place when nobody else holds the tensor.
 fn map_chunks<const D: usize>(
     x: Tensor<D>,
     chunk: usize,
-    kernel: impl Fn(&mut [f32]) + Sync,
+    kernel: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Tensor<D> {
     let mut primitive = cpu_primitive(x).to_contiguous();
     let arch = pulp::Arch::new();
     primitive
         .storage_mut::<f32>()
         .par_chunks_mut(chunk.max(1))
-        .for_each(|piece| arch.dispatch(|| kernel(piece)));
+        .enumerate()
+        .for_each(|(i, piece)| arch.dispatch(|| kernel(i * chunk, piece)));
     Tensor::from_primitive::<Flex>(primitive)
 }
 
@@ -236,6 +279,23 @@ mod tests {
         let x = Tensor::<3>::random([2, 5, 77], Distribution::Normal(0.0, 3.0), &device);
         let difference = (gelu(x.clone()) - activation::gelu(x)).abs().max();
         assert!(difference.into_scalar::<f32>() < 2e-6);
+    }
+
+    #[test]
+    fn adding_and_merging_agree_with_burn() {
+        let device = Device::flex();
+        let random =
+            |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let x = random([2, 3, 700, 32]);
+        let merged = merge_heads(x.clone());
+        let expected: Tensor<3> = x.clone().swap_dims(1, 2).reshape([2, 700, 96]);
+        merged
+            .clone()
+            .into_data()
+            .assert_eq(&expected.clone().into_data(), true);
+        let other: Tensor<3> = random([2, 3, 700, 32]).reshape([2, 700, 96]);
+        let sum = add(merged, other.clone()).into_data();
+        sum.assert_eq(&(expected + other).into_data(), true);
     }
 
     #[test]

@@ -194,9 +194,9 @@ impl Block {
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let attended = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = x + LayerScale::apply(&self.ls1, attended);
+        let x = ops::add(x, LayerScale::apply(&self.ls1, attended));
         let expanded = self.mlp.forward(self.norm2.forward(x.clone()));
-        x + LayerScale::apply(&self.ls2, expanded)
+        ops::add(x, LayerScale::apply(&self.ls2, expanded))
     }
 }
 
@@ -219,8 +219,7 @@ impl Attention {
         let part = |i: usize| qkv.clone().slice([i..i + 1]).squeeze_dim::<4>(0);
         let scale = (head_dim as f64).powf(-0.5);
         let mixed = ops::attention(part(0), part(1), part(2), None, scale);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, dim]);
-        ops::linear(mixed, &self.proj)
+        ops::linear(ops::merge_heads(mixed), &self.proj)
     }
 }
 
