@@ -7,6 +7,8 @@
 //! What comes out is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")` gives, the
 //! pixels that PyTorch pipelines see, with one departure:
 //!
+//! - JPEG goes through libjpeg-turbo's decoder, which Pillow uses too: the pixels are the same. Other
+//!   decoders round differently, by up to 5 levels, which a vision transformer's output shows.
 //! - EXIF orientation is applied.
 //! - Grey is repeated to three channels; palettes are looked up; CMYK JPEG becomes RGB.
 //! - **Alpha is dropped**, not composited: transparent pixels keep their stored colour.
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use mozjpeg::{ColorSpace, DctMethod, Decompress, Marker};
 
 /// File endings to look for in folders, lower case and without the dot.
 ///
@@ -137,10 +140,7 @@ fn decode_pixels(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> 
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
         None => return Err(ImageError::UnknownFormat),
-        // The decoder fills what is missing with grey and reports success.
-        Some(image::ImageFormat::Jpeg) if !jpeg_has_end(bytes) => {
-            return Err(ImageError::Truncated);
-        }
+        Some(image::ImageFormat::Jpeg) => return decode_jpeg(bytes, limits),
         Some(_) => {}
     }
 
@@ -167,9 +167,80 @@ fn decode_pixels(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> 
     let pixels = DynamicImage::from_decoder(decoder)
         .map_err(refused)?
         .into_rgb8();
+    Ok(turn_upright(pixels, orientation))
+}
+
+fn turn_upright(pixels: RgbImage, orientation: Orientation) -> RgbImage {
     let mut upright = DynamicImage::ImageRgb8(pixels);
     upright.apply_orientation(orientation);
-    Ok(upright.into_rgb8())
+    upright.into_rgb8()
+}
+
+/// Decodes a JPEG with the settings of Pillow.
+///
+/// libjpeg's fatal errors come as panics that bypass the panic hook, for [`contain_panics`]. Its
+/// warnings about damaged data are dropped and never printed.
+fn decode_jpeg(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+    // The decoder fills what is missing with grey and reports success.
+    if !jpeg_has_end(bytes) {
+        return Err(ImageError::Truncated);
+    }
+    // libjpeg states the size too, but has a limit of its own at 65500 px, whose error names none.
+    if let Some(size) = jpeg_frame_size(bytes) {
+        check_dimensions(size, limits)?;
+    }
+    // Reads up to the first scan and allocates nothing in proportion to the stated size.
+    let mut decoder = Decompress::builder()
+        .with_markers(&[Marker::APP(1)])
+        .from_mem(bytes)
+        .map_err(jpeg_refused)?;
+    // A JPEG's sides have 16 bits.
+    let (width, height) = (decoder.width() as u32, decoder.height() as u32);
+    check_dimensions((width, height), limits)?;
+    let orientation = exif_orientation(&decoder);
+
+    decoder.dct_method(DctMethod::IntegerSlow);
+    decoder.do_fancy_upsampling(true);
+    let samples = match decoder.color_space() {
+        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
+            let mut rows = decoder
+                .to_colorspace(ColorSpace::JCS_CMYK)
+                .map_err(jpeg_refused)?;
+            let inks = rows.read_scanlines::<[u8; 4]>().map_err(jpeg_refused)?;
+            inks.into_iter().flat_map(cmyk_to_rgb).collect()
+        }
+        _ => {
+            let mut rows = decoder.rgb().map_err(jpeg_refused)?;
+            rows.read_scanlines::<u8>().map_err(jpeg_refused)?
+        }
+    };
+    let pixels = RgbImage::from_raw(width, height, samples).ok_or(ImageError::Truncated)?;
+    Ok(turn_upright(pixels, orientation))
+}
+
+/// What the EXIF block asks for. Unreadable metadata is no reason to refuse readable pixels.
+fn exif_orientation<R>(jpeg: &Decompress<R>) -> Orientation {
+    jpeg.markers()
+        .filter(|segment| segment.marker == Marker::APP(1))
+        .find_map(|segment| segment.data.strip_prefix(b"Exif\0\0"))
+        .and_then(Orientation::from_exif_chunk)
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// Pillow's conversion, rounding included. JPEGs store ink inverted: 255 is none, as Adobe does.
+fn cmyk_to_rgb([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
+    [cyan, magenta, yellow].map(|ink| {
+        let scaled = u32::from(255 - ink) * u32::from(black) + 128;
+        // `scaled / 255`, rounded: at most `black`.
+        black - (((scaled >> 8) + scaled) >> 8) as u8
+    })
+}
+
+fn jpeg_refused(error: io::Error) -> ImageError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ImageError::Truncated,
+        _ => ImageError::Decode(error.to_string()),
+    }
 }
 
 fn check_file_bytes(size: u64, limits: &Limits) -> Result<(), ImageError> {
@@ -216,7 +287,8 @@ fn refused(error: image::ImageError) -> ImageError {
 /// Runs `work`, turning a panic into [`ImageError::Decode`].
 ///
 /// Decoders for hostile input do have bugs, and one bad file must not end a run over a million. The
-/// panic message still goes to stderr through the process's panic hook.
+/// panic message still goes to stderr through the process's panic hook; libjpeg's errors, which are
+/// panics only in form, do not.
 fn contain_panics<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     // Sound to assert: whatever `work` owned is dropped by the unwinding, and it only reads what it
     // borrows.
@@ -226,7 +298,12 @@ fn contain_panics<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, 
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Err(ImageError::Decode(format!("the decoder failed: {message}")))
+        Err(ImageError::Decode(
+            match message.strip_prefix("libjpeg fatal error: ") {
+                Some(reason) => reason.to_owned(),
+                None => format!("the decoder failed: {message}"),
+            },
+        ))
     })
 }
 
@@ -262,6 +339,35 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
         .windows(2)
         .rev()
         .any(|pair| pair == END_OF_IMAGE)
+}
+
+/// The width and height in a JPEG's frame header, unless anything before it is odd.
+fn jpeg_frame_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let mut at = 2; // past the start-of-image marker
+    loop {
+        let &[0xFF, marker] = bytes.get(at..at + 2)? else {
+            return None;
+        };
+        match marker {
+            0xFF => at += 1,               // fill byte
+            0x01 | 0xD0..=0xD9 => at += 2, // markers without a payload
+            // Frame headers; the three left out are tables and an extension.
+            0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
+                // Length (2 bytes), sample precision (1), height and width.
+                let &[_, _, _, h1, h0, w1, w0] = bytes.get(at + 2..at + 9)? else {
+                    return None;
+                };
+                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                return Some((side(w1, w0), side(h1, h0)));
+            }
+            _ => {
+                let &[high, low] = bytes.get(at + 2..at + 4)? else {
+                    return None;
+                };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
 }
 
 #[cfg(test)]

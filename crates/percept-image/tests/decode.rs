@@ -113,6 +113,58 @@ fn cmyk_jpeg_becomes_rgb() {
     assert_is_quarters(&img, "cmyk.jpg");
 }
 
+/// A smooth and noisy pattern of odd size, and what Pillow 13.0.0 makes of the same file.
+#[test]
+fn jpeg_pixels_are_pillows() {
+    for name in ["444", "422", "420", "420-progressive", "grey", "cmyk"] {
+        let [actual, expected] = ["jpg", "png"].map(|extension| {
+            let path = data(&format!("pillow-{name}.{extension}"));
+            open(&path, &Limits::default()).unwrap()
+        });
+        assert_eq!(actual.dimensions(), (33, 21), "{name}");
+        assert!(actual == expected, "{name}: the pixels differ");
+    }
+}
+
+/// Damage is an image or an error. Nothing else is promised, so nothing else is asserted.
+#[test]
+fn damaged_jpegs_do_not_panic() {
+    let tight = Limits {
+        max_pixels: 1 << 20,
+        ..Limits::default()
+    };
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize % below
+    };
+    for name in ["pillow-420.jpg", "pillow-420-progressive.jpg"] {
+        let file = std::fs::read(data(name)).unwrap();
+        for keep in (0..file.len()).step_by(7) {
+            let _ = decode(&file[..keep], &tight);
+            let _ = decode(&[&file[..keep], &[0xFF, 0xD9]].concat(), &tight);
+        }
+        for _ in 0..2_000 {
+            let mut file = file.clone();
+            file[random(file.len())] = random(256) as u8;
+            let _ = decode(&file, &tight);
+        }
+    }
+}
+
+#[test]
+fn libjpegs_reason_is_the_message() {
+    // Arithmetic coding, which is not built in.
+    let mut jpeg = encode(RgbImage::new(8, 8), ImageFormat::Jpeg);
+    let frame = jpeg.windows(2).position(|m| m == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 1] = 0xC9;
+    let error = read(&jpeg).unwrap_err().to_string();
+    assert!(error.starts_with("cannot decode: "), "{error}");
+    assert!(!error.contains("the decoder failed"), "{error}");
+}
+
 #[test]
 fn grey_is_repeated() {
     let img = ImageBuffer::from_fn(5, 1, |x, _| Luma([x as u8 * 50]));
