@@ -148,7 +148,8 @@ fn damaged_jpegs_do_not_panic() {
         }
         for _ in 0..2_000 {
             let mut file = file.clone();
-            file[random(file.len())] = random(256) as u8;
+            let at = random(file.len());
+            file[at] = random(256) as u8;
             let _ = decode(&file, &tight);
         }
     }
