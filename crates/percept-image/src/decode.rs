@@ -38,6 +38,10 @@ const BYTES_PER_PIXEL: u64 = 8;
 /// do not refuse small images.
 const DECODER_SLACK: u64 = 16 << 20;
 
+/// Most scans in a JPEG. Encoders write about ten; each costs a pass over all pixels, though ten bytes
+/// can hold it, so that a small file could keep the decoder busy for hours.
+const MAX_SCANS: u64 = 500;
+
 /// What is refused before it can fill the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -186,9 +190,13 @@ fn decode_jpeg(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         return Err(ImageError::Truncated);
     }
     // libjpeg states the size too, but has a limit of its own at 65500 px, whose error names none.
-    if let Some(size) = jpeg_frame_size(bytes) {
+    let outline = jpeg_outline(bytes);
+    if let Some(size) = outline.size {
         check_dimensions(size, limits)?;
     }
+    check(outline.scans, MAX_SCANS, |n| {
+        format!("the count of {n} scans")
+    })?;
     // Reads up to the first scan and allocates nothing in proportion to the stated size.
     let mut decoder = Decompress::builder()
         .with_markers(&[Marker::APP(1)])
@@ -341,33 +349,47 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
         .any(|pair| pair == END_OF_IMAGE)
 }
 
-/// The width and height in a JPEG's frame header, unless anything before it is odd.
-fn jpeg_frame_size(bytes: &[u8]) -> Option<(u32, u32)> {
+/// What a JPEG's headers say before anything is decoded.
+#[derive(Debug, PartialEq, Eq)]
+struct JpegOutline {
+    /// Width and height, if there is a frame header.
+    size: Option<(u32, u32)>,
+    scans: u64,
+}
+
+/// Walks all segments up to the end-of-image marker, skipping what libjpeg skips.
+fn jpeg_outline(bytes: &[u8]) -> JpegOutline {
+    let (mut size, mut scans) = (None, 0);
     let mut at = 2; // past the start-of-image marker
-    loop {
-        let &[0xFF, marker] = bytes.get(at..at + 2)? else {
-            return None;
-        };
-        match marker {
-            0xFF => at += 1,               // fill byte
-            0x01 | 0xD0..=0xD9 => at += 2, // markers without a payload
-            // Frame headers; the three left out are tables and an extension.
-            0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
-                // Length (2 bytes), sample precision (1), height and width.
-                let &[_, _, _, h1, h0, w1, w0] = bytes.get(at + 2..at + 9)? else {
-                    return None;
-                };
-                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
-                return Some((side(w1, w0), side(h1, h0)));
-            }
-            _ => {
-                let &[high, low] = bytes.get(at + 2..at + 4)? else {
-                    return None;
-                };
+    while let Some(skipped) = bytes
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
+    {
+        at += skipped;
+        match bytes.get(at + 1).copied() {
+            None | Some(0xD9) => break, // end of image
+            Some(0xFF) => at += 1,      // fill byte
+            // A pixel's 0xFF, restart markers and what libjpeg ignores or refuses.
+            Some(..0xC0 | 0xD0..=0xD8) => at += 2,
+            Some(marker) => {
+                let segment = &bytes[at + 2..];
+                let &[high, low, ..] = segment else { break };
+                match (marker, segment) {
+                    (0xDA, _) => scans += 1,
+                    // Tables and an extension.
+                    (0xC4 | 0xC8 | 0xCC, _) => {}
+                    // A frame header: length (2 bytes), precision (1), height and width.
+                    (0xC0..=0xCF, &[_, _, _, h1, h0, w1, w0, ..]) => {
+                        let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                        size = size.or(Some((side(w1, w0), side(h1, h0))));
+                    }
+                    _ => {}
+                }
                 at += 2 + usize::from(u16::from_be_bytes([high, low]));
             }
         }
     }
+    JpegOutline { size, scans }
 }
 
 #[cfg(test)]
@@ -395,5 +417,29 @@ mod tests {
         assert!(jpeg_has_end(&jpeg));
         jpeg.extend(b"trailing bytes of a motion photo");
         assert!(jpeg_has_end(&jpeg));
+    }
+
+    #[test]
+    fn scans_are_counted_up_to_the_end() {
+        let comment_with_markers = [0xFF, 0xFE, 0x00, 0x06, 0xFF, 0xD9, 0xFF, 0xDA];
+        let frame = [0xFF, 0xC2, 0x00, 0x07, 8, 0x01, 0x02, 0x03, 0x04];
+        let scan = [0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34];
+        let end = [0xFF, 0xD9];
+        let jpeg = [
+            [0xFF, 0xD8].as_slice(),
+            &comment_with_markers,
+            &frame,
+            &scan,
+            &comment_with_markers,
+            &scan,
+            &end,
+            &scan,
+        ]
+        .concat();
+        let expected = JpegOutline {
+            size: Some((0x0304, 0x0102)),
+            scans: 2,
+        };
+        assert_eq!(jpeg_outline(&jpeg), expected);
     }
 }

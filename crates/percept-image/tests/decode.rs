@@ -341,6 +341,20 @@ fn limits_hold_before_pixels_are_allocated() {
 }
 
 #[test]
+fn endless_scans_are_refused() {
+    let mut jpeg = std::fs::read(data("pillow-420-progressive.jpg")).unwrap();
+    let last = jpeg.windows(2).rposition(|m| m == [0xFF, 0xDA]).unwrap();
+    jpeg.truncate(jpeg.len() - 2);
+    let scan = jpeg[last..].to_vec();
+    for _ in 0..500 {
+        jpeg.extend(&scan);
+    }
+    jpeg.extend([0xFF, 0xD9]);
+    let error = read(&jpeg).unwrap_err().to_string();
+    assert_eq!(error, "the count of 510 scans is over the limit of 500");
+}
+
+#[test]
 fn open_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("empty.png");

@@ -216,7 +216,7 @@ impl Attention {
         let qkv = ops::linear(x, &self.qkv)
             .reshape([batch, tokens, 3, self.heads, head_dim])
             .permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| qkv.clone().slice([i..i + 1]).squeeze_dim::<4>(0);
+        let part = |i: usize| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
         let scale = (head_dim as f64).powf(-0.5);
         let mixed = ops::attention(part(0), part(1), part(2), None, scale);
         ops::linear(ops::merge_heads(mixed), &self.proj)

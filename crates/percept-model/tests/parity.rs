@@ -3,6 +3,12 @@
 //! The small cases are in `tests/goldens/`. `PERCEPT_PARITY_DIR=DIR` adds the full-size ones that
 //! `cases.py DIR --full` writes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
 use std::path::{Path, PathBuf};
 
 use percept_checkpoint::Checkpoint;

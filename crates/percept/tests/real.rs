@@ -2,6 +2,12 @@
 //! of `tools/parity/real.py`. Weights and photos are other people's, so these tests run where
 //! `../shared` and the backbones of its `fetch_backbones.py` are, and say when they do not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
 use std::path::{Path, PathBuf};
 
 use percept::image::{Filter, Fit, Limits, Normalization, Preprocess};
