@@ -1,6 +1,6 @@
-"""Write tiny JPEGs of every subsampling and the pixels that Pillow decodes them to.
+"""Write tiny JPEGs of every subsampling, and the pixels that Pillow decodes them to.
 
-    python jpeg.py OUT      # crates/percept-image/tests/data
+    python jpeg.py crates/percept-image/tests/data/decode
 """
 import pathlib
 import sys
@@ -10,16 +10,17 @@ from PIL import Image
 
 out = pathlib.Path(sys.argv[1])
 y, x = np.mgrid[0:21, 0:33]
-noise = np.random.default_rng(0).integers(0, 40, (21, 33, 3))
-pattern = np.stack([x * 6, y * 10, (x * y) % 200], -1) % 216 + noise
-photo = Image.fromarray(pattern.astype(np.uint8))
-for name, image, options in [
-    ("420", photo, {"subsampling": 2}),
-    ("422", photo, {"subsampling": 1}),
+smooth = np.stack([127 + 110 * np.sin(x / 5 + y / 9), 127 + 110 * np.cos(x / 7 - y / 4), (x * 9 + y * 5) % 256], -1)
+noisy = np.clip(smooth + np.random.default_rng(0).normal(0, 25, smooth.shape), 0, 255).astype("uint8")
+photo = Image.fromarray(noisy)
+for name, source, options in [
     ("444", photo, {"subsampling": 0}),
-    ("progressive", photo, {"subsampling": 2, "progressive": True}),
+    ("422", photo, {"subsampling": 1}),
+    ("420", photo, {"subsampling": 2}),
+    ("420-progressive", photo, {"subsampling": 2, "progressive": True}),
     ("grey", photo.convert("L"), {}),
+    ("cmyk", photo.convert("CMYK"), {"subsampling": 0}),
 ]:
-    path = out / f"jpeg-{name}.jpg"
-    image.save(path, quality=80, **options)
-    Image.open(path).convert("RGB").save(out / f"jpeg-{name}.png", optimize=True)
+    path = out / f"pillow-{name}.jpg"
+    source.save(path, quality=85, **options)
+    Image.open(path).convert("RGB").save(path.with_suffix(".png"), optimize=True)

@@ -9,7 +9,7 @@ const EXAMPLES: &str = "\
 Examples:
   percept pull clippy
   percept segment photos/ --model clippy --labels \"dog, grass, sky\"
-  percept group photo.jpg --model dinov2-small --groups 6
+  percept group photo.jpg --model clippy --groups 6
   percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
   percept convert --image vit.safetensors --text minilm/ --pool cls model/
   percept info model/
@@ -70,7 +70,7 @@ pub struct Common {
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress bar and no notes; errors are still printed.
+    /// No progress bar, no notes and no line a photo of segment and group; errors are still printed.
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say more about what is done.

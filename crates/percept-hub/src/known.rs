@@ -102,13 +102,6 @@ const KNOWN: &[KnownModel] = &[
         ]),
     },
     KnownModel {
-        name: "clip-vitb16",
-        summary: "OpenAI CLIP ViT-B/16, transformers layout",
-        part: Part::Both,
-        licence: "MIT",
-        source: Source::Repository("openai/clip-vit-base-patch16"),
-    },
-    KnownModel {
         name: "dino-vitb16",
         summary: "DINO ViT-B/16, self-supervised on ImageNet-1k: the paper's image initialisation",
         part: Part::Image,

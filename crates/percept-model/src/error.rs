@@ -66,7 +66,8 @@ pub enum ModelError {
 
     /// A text tower without the tokeniser that it needs.
     #[error(
-        "{}: a text tower needs its tokenizer.json beside it; name one with --tokenizer",
+        "{}: a text tower needs its tokenizer.json beside it; put it there, or name it once with \
+         `percept convert --tokenizer FILE`",
         path.display()
     )]
     NoTokenizer {

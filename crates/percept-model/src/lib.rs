@@ -5,7 +5,7 @@
 //! path ─ files (layout, shapes) ─ weights ─ vit │ t5 │ bert ─ encoder ─ TokenGrid, embeddings
 //! ```
 //!
-//! [`Model::load`] takes a model folder or any checkpoint that SPEC §5 names. From there on only
+//! [`Model::load`] takes a model folder or a checkpoint in any layout of `layout.rs`. From there on only
 //! plain arrays are seen: [`Model::encode_images`] makes [`TokenGrid`]s, [`Model::encode_texts`]
 //! L2-normalised embeddings.
 

@@ -90,7 +90,9 @@ pub fn run(args: &InfoArgs, common: &Common, console: &Console) -> anyhow::Resul
         ))?;
         match &files.tokenizer {
             Some(path) => print_line(&format!("       tokeniser {}", path.display()))?,
-            None => print_line("       no tokeniser beside it: name one with --tokenizer")?,
+            None => print_line(
+                "       no tokeniser beside it: put tokenizer.json there, or `percept convert --tokenizer FILE`",
+            )?,
         }
         print_line(&format!("       templates {:?}", files.config.templates))?;
     }

@@ -1,0 +1,36 @@
+# One command for each chore; `just` lists them.
+
+default:
+    @just --list
+
+# All tests; those on real weights need target/backbones and ../shared
+test:
+    cargo test --workspace --locked
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# What must pass before a change lands
+ci:
+    bash .ci/run
+
+deny:
+    cargo deny check
+
+# The goldens of the parity tests (needs tools/parity/requirements.txt)
+goldens:
+    python tools/parity/cases.py crates/percept-model/tests/goldens
+    python tools/parity/pos_embed.py crates/percept-model/tests/goldens/pos_embed.safetensors
+
+# Parity on Mesa's software Vulkan (Debian: mesa-vulkan-drivers)
+vulkan:
+    bash tools/parity/vulkan.sh
+
+# One fuzz target for ten minutes, such as `just fuzz pickle`
+fuzz target:
+    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -max_total_time=600
+
+# Side by side with PyTorch; paths by flags, see `python benches/peers/run.py --help`
+peers *flags:
+    python benches/peers/run.py {{flags}}

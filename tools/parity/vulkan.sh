@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The parity tests on a Vulkan device. Without a GPU, on Mesa's software device:
+#     apt-get install mesa-vulkan-drivers
+# Only the small cases: a ViT-B takes minutes there.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+lavapipe=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null | head -1 || true)
+if [ -z "${VK_ICD_FILENAMES:-}" ] && [ -n "$lavapipe" ] && [ -z "${PERCEPT_REAL_GPU:-}" ]; then
+    export VK_ICD_FILENAMES=$lavapipe
+fi
+PERCEPT_TEST_DEVICE=vulkan cargo test -p percept-model --features vulkan --test parity -- \
+    --nocapture --test-threads 1
