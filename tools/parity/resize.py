@@ -2,9 +2,8 @@
 
     python tools/parity/resize.py      # from the repository's root
 
-Made with Pillow 12.3.0 and NumPy 2.4.6. Pillow 13 is refused: it takes height before width when the
-height shrinks much more than the width, so its cubic results differ from those of all releases
-before it, with which the published models were trained. Writes, under crates/percept-image/tests/data:
+Made with Pillow 13.0.0 and NumPy 2.4.6. Pillow up to 12 is refused: it always takes width before
+height, 13 the other way where more than twice as many rows as columns go. Writes, under crates/percept-image/tests/data:
 
     resize/{chelsea,coffee}.png  crops of examples/photos as PNG: JPEG decoders differ by a level
     resize.json                  cases; of each result every `step`-th pixel, as hex RGB
@@ -55,8 +54,8 @@ def step_for(pixels):
 
 
 def main():
-    if int(PIL.__version__.split(".")[0]) > 12:
-        raise SystemExit(f"Pillow 12 is needed, not {PIL.__version__}: see the top of this file")
+    if int(PIL.__version__.split(".")[0]) < 13:
+        raise SystemExit(f"Pillow 13 is needed, not {PIL.__version__}: see the top of this file")
     photos = {
         "chelsea": crop("chelsea", (120, 60, 280, 180)),
         "coffee": crop("coffee", (250, 130, 390, 250)),

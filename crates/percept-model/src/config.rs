@@ -386,3 +386,52 @@ fn positive(what: &str, value: f64) -> Result<(), String> {
         Err(format!("{what} is {value}, not between 0 and 1"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small valid model, as JSON.
+    const SMALL: &str = r#"{
+        "format": "percept-1",
+        "image": {
+            "vit": {
+                "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64, "patch_size": 16,
+                "grid": [4, 4], "position_prefix": 1, "layer_scale": false,
+                "layer_norm_eps": 1e-24, "interpolation": "dino"
+            },
+            "pooling": "max", "image_size": 64, "filter": "bicubic",
+            "normalization": { "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2] }
+        }
+    }"#;
+
+    #[test]
+    fn writing_and_reading_change_nothing() {
+        let config = ModelConfig::parse(SMALL).unwrap();
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(ModelConfig::parse(&text).unwrap(), config);
+        assert_eq!(config.templates, [DEFAULT_TEMPLATE]);
+    }
+
+    #[test]
+    fn impossible_models_are_refused_by_the_value_at_fault() {
+        for (from, to, message) in [
+            ("percept-1", "percept-9", "this version reads"),
+            ("\"heads\": 2", "\"heads\": 5", "does not divide"),
+            ("\"dim\": 32", "\"dim\": 99999999", "vit.dim"),
+            (
+                "\"position_prefix\": 1",
+                "\"position_prefix\": 3",
+                "position_prefix",
+            ),
+            ("\"depth\": 2", "\"deep\": 2", "unknown field"),
+            ("1e-24", "-1.0", "layer_norm_eps"),
+            ("[0.2, 0.2, 0.2]", "[0.2, 0.0, 0.2]", "positive deviations"),
+        ] {
+            let broken = SMALL.replace(from, to);
+            assert_ne!(broken, SMALL);
+            let error = ModelConfig::parse(&broken).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}
