@@ -35,7 +35,7 @@ impl Source {
         &self.main
     }
 
-    /// All names; those of the dense layer begin with [`DENSE`].
+    /// All names; those of the dense layer begin with `2_Dense/`.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let dense = self.dense.iter().flat_map(Checkpoint::names);
         self.main
