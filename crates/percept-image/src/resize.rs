@@ -6,7 +6,7 @@
 //! rounded to 22 bits, one side after the other with 8-bit values in between.
 //!
 //! Pillow to 12 always took the width first, 13 takes the side that loses more rows or columns (see
-//! [`height_first`]). The order shows where a cubic overshoots twice, by a few levels on noise, and
+//! `height_first`). The order shows where a cubic overshoots twice, by a few levels on noise, and
 //! only where the aspect changes much. The crate `fast_image_resize`, with 16-bit weights, was
 //! measured at up to two levels off.
 
