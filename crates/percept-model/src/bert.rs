@@ -1,4 +1,4 @@
-//! BERT's encoder with mean pooling: MiniLM and other sentence-transformers (SPEC §1).
+//! BERT's encoder with mean pooling: MiniLM and other sentence-transformers.
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};

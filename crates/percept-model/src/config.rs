@@ -40,7 +40,7 @@ pub struct ModelConfig {
     pub templates: Vec<String>,
 }
 
-/// The paper's prompt (SPEC §3, `clippy`).
+/// The paper's prompt.
 pub const DEFAULT_TEMPLATE: &str = "a photo of {a}";
 
 /// The templates of a model that names none.
@@ -98,7 +98,7 @@ impl Pooling {
     }
 }
 
-/// Shape of a vision transformer (SPEC §1: timm/DINO and DINOv2 forms).
+/// Shape of a vision transformer (timm/DINO and DINOv2 forms).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VitConfig {
@@ -128,7 +128,7 @@ pub struct VitConfig {
     pub interpolation: PositionInterpolation,
 }
 
-/// How the position grid is brought to another size (SPEC §1).
+/// How the position grid is brought to another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PositionInterpolation {

@@ -75,7 +75,7 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Looks at a model folder of ours, or any of the checkpoints of SPEC §5.
+    /// Looks at a model folder of ours, or any checkpoint of a known layout (`layout.rs`).
     ///
     /// # Errors
     /// The path cannot be read, holds no tower that is known, or one that cannot exist.

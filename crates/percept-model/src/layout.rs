@@ -1,4 +1,4 @@
-//! Checkpoint layouts (SPEC §5): which towers a file holds, and under which names.
+//! Checkpoint layouts: which towers a file holds, and under which names.
 //!
 //! A layout is told from the tensors' names alone. It answers two questions: where the values of
 //! a parameter of ours stand ([`ImageLayout::recipe`], [`TextLayout::recipe`]), and what the

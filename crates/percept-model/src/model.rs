@@ -47,7 +47,7 @@ pub struct Towers {
     pub image: Option<Vit>,
     /// The text tower.
     pub text: Option<TextTower>,
-    /// The learned temperature, as a logarithm (SPEC §1).
+    /// The learned temperature, as a logarithm (paper §2.1).
     pub logit_scale: Option<f32>,
     /// Which names of the checkpoint were missing, misshaped or unused.
     pub report: LoadReport,
@@ -211,7 +211,7 @@ fn unused(files: &ModelFiles, used: &BTreeMap<&Path, BTreeSet<String>>) -> Vec<S
 }
 
 impl Model {
-    /// Loads a model folder or any checkpoint of SPEC §5 onto `device`.
+    /// Loads a model folder or any checkpoint of a known layout (`layout.rs`) onto `device`.
     ///
     /// # Errors
     /// See [`ModelFiles::open`] and [`Towers::load`].
@@ -261,7 +261,7 @@ impl Model {
         &self.config
     }
 
-    /// The learned temperature: `exp` of it multiplies cosines (SPEC §1).
+    /// The learned temperature: `exp` of it multiplies cosines (paper §2.1).
     pub fn logit_scale(&self) -> Option<f32> {
         self.logit_scale
     }

@@ -1,4 +1,4 @@
-//! Position embeddings for any image size: the two rules of SPEC §1.
+//! Position embeddings for any image size: DINO's rule and timm's.
 //!
 //! Bicubic resampling is separable and linear, so it is two small matrix products,
 //! `rows · grid · columnsᵀ`. That runs on every device and lets gradients through.

@@ -1,4 +1,4 @@
-//! T5's encoder with Sentence-T5's pooling: the text tower of CLIPpy (SPEC §1, paper §2.2).
+//! T5's encoder with Sentence-T5's pooling: the text tower of CLIPpy (paper §2.2).
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};

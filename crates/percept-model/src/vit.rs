@@ -1,4 +1,4 @@
-//! The vision transformer of the image tower, in timm's DINO and DINOv2 forms (SPEC §1).
+//! The vision transformer of the image tower, in timm's DINO and DINOv2 forms.
 //!
 //! Parameter names are timm's: the path of a field is its key in a checkpoint.
 

@@ -82,7 +82,10 @@ impl ClassBank {
             Background::Words(words) => words.iter().map(Label::new).collect(),
         };
         let names: Vec<&Label> = labels.iter().chain(&words).collect();
-        let (embeddings, truncated) = embed(model, &names, templates)?;
+        let EmbeddedLabels {
+            embeddings,
+            truncated,
+        } = embed_labels(model, &names, templates)?;
 
         let mut rows: Vec<Row> = names
             .iter()
@@ -140,13 +143,25 @@ impl ClassBank {
     }
 }
 
-/// Embeddings of labels, each the normalised mean over its synonyms' prompts (SPEC §2), and the
-/// indices of those that were cut.
-fn embed(
+/// Labels as embeddings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbeddedLabels {
+    /// One L2-normalised embedding `[dim]` a label.
+    pub embeddings: Vec<Vec<f32>>,
+    /// Indices of labels that were longer than the text encoder can read, and were cut.
+    pub truncated: Vec<usize>,
+}
+
+/// Embeds labels, each as the normalised mean over the prompts of its synonyms. One pass
+/// of the text encoder.
+///
+/// # Errors
+/// The model has no text tower.
+pub fn embed_labels(
     model: &Model,
     labels: &[&Label],
     templates: &Templates,
-) -> Result<(Vec<Vec<f32>>, Vec<usize>), Error> {
+) -> Result<EmbeddedLabels, Error> {
     let mut prompts = Vec::new();
     let mut owners = Vec::new();
     for (i, label) in labels.iter().enumerate() {
@@ -167,7 +182,10 @@ fn embed(
     sums.iter_mut().for_each(|sum| normalize(sum));
     let mut truncated: Vec<usize> = encoded.truncated.iter().map(|&i| owners[i]).collect();
     truncated.dedup();
-    Ok((sums, truncated))
+    Ok(EmbeddedLabels {
+        embeddings: sums,
+        truncated,
+    })
 }
 
 /// Removes background rows that mean nearly the same as one of the first `labels` rows.

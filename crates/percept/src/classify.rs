@@ -1,4 +1,4 @@
-//! Zero-shot classification (SPEC §2), and image embeddings.
+//! Zero-shot classification, as CLIP does it, and image embeddings.
 
 use percept_image::{ChwImage, RgbImage};
 use percept_model::{Model, Pooling, TokenGrid};
@@ -7,7 +7,7 @@ use crate::bank::dot;
 use crate::view::View;
 use crate::{ClassBank, Error, Size};
 
-/// CLIP's factor on cosines before the softmax (SPEC §2).
+/// CLIP's factor on cosines before the softmax.
 const LOGIT_SCALE: f32 = 100.0;
 
 /// Says which of a bank's labels describes a photo.
@@ -99,8 +99,7 @@ impl<'a> Classifier<'a> {
 /// Photos to tokens and embeddings.
 #[derive(Debug, Clone)]
 pub struct Embedder<'a> {
-    model: &'a Model,
-    view: View,
+    view: View<'a>,
     pooling: Pooling,
 }
 
@@ -117,7 +116,6 @@ impl<'a> Embedder<'a> {
         let config = model.image_config()?;
         let size = size.unwrap_or(Size::CenterCrop(config.image_size as u32));
         Ok(Self {
-            model,
             view: View::new(model, size, None)?,
             pooling: pooling.unwrap_or(config.pooling),
         })
@@ -133,7 +131,7 @@ impl<'a> Embedder<'a> {
     /// # Errors
     /// The encoder fails.
     pub fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, Error> {
-        self.view.encode(self.model, images)
+        self.view.encode(images)
     }
 
     /// The L2-normalised embedding `[dim]` of an image's tokens.

@@ -1,4 +1,4 @@
-//! Label-free segmentation: bottom-up grouping (paper §2.4, SPEC §2).
+//! Label-free segmentation: bottom-up grouping (paper §2.4).
 
 use faer::{Mat, Side};
 use percept_image::{ChwImage, LabelMap, RgbImage};
@@ -23,7 +23,7 @@ pub struct GroupOptions {
     pub window: Option<Window>,
 }
 
-/// Which tokens are compared with the principal directions (SPEC §2, open: the paper does not
+/// Which tokens are compared with the principal directions (the paper does not
 /// say). The directions themselves are always those of the centred tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Centering {
@@ -50,9 +50,8 @@ impl Default for GroupOptions {
 /// Divides a photo into regions without any labels.
 #[derive(Debug, Clone)]
 pub struct Grouper<'a> {
-    model: &'a Model,
     options: GroupOptions,
-    view: View,
+    view: View<'a>,
 }
 
 /// A grouped photo.
@@ -79,7 +78,6 @@ impl<'a> Grouper<'a> {
             )));
         }
         Ok(Self {
-            model,
             options: *options,
             view: View::new(model, options.size, options.window)?,
         })
@@ -104,7 +102,7 @@ impl<'a> Grouper<'a> {
     /// # Errors
     /// The encoder fails.
     pub fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, Error> {
-        self.view.encode(self.model, images)
+        self.view.encode(images)
     }
 
     /// Gives every pixel of a `width` x `height` photo its group: the last step.
@@ -142,7 +140,7 @@ struct Principal {
 
 /// The `count` strongest principal directions of the centred patch tokens, fewer if there are
 /// fewer tokens or channels. A direction's sign is arbitrary, so its loading of largest magnitude
-/// is made positive: results repeat (SPEC §2).
+/// is made positive: results repeat.
 fn principal_directions(grid: &TokenGrid, count: usize) -> Principal {
     let (tokens, dim) = (grid.rows * grid.columns, grid.dim);
     let mut mean = vec![0.0f64; dim];

@@ -21,7 +21,8 @@
 //!
 //! The types are the story: a [`Model`] turns an image into a [`TokenGrid`]; a [`ClassBank`] holds
 //! labels as text embeddings; a [`Segmenter`] compares the two and makes a [`LabelMap`]; a
-//! [`Grouper`] makes one from the tokens alone; a [`Classifier`] pools them first.
+//! [`Grouper`] makes one from the tokens alone; a [`Classifier`] pools them first. [`stream`] sends
+//! many photos through any of them.
 
 mod bank;
 mod classify;
@@ -30,9 +31,10 @@ mod group;
 mod prompt;
 mod segment;
 mod similarity;
+mod stream;
 mod view;
 
-pub use bank::{BACKGROUND, Background, ClassBank, Row};
+pub use bank::{BACKGROUND, Background, ClassBank, EmbeddedLabels, Row, embed_labels};
 pub use classify::{Classifier, Embedder, Score};
 pub use error::Error;
 pub use group::{Centering, GroupOptions, Grouper, Grouping};
@@ -46,4 +48,5 @@ pub use percept_model::{
 pub use prompt::{Label, Templates, parse_labels, read_labels};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};
-pub use view::{Size, Window};
+pub use stream::stream;
+pub use view::{Size, View, Window};

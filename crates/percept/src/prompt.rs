@@ -116,7 +116,7 @@ pub(crate) fn abbreviate(name: &str) -> String {
 }
 
 /// Sentences with a place for a label: `{}` the label, `{a}` the label with its indefinite
-/// article. The embedding of a class is the mean over all of them (SPEC §2).
+/// article. The embedding of a class is the mean over all of them, as CLIP's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Templates(Vec<String>);
 
@@ -185,7 +185,7 @@ impl Templates {
     }
 }
 
-/// `an` before a written vowel, as the reference's prompts have it (SPEC §3).
+/// `an` before a written vowel, as the reference's prompts have it.
 fn article(name: &str) -> &'static str {
     match name.chars().next().map(|c| c.to_ascii_lowercase()) {
         Some('a' | 'e' | 'i' | 'o' | 'u') => "an",

@@ -1,4 +1,4 @@
-//! Text-driven segmentation: top-down grouping (paper §2.4, SPEC §2).
+//! Text-driven segmentation: top-down grouping (paper §2.4).
 
 use percept_image::{ChwImage, LabelMap, RgbImage};
 use percept_model::{Model, TokenGrid};
@@ -28,9 +28,8 @@ impl Default for SegmentOptions {
 /// Gives every pixel of a photo one of a bank's classes.
 #[derive(Debug, Clone)]
 pub struct Segmenter<'a> {
-    model: &'a Model,
     bank: &'a ClassBank,
-    view: View,
+    view: View<'a>,
 }
 
 /// A segmented photo.
@@ -70,7 +69,6 @@ impl<'a> Segmenter<'a> {
         options: &SegmentOptions,
     ) -> Result<Self, Error> {
         Ok(Self {
-            model,
             bank,
             view: View::new(model, options.size, options.window)?,
         })
@@ -96,7 +94,7 @@ impl<'a> Segmenter<'a> {
     /// # Errors
     /// The encoder fails.
     pub fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, Error> {
-        self.view.encode(self.model, images)
+        self.view.encode(images)
     }
 
     /// Gives every pixel of a `width` x `height` photo its class: the last step.

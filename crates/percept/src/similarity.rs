@@ -1,4 +1,4 @@
-//! From tokens and rows of vectors to a class for every pixel (SPEC §2, top-down grouping).
+//! From tokens and rows of vectors to a class for every pixel (top-down grouping, paper §2.4).
 //!
 //! The reference upsamples token features, then compares them with the texts. Upsampling the
 //! similarities instead gives the same numbers, both steps being linear, and needs one value per
@@ -65,10 +65,26 @@ impl SimilarityMaps {
     /// Similarities at one size up: bilinear, `align_corners=false`, as torch's `interpolate`.
     /// `[width · height]` for one row of text.
     pub fn upsample(&self, row: usize, width: usize, height: usize) -> Vec<f32> {
+        self.upsample_band(row, width, height, 0..height)
+    }
+
+    /// The pixel rows `band` of [`Self::upsample`], `[band · width]`: large photos with many rows
+    /// of text are handled piece by piece.
+    pub fn upsample_band(
+        &self,
+        row: usize,
+        width: usize,
+        height: usize,
+        band: std::ops::Range<usize>,
+    ) -> Vec<f32> {
         let map = self.map(row);
         let columns = taps(self.width, width);
-        let mut out = Vec::with_capacity(width * height);
-        for y in taps(self.height, height) {
+        let mut out = Vec::with_capacity(width * band.len());
+        for y in taps(self.height, height)
+            .into_iter()
+            .take(band.end)
+            .skip(band.start)
+        {
             let (top, bottom) = (&map[y.low * self.width..], &map[y.high * self.width..]);
             for x in &columns {
                 out.push(y.mix(

@@ -69,16 +69,21 @@ fn to_patches(pixels: u32, patch: u32) -> u32 {
     ((pixels + patch / 2) / patch).max(1) * patch
 }
 
-/// Prepares images and encodes them, whole or in windows.
+/// Photos as a model sees them: resized and normalised, then encoded, whole or in windows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct View {
+pub struct View<'a> {
+    model: &'a Model,
     preprocess: Preprocess,
     patch: u32,
     window: Option<Window>,
 }
 
-impl View {
-    pub(crate) fn new(model: &Model, size: Size, window: Option<Window>) -> Result<Self, Error> {
+impl<'a> View<'a> {
+    /// A view of the image tower of `model`.
+    ///
+    /// # Errors
+    /// The model has no image tower, or a size makes no sense.
+    pub fn new(model: &'a Model, size: Size, window: Option<Window>) -> Result<Self, Error> {
         size.check()?;
         let config = model.image_config()?;
         let patch = config.vit.patch_size as u32;
@@ -96,6 +101,7 @@ impl View {
             })
             .transpose()?;
         Ok(Self {
+            model,
             preprocess: Preprocess {
                 fit: size.fit(patch),
                 filter: config.filter,
@@ -108,7 +114,7 @@ impl View {
 
     /// Resizes and normalises. A photo so long that it would make more tokens than the encoder
     /// takes is encoded smaller, its aspect kept.
-    pub(crate) fn prepare(&self, photo: &RgbImage) -> ChwImage {
+    pub fn prepare(&self, photo: &RgbImage) -> ChwImage {
         if matches!(self.preprocess.fit, Fit::CenterCrop { .. }) {
             return self.preprocess.apply(photo);
         }
@@ -132,21 +138,20 @@ impl View {
         smaller.apply(photo)
     }
 
-    /// Encodes prepared images. Images of one size share a pass; the order is kept.
-    pub(crate) fn encode(
-        &self,
-        model: &Model,
-        images: &[ChwImage],
-    ) -> Result<Vec<TokenGrid>, Error> {
+    /// Encodes prepared images. Neighbours of one size share a pass; the order is kept.
+    ///
+    /// # Errors
+    /// The encoder fails.
+    pub fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, Error> {
         match self.window {
             Some(window) => images
                 .iter()
-                .map(|image| self.encode_windows(model, image, window))
+                .map(|image| self.encode_windows(image, window))
                 .collect(),
             None => {
                 let mut grids = Vec::with_capacity(images.len());
                 for run in images.chunk_by(|a, b| (a.height, a.width) == (b.height, b.width)) {
-                    grids.extend(model.encode_images(run)?);
+                    grids.extend(self.model.encode_images(run)?);
                 }
                 Ok(grids)
             }
@@ -156,12 +161,7 @@ impl View {
     /// Encodes windows one after the other and averages their unit-length tokens where they
     /// overlap, which averages the similarities that come of them. The last window of a row or
     /// column is moved back to end at the border, as mmsegmentation's are.
-    fn encode_windows(
-        &self,
-        model: &Model,
-        image: &ChwImage,
-        window: Window,
-    ) -> Result<TokenGrid, Error> {
+    fn encode_windows(&self, image: &ChwImage, window: Window) -> Result<TokenGrid, Error> {
         let patch = self.patch as usize;
         let (rows, columns) = (image.height / patch, image.width / patch);
         let (side, stride) = (window.side as usize / patch, window.stride as usize / patch);
@@ -175,7 +175,7 @@ impl View {
                     [top * patch, left * patch],
                     [height * patch, width * patch],
                 );
-                let mut grid = model.encode_images(&[piece])?.remove(0);
+                let mut grid = self.model.encode_images(&[piece])?.remove(0);
                 grid.patches.chunks_exact_mut(grid.dim).for_each(normalize);
                 let dim = grid.dim;
                 let whole = whole.get_or_insert_with(|| TokenGrid {
