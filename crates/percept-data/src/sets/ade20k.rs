@@ -1,0 +1,44 @@
+//! ADE20K, the 150 classes of its scene parsing benchmark.
+
+use std::path::Path;
+
+use super::{Files, MaskSet, Values};
+use crate::layout::{check_split, find, list};
+use crate::{DataError, classes};
+
+/// Opens ADE20K: 150 classes, stored from 1, with 0 ignored.
+///
+/// Reads `images/SPLIT/*.jpg` and `annotations/SPLIT/*.png`. `root` is the folder that holds these
+/// (`ADEChallengeData2016`) or the folder above. The split is `validation` (also `val`) unless given.
+///
+/// # Errors
+/// [`DataError`]: the layout is another one, or a folder cannot be read.
+pub fn open_ade20k(root: &Path, split: Option<&str>) -> Result<MaskSet, DataError> {
+    let split = match split {
+        None | Some("val") => "validation",
+        Some("train") => "training",
+        Some(split) => split,
+    };
+    check_split(split)?;
+    let above = ["", "ADEChallengeData2016/", "ade/ADEChallengeData2016/"];
+    let variants = above
+        .map(|above| ["images", "annotations"].map(|folder| format!("{above}{folder}/{split}")));
+    let [photos, masks] = find(root, &variants)?;
+    let mut files = Vec::new();
+    for (name, image) in list(&photos)? {
+        if let Some(id) = name.strip_suffix(".jpg") {
+            files.push(Files {
+                id: id.to_owned(),
+                image,
+                mask: masks.join(format!("{id}.png")),
+            });
+        }
+    }
+    MaskSet::new(
+        "ade20k",
+        split,
+        classes::ade20k(),
+        Values::from_one(150),
+        (&photos, files),
+    )
+}

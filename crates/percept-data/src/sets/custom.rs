@@ -1,0 +1,87 @@
+//! Sets of one's own.
+
+use std::path::Path;
+
+use percept_image::EXTENSIONS;
+
+use super::{Files, MaskSet, Values};
+use crate::classes::class_name;
+use crate::layout::{list, missing, read_text};
+use crate::{ClassName, DataError, IGNORE};
+
+/// The name by which the background is known.
+const BACKGROUND: &str = "background";
+
+/// Opens a folder of photos with a folder of index masks, `STEM.png` for each `STEM.jpg` (or any
+/// other kind of photo), and a list of classes: one a line in the order of their indices, synonyms
+/// after commas.
+///
+/// A class called `background` is the background. In masks 255 is ignored, or 65535 if there are
+/// more than 255 classes, which takes 16-bit masks. The set and its split are called `custom` and
+/// `all`.
+///
+/// # Errors
+/// [`DataError`]: a folder or the list is not there, cannot be read or makes no sense.
+pub fn open_custom(photos: &Path, masks: &Path, classes: &Path) -> Result<MaskSet, DataError> {
+    for path in [photos, masks, classes] {
+        if !path.exists() {
+            return Err(missing(path.to_owned()));
+        }
+    }
+    let classes = read_classes(classes)?;
+    let ignored = match classes.len() {
+        0..=255 => 255,
+        _ => IGNORE,
+    };
+    let background = (classes.iter())
+        .position(|class| class.name.eq_ignore_ascii_case(BACKGROUND))
+        .and_then(|index| u16::try_from(index).ok());
+    let values = Values::classes_and(classes.len(), ignored);
+    let mut files = Vec::new();
+    for (name, image) in list(photos)? {
+        let Some((id, extension)) = name.rsplit_once('.') else {
+            continue;
+        };
+        if EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) {
+            files.push(Files {
+                id: id.to_owned(),
+                image,
+                mask: masks.join(format!("{id}.png")),
+            });
+        }
+    }
+    let mut set = MaskSet::new("custom", "all", classes, values, (photos, files))?;
+    set.background = background;
+    Ok(set)
+}
+
+/// Reads a list of classes. Unlike in our own lists, an empty line before the last name is an error:
+/// it may be meant as a class, and to leave it out would shift all that follow.
+fn read_classes(path: &Path) -> Result<Vec<ClassName>, DataError> {
+    let invalid = |reason: String| DataError::Invalid {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = read_text(path)?;
+    let mut classes: Vec<ClassName> = Vec::new();
+    let mut names = std::collections::HashSet::new();
+    for (line, text) in text.trim_end().lines().enumerate() {
+        let class =
+            class_name(text).ok_or_else(|| invalid(format!("line {} has no name", line + 1)))?;
+        if !names.insert(class.name.clone()) {
+            return Err(invalid(format!(
+                "line {}: `{}` is there twice",
+                line + 1,
+                class.name
+            )));
+        }
+        classes.push(class);
+    }
+    match classes.len() {
+        0 => Err(invalid("no class is listed".to_owned())),
+        n if n > usize::from(IGNORE) => Err(invalid(format!(
+            "{n} classes, more than a mask can tell apart"
+        ))),
+        _ => Ok(classes),
+    }
+}

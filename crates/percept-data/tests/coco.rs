@@ -1,0 +1,712 @@
+//! COCO's objects, panoptic segments and captions: masks exactly as pycocotools draws them, and what
+//! is said of files that make no sense.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{Tree, message, shared};
+use percept_data::{
+    DataError, IGNORE, InstanceSet, PanopticSet, SegmentationSet, classes, open_coco_captions,
+    open_coco_object, open_coco_panoptic,
+};
+use percept_image::Rle;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const INSTANCES: &str = "annotations/instances_val2017.json";
+const PANOPTIC: &str = "annotations/panoptic_val2017.json";
+const CAPTIONS: &str = "annotations/captions_val2017.json";
+
+/// What `tools/parity/polygons.py` writes.
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+    real: Real,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    size: [u32; 2],
+    polygons: Value,
+    rle: String,
+}
+
+#[derive(Deserialize)]
+struct Real {
+    areas: Vec<u64>,
+    masks: String,
+    maps: String,
+}
+
+fn golden() -> Golden {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/polygons.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// FNV-1a of 64 bits over the lines.
+fn fnv1a(lines: &[String]) -> String {
+    let bytes = lines.iter().flat_map(|line| line.bytes().chain([b'\n']));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// A photo that nobody looks into.
+fn photo(tree: &Tree, name: &str) {
+    tree.file(&format!("val2017/{name}"), "a photo");
+}
+
+/// A photo of 4 x 3 pixels, and persons and a toothbrush as given.
+fn instances(annotations: Value) -> Value {
+    json!({
+        "info": {"year": 2017},
+        "images": [{"id": 7, "file_name": "a.jpg", "height": 3, "width": 4, "license": 1}],
+        "annotations": annotations,
+        "categories": [
+            {"id": 90, "name": "toothbrush", "supercategory": "indoor"},
+            {"id": 1, "name": "person", "supercategory": "person"},
+        ],
+    })
+}
+
+fn open_instances(json: &Value) -> Result<InstanceSet, DataError> {
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    tree.file(INSTANCES, json.to_string());
+    open_coco_object(&tree.path(""), None)
+}
+
+/// Class and runs of each object.
+fn objects(set: &InstanceSet, sample: usize) -> Vec<(u16, Vec<u32>)> {
+    let regions = set.instances(sample).unwrap().unwrap();
+    (regions.into_iter())
+        .map(|region| (region.class, region.mask.counts))
+        .collect()
+}
+
+#[test]
+fn polygons_are_drawn_as_pycocotools_draws_them() {
+    let Golden { cases, .. } = golden();
+    assert!(cases.len() > 350);
+    let tree = Tree::new();
+    photo(&tree, "0.jpg");
+    let images: Vec<Value> = (cases.iter().zip(0..))
+        .map(|(case, id)| {
+            let [height, width] = case.size;
+            json!({"id": id, "file_name": format!("{id}.jpg"), "height": height, "width": width})
+        })
+        .collect();
+    let annotations: Vec<Value> = (cases.iter().zip(0..))
+        .map(|(case, id)| {
+            json!({"id": id, "image_id": id, "category_id": 1, "segmentation": case.polygons})
+        })
+        .collect();
+    let categories = json!([{"id": 1, "name": "person"}]);
+    let file = json!({"images": images, "annotations": annotations, "categories": categories});
+    tree.file(INSTANCES, file.to_string());
+    let set = open_coco_object(&tree.path(""), None).unwrap();
+    let mut empty = 0;
+    for (
+        Case {
+            name, size, rle, ..
+        },
+        sample,
+    ) in cases.iter().zip(0..)
+    {
+        let [height, width] = *size;
+        let expected = Rle::from_compressed(rle, height, width).unwrap();
+        let regions = set.instances(sample).unwrap().unwrap();
+        match regions.as_slice() {
+            [] => {
+                assert_eq!(expected.area(), 0, "{name}");
+                empty += 1;
+            }
+            [region] => assert_eq!(region.mask.to_compressed(), *rle, "{name}"),
+            _ => panic!("{name}: one annotation, {} regions", regions.len()),
+        }
+        let truth = set.truth(sample).unwrap();
+        assert_eq!((truth.height(), truth.width()), (height, width), "{name}");
+        assert_eq!(truth.counts(2)[1], expected.area(), "{name}");
+    }
+    assert!((1..100).contains(&empty), "{empty}");
+}
+
+#[test]
+fn real_objects_are_those_of_pycocotools() {
+    let Some(coco) = shared("coco") else { return };
+    let Golden { real, .. } = golden();
+    let set = open_coco_object(&coco, None).unwrap();
+    assert_eq!(
+        (set.name(), set.split(), set.background()),
+        ("coco-object", "val2017", Some(0))
+    );
+    assert_eq!(set.samples().len(), 79);
+    assert_eq!(set.classes()[1..], classes::coco()[..]);
+    let mut objects = 0;
+    let mut maps = Vec::new();
+    for (sample, photo) in set.samples().iter().enumerate() {
+        objects += set.instances(sample).unwrap().unwrap().len();
+        let truth = set.truth(sample).unwrap();
+        let image = percept_image::open(&photo.image, &Default::default()).unwrap();
+        assert_eq!((truth.width(), truth.height()), image.dimensions());
+        for label in BTreeSet::from_iter(truth.data().iter().copied()) {
+            let rle = Rle::from_labels(&truth, label).to_compressed();
+            maps.push(format!("{label} {rle}"));
+        }
+    }
+    assert_eq!(objects, 619);
+    assert_eq!(fnv1a(&maps), real.maps);
+
+    // The five crowds as well, taken for objects.
+    let mut file: Value = serde_json::from_slice(&fs::read(coco.join(INSTANCES)).unwrap()).unwrap();
+    for annotation in file["annotations"].as_array_mut().unwrap() {
+        annotation["iscrowd"] = json!(0);
+    }
+    let tree = Tree::new();
+    photo(&tree, file["images"][0]["file_name"].as_str().unwrap());
+    tree.file(INSTANCES, file.to_string());
+    let set = open_coco_object(&tree.path(""), Some("val")).unwrap();
+    let samples = 0..set.samples().len();
+    let regions: Vec<_> = samples
+        .flat_map(|sample| set.instances(sample).unwrap().unwrap())
+        .collect();
+    let areas: Vec<u64> = regions.iter().map(|region| region.mask.area()).collect();
+    assert_eq!(areas.len(), 624);
+    assert_eq!(areas, real.areas);
+    let masks: Vec<String> = regions.iter().map(|r| r.mask.to_compressed()).collect();
+    assert_eq!(fnv1a(&masks), real.masks);
+}
+
+#[test]
+fn real_captions_are_five_a_photo() {
+    let Some(coco) = shared("coco") else { return };
+    for root in [coco.clone(), coco.parent().unwrap().to_owned()] {
+        let set = open_coco_captions(&root, None).unwrap();
+        assert_eq!(set.name, "coco-captions");
+        assert_eq!((set.samples.len(), set.captions()), (79, 395));
+        for sample in &set.samples {
+            assert!(sample.image.is_file(), "{}", sample.id);
+            let captions = &sample.captions;
+            assert!(captions.iter().all(|c| !c.is_empty() && c.trim() == c));
+        }
+    }
+}
+
+#[test]
+fn the_larger_mask_is_painted_first() {
+    // Two columns, then one pixel of them, then two pixels of which one is the same.
+    let set = open_instances(&instances(json!([
+        {"id": 1, "image_id": 7, "category_id": 90, "segmentation": [[1, 0, 2, 0, 2, 1, 1, 1]]},
+        {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 3, 0, 3]]},
+        {"id": 3, "image_id": 7, "category_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]},
+        {"id": 4, "image_id": 7, "category_id": 90, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]},
+        {"id": 5, "image_id": 7, "category_id": 1, "segmentation": []},
+    ])));
+    let set = set.unwrap();
+    assert_eq!(set.classes().len(), 81);
+    assert_eq!(
+        set.truth(0).unwrap().data(),
+        [80, 80, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
+    );
+    // In the order of the file, hidden ones whole, and none without a pixel.
+    assert_eq!(
+        objects(&set, 0),
+        [
+            (80, vec![3, 1, 8]),
+            (1, vec![0, 6, 6]),
+            (1, vec![0, 1, 11]),
+            (80, vec![0, 1, 11])
+        ]
+    );
+    let error = message(set.truth(1));
+    assert_eq!(error, "coco-object has 1 photos, no number 1");
+    assert!(set.instances(1).is_err());
+}
+
+#[test]
+fn crowds_are_painted_but_are_no_objects() {
+    let set = open_instances(&instances(json!([
+        {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 1,
+            "segmentation": {"size": [3, 4], "counts": [0, 3, 9]}},
+        {"id": 2, "image_id": 7, "category_id": 90, "iscrowd": 0,
+            "segmentation": {"size": [3, 4], "counts": "93"}},
+    ])));
+    let set = set.unwrap();
+    assert_eq!(
+        set.truth(0).unwrap().data(),
+        [1, 0, 0, 80, 1, 0, 0, 80, 1, 0, 0, 80]
+    );
+    assert_eq!(objects(&set, 0), [(80, vec![9, 3])]);
+}
+
+#[test]
+fn runs_are_read_as_numbers_and_as_text() {
+    let mask = Rle::from_mask(&[false, true, true, false].repeat(3), 3, 4).unwrap();
+    let text = mask.to_compressed();
+    let set = open_instances(&instances(json!([
+        {"id": 1, "image_id": 7, "category_id": 1,
+            "segmentation": {"size": [3, 4], "counts": mask.counts}},
+        {"id": 2, "image_id": 7, "category_id": 1,
+            "segmentation": {"counts": text, "size": [3, 4]}},
+        // As some tools write them: with runs of nothing.
+        {"id": 3, "image_id": 7, "category_id": 1,
+            "segmentation": {"size": [3, 4], "counts": [3, 2, 0, 4, 3, 0]}},
+    ])));
+    let set = set.unwrap();
+    let regions = set.instances(0).unwrap().unwrap();
+    for region in &regions {
+        assert_eq!(region.mask.area(), 6);
+        assert_eq!(region.mask.to_mask(), mask.to_mask());
+        assert_eq!(region.mask.bbox(), [1.0, 0.0, 2.0, 3.0]);
+    }
+    assert_eq!(regions.len(), 3);
+}
+
+#[test]
+fn masks_of_another_size_are_refused_when_read() {
+    for (segmentation, reason) in [
+        (
+            json!({"size": [4, 3], "counts": [0, 12]}),
+            "a mask of 4 x 3 (height x width) in a photo of 3 x 4",
+        ),
+        (
+            json!({"size": [4, 3], "counts": "0<"}),
+            "a mask of 4 x 3 (height x width) in a photo of 3 x 4",
+        ),
+        (
+            json!({"size": [3, 4], "counts": [0, 11]}),
+            "runs of 11 pixels in a photo of 3 x 4",
+        ),
+        (
+            json!({"size": [3, 4], "counts": [1, u32::MAX, 12]}),
+            "runs of 4294967308 pixels",
+        ),
+        (
+            json!({"size": [3, 4], "counts": "0;"}),
+            "11 pixels do not fill a mask of 3 x 4",
+        ),
+        (json!({"size": [3, 4], "counts": "é"}), "byte 0xc3"),
+    ] {
+        let set = open_instances(&instances(json!([
+            {"id": 11, "image_id": 7, "category_id": 1, "segmentation": segmentation},
+        ])));
+        let set = set.unwrap();
+        for error in [message(set.truth(0)), message(set.instances(0))] {
+            assert!(
+                error.contains("instances_val2017.json: annotation 11: ") && error.contains(reason),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_that_make_no_sense_are_refused_when_opened() {
+    let square = json!([[0, 0, 2, 0, 2, 2, 0, 2]]);
+    let annotation = |key: &str, value: Value| {
+        let mut one = json!({"id": 11, "image_id": 7, "category_id": 1, "segmentation": square});
+        one[key] = value;
+        instances(json!([one]))
+    };
+    let image = |key: &str, value: Value| {
+        let mut file = instances(json!([]));
+        file["images"][0][key] = value;
+        file
+    };
+    let with = |key: &str, value: Value| {
+        let mut file = instances(json!([]));
+        file[key] = value;
+        file
+    };
+    let again = |id: u64, name: &str| {
+        let mut file = instances(json!([]));
+        let image = json!({"id": id, "file_name": name, "height": 3, "width": 4});
+        file["images"].as_array_mut().unwrap().push(image);
+        file
+    };
+    let huge = "[-90000, 0, 90000, 0],".repeat(20);
+    let huge: Value = serde_json::from_str(&format!("[{}]", huge.trim_end_matches(','))).unwrap();
+    let comb: Vec<&Value> = (huge.as_array().unwrap().iter())
+        .flat_map(|v| v.as_array().unwrap())
+        .collect();
+    // Each within the limit, but not all of them together.
+    let half = &comb[..20];
+    for (file, reason) in [
+        (
+            annotation("category_id", json!(12)),
+            "annotation 11: no category 12",
+        ),
+        (
+            annotation("image_id", json!(8)),
+            "annotation 11: no image 8",
+        ),
+        (
+            annotation("segmentation", Value::Null),
+            "invalid type: null, expected a list of polygons",
+        ),
+        (
+            annotation("segmentation", json!([[1, 2, 3, 4]])),
+            "at least 6, not 4",
+        ),
+        (
+            annotation("segmentation", json!([comb])),
+            "an outline of 7200",
+        ),
+        (
+            annotation("segmentation", json!([half, half])),
+            "an outline of ",
+        ),
+        (
+            annotation("segmentation", json!([[0, 0, 1e9, 0, 1e9, 1e9]])),
+            "1000000000 is far outside",
+        ),
+        (
+            image("file_name", json!("../x.jpg")),
+            "image 7: `../x.jpg` leads out of the photos",
+        ),
+        (
+            image("file_name", json!("/x.jpg")),
+            "`/x.jpg` leads out of the photos",
+        ),
+        (
+            image("file_name", json!("b/../../x.jpg")),
+            "leads out of the photos",
+        ),
+        (
+            image("file_name", json!("")),
+            "image 7: `` leads out of the photos",
+        ),
+        (
+            image("height", json!(0)),
+            "photo a: 4 x 0 is no size of a photo",
+        ),
+        (
+            image("width", json!(20_001)),
+            "photo a: 20001 x 3 is no size of a photo",
+        ),
+        (image("width", json!(-1)), "invalid value: integer `-1`"),
+        (image("id", json!("7")), "invalid type: string \"7\""),
+        (with("images", json!([])), "no photo is listed here"),
+        (
+            with("categories", json!([])),
+            "0 categories, not 1 to 65000",
+        ),
+        (
+            with(
+                "categories",
+                json!([{"id": 5, "name": "a"}, {"id": 5, "name": "b"}]),
+            ),
+            "category 5 is there twice",
+        ),
+        (with("annotations", Value::Null), "invalid type: null"),
+        (json!({"images": []}), "missing field `annotations`"),
+        (json!([]), "invalid length 0"),
+        (again(7, "b.jpg"), "image 7 is there twice"),
+        (again(8, "a.jpg"), "`a.jpg` is there twice"),
+        (again(8, "./a.jpg"), "`./a.jpg` is there twice"),
+    ] {
+        let error = message(open_instances(&file));
+        assert!(
+            error.contains("instances_val2017.json: ") && error.contains(reason),
+            "expected {reason}: {error}"
+        );
+    }
+    let half = open_instances(&annotation("segmentation", json!([half]))).unwrap();
+    assert_eq!(half.truth(0).unwrap().data().len(), 12);
+    // Photos that only differ in their ending are two.
+    assert_eq!(
+        open_instances(&again(8, "a.png")).unwrap().samples()[1].id,
+        "a.png"
+    );
+}
+
+#[test]
+fn photos_that_are_missing_are_named() {
+    let tree = Tree::new();
+    photo(&tree, "b.jpg");
+    let mut file = instances(json!([]));
+    tree.file(INSTANCES, file.to_string());
+    let error = message(open_coco_object(&tree.path(""), None));
+    assert!(error.contains("a.jpg, found b.jpg in "), "{error}");
+    // One of the first is enough: the other may be missing on purpose.
+    let there = json!({"id": 8, "file_name": "b.jpg", "height": 3, "width": 4});
+    file["images"].as_array_mut().unwrap().push(there);
+    tree.file(INSTANCES, file.to_string());
+    assert_eq!(
+        open_coco_object(&tree.path(""), None)
+            .unwrap()
+            .samples()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn each_layout_is_found_or_explained() {
+    let file = instances(json!([])).to_string();
+    for (above, photos) in [
+        ("", "val2017"),
+        ("", "images/val2017"),
+        ("coco/", "val2017"),
+        ("coco/", "images/val2017"),
+    ] {
+        let tree = Tree::new();
+        tree.file(&format!("{above}{INSTANCES}"), &file)
+            .file(&format!("{above}{photos}/a.jpg"), "a photo");
+        let set = open_coco_object(&tree.path(""), None).unwrap();
+        let image = tree.path(&format!("{above}{photos}/a.jpg"));
+        assert_eq!(
+            (set.samples()[0].id.as_str(), &set.samples()[0].image),
+            ("a", &image)
+        );
+    }
+    let tree = Tree::new();
+    tree.file(&format!("data/coco/{INSTANCES}"), &file)
+        .file("data/coco/val2017/a.jpg", "a photo")
+        .file("elsewhere/x", "");
+    for (given, meant) in [
+        ("data/coco/annotations", "data/coco"),
+        ("data/coco/val2017", "data/coco"),
+        ("", "data"),
+        ("elsewhere", "data"),
+    ] {
+        let hint = format!("; did you mean --data {}?", tree.path(meant).display());
+        let error = message(open_coco_object(&tree.path(given), None));
+        assert!(
+            error.starts_with("expected ") && error.ends_with(&hint),
+            "{error}"
+        );
+    }
+    // Another split, and other annotations than are there.
+    let coco = tree.path("data/coco");
+    let error = message(open_coco_object(&coco, Some("train")));
+    assert!(
+        error.contains("train2017, found annotations, val2017 in "),
+        "{error}"
+    );
+    let error = message(open_coco_captions(&coco, None));
+    assert!(
+        error.contains("captions_val2017.json, found instances_val2017.json in "),
+        "{error}"
+    );
+    let error = message(open_coco_panoptic(&coco, None));
+    assert!(error.contains("panoptic_val2017.json, found "), "{error}");
+    assert!(matches!(
+        open_coco_object(&coco, Some("../val")),
+        Err(DataError::Setting(_))
+    ));
+}
+
+/// A PNG of segment ids, a row of them.
+fn segments(ids: &[u32]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    let mut encoder = png::Encoder::new(&mut encoded, ids.len() as u32, 1);
+    encoder.set_color(png::ColorType::Rgb);
+    let data: Vec<u8> = ids
+        .iter()
+        .flat_map(|id| id.to_le_bytes()[..3].to_vec())
+        .collect();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&data).unwrap();
+    writer.finish().unwrap();
+    encoded
+}
+
+/// A photo of 6 x 1 pixels with two persons, a crowd of them, and a wall.
+fn panoptic() -> Value {
+    json!({
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "height": 1, "width": 6},
+            {"id": 8, "file_name": "b.jpg", "height": 1, "width": 6},
+        ],
+        "annotations": [{"image_id": 7, "file_name": "a.png", "segments_info": [
+            {"id": 70_000, "category_id": 1, "iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]},
+            {"id": 256, "category_id": 1, "iscrowd": 0},
+            {"id": 3, "category_id": 1, "iscrowd": 1},
+            {"id": 4, "category_id": 199},
+            {"id": 5, "category_id": 1, "iscrowd": 0},
+        ]}],
+        "categories": [
+            {"id": 1, "name": "person", "isthing": 1},
+            {"id": 199, "name": "wall-other-merged", "isthing": 0},
+        ],
+    })
+}
+
+fn panoptic_tree(file: &Value, mask: &[u8]) -> Tree {
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    tree.file(PANOPTIC, file.to_string())
+        .file("annotations/panoptic_val2017/a.png", mask);
+    tree
+}
+
+fn open_panoptic(file: &Value, mask: &[u8]) -> Result<(Tree, PanopticSet), DataError> {
+    let tree = panoptic_tree(file, mask);
+    let set = open_coco_panoptic(&tree.path(""), None)?;
+    Ok((tree, set))
+}
+
+#[test]
+fn panoptic_segments_are_classes_and_things() {
+    let mask = segments(&[70_000, 256, 3, 4, 0, 4]);
+    let (_tree, set) = open_panoptic(&panoptic(), &mask).unwrap();
+    assert_eq!(
+        (set.name(), set.split(), set.background()),
+        ("coco", "val2017", None)
+    );
+    let names: Vec<_> = (set.classes().iter())
+        .map(|class| (class.name.as_str(), class.synonyms.join(", ")))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("person", "person".to_owned()),
+            ("wall-other-merged", "wall".to_owned())
+        ]
+    );
+    // The second photo has no annotation.
+    assert_eq!(set.samples().len(), 1);
+    assert_eq!(set.truth(0).unwrap().data(), [0, 0, 0, 1, IGNORE, 1]);
+    let regions = set.instances(0).unwrap().unwrap();
+    let regions: Vec<_> = (regions.into_iter())
+        .map(|region| (region.class, region.mask.counts))
+        .collect();
+    assert_eq!(regions, [(0, vec![0, 1, 5]), (0, vec![1, 1, 4])]);
+    assert!(message(set.truth(1)).ends_with("coco has 1 photos, no number 1"));
+}
+
+#[test]
+fn panoptic_masks_lie_in_either_place() {
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    tree.file(PANOPTIC, panoptic().to_string())
+        .file("panoptic_val2017/a.png", segments(&[4; 6]));
+    let set = open_coco_panoptic(&tree.path(""), None).unwrap();
+    assert_eq!(set.truth(0).unwrap().data(), [1; 6]);
+}
+
+#[test]
+fn panoptic_masks_that_do_not_fit_are_refused_when_read() {
+    for (mask, reason) in [
+        (
+            segments(&[4, 4, 4, 4, 4, 9]),
+            "a.png: segment 9 is not listed in ",
+        ),
+        (
+            segments(&[4, 4, 4, 4]),
+            "a.png: 4 x 1 pixels, but the photo has 6 x 1",
+        ),
+        (b"GIF89a".to_vec(), "a.png: cannot decode as PNG"),
+    ] {
+        let (_tree, set) = open_panoptic(&panoptic(), &mask).unwrap();
+        for error in [message(set.truth(0)), message(set.instances(0))] {
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+    let (tree, set) = open_panoptic(&panoptic(), &segments(&[4; 6])).unwrap();
+    fs::remove_file(tree.path("annotations/panoptic_val2017/a.png")).unwrap();
+    assert!(matches!(set.truth(0), Err(DataError::Io { .. })));
+}
+
+#[test]
+fn panoptic_files_that_make_no_sense_are_refused_when_opened() {
+    let changed = |pointer: &str, value: Value| {
+        let mut file = panoptic();
+        *file.pointer_mut(pointer).unwrap() = value;
+        file
+    };
+    let segment = "/annotations/0/segments_info/1";
+    for (file, reason) in [
+        (
+            changed(&format!("{segment}/category_id"), json!(2)),
+            "image 7: segment 256: no category 2",
+        ),
+        (
+            changed(&format!("{segment}/id"), json!(3)),
+            "image 7: segment 3 is there twice",
+        ),
+        (
+            changed("/annotations/0/file_name", json!("../a.png")),
+            "image 7: `../a.png` leads out of the masks",
+        ),
+        (
+            changed("/annotations/0/image_id", json!(9)),
+            "image 9: annotated, but not listed",
+        ),
+        (
+            changed("/annotations", json!([])),
+            "no photo is annotated here",
+        ),
+        (
+            changed("/categories/1/id", json!(1)),
+            "category 1 is there twice",
+        ),
+        (
+            changed("/images/0/file_name", json!("../a.jpg")),
+            "image 7: `../a.jpg` leads out of the photos",
+        ),
+    ] {
+        let error = message(open_panoptic(&file, &segments(&[4; 6])).map(|(_, set)| set));
+        assert!(
+            error.contains("panoptic_val2017.json: ") && error.contains(reason),
+            "expected {reason}: {error}"
+        );
+    }
+    let mut file = panoptic();
+    let twice = file["annotations"][0].clone();
+    file["annotations"].as_array_mut().unwrap().push(twice);
+    let error = message(open_panoptic(&file, &segments(&[4; 6])).map(|(_, set)| set));
+    assert!(error.ends_with("image 7: annotated twice"), "{error}");
+}
+
+#[test]
+fn captions_are_trimmed_and_kept_in_order() {
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    let file = |annotations: Value| {
+        json!({
+            "images": [
+                {"id": 7, "file_name": "a.jpg"},
+                {"id": 8, "file_name": "b.jpg"},
+                {"id": 9, "file_name": "c.jpg"},
+            ],
+            "annotations": annotations,
+        })
+        .to_string()
+    };
+    let open = || open_coco_captions(&tree.path(""), None);
+    tree.file(
+        CAPTIONS,
+        file(json!([
+            {"id": 1, "image_id": 9, "caption": "A cow.\n"},
+            {"id": 2, "image_id": 7, "caption": "A cat."},
+            {"id": 3, "image_id": 9, "caption": " Two cows."},
+            {"id": 4, "image_id": 8, "caption": " \n"},
+        ])),
+    );
+    let set = open().unwrap();
+    let captions: Vec<_> = (set.samples.iter())
+        .map(|sample| (sample.id.as_str(), sample.captions.join("|")))
+        .collect();
+    assert_eq!(
+        captions,
+        [
+            ("a", "A cat.".to_owned()),
+            ("c", "A cow.|Two cows.".to_owned())
+        ]
+    );
+    assert_eq!(set.samples[1].image, tree.path("val2017/c.jpg"));
+    tree.file(CAPTIONS, file(json!([{"image_id": 6, "caption": "x"}])));
+    assert!(message(open()).ends_with("a caption of image 6, not listed"));
+    tree.file(CAPTIONS, file(json!([{"image_id": 7, "caption": " "}])));
+    assert!(message(open()).ends_with("no photo has a caption here"));
+    tree.file(CAPTIONS, "{\"images\": [");
+    assert!(message(open()).contains("captions_val2017.json: EOF while parsing"));
+}

@@ -1,0 +1,194 @@
+//! Zero-shot classification: a class for every photo, as CLIP does it.
+
+use percept::{Pooling, TokenGrid, View};
+use percept_data::ImageFolder;
+use percept_image::ChwImage;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Picture, Run, gallery, read_photo, whole_view};
+use crate::metrics::Classification as Scores;
+use crate::result::{self, ClassResult, EvalResult, Task};
+use crate::run::{Benchmark, Event, run};
+use crate::{EvalError, Vocabulary};
+
+/// Guesses kept of a photo: what top-5 needs.
+const GUESSES: usize = 5;
+
+/// Classifies every photo of a folder of folders by the text that its pooled tokens resemble most.
+///
+/// # Errors
+/// Settings, model and set do not fit together, or records cannot be written.
+pub fn classification(
+    set: &ImageFolder,
+    dataset: &str,
+    split: &str,
+    how: Run<'_>,
+) -> Result<EvalResult, EvalError> {
+    let classes = &set.classes;
+    let vocabulary = Vocabulary::plain(how.model(), classes, &how.protocol.text)?;
+    for text in &vocabulary.truncated {
+        (how.progress)(Event::Note(&format!(
+            "\"{text:.60}\" is longer than the text encoder reads and was cut"
+        )));
+    }
+    let benchmark = Classification {
+        set,
+        view: whole_view(how.model(), how.protocol)?,
+        pooling: how.model().image_config()?.pooling,
+        vocabulary,
+    };
+    let settings = how.settings(
+        Task::ZeroshotClassification,
+        dataset,
+        split,
+        json!({ "texts": benchmark.vocabulary.texts }),
+    );
+    let refuse = |e: crate::metrics::MetricError| EvalError::Setting(e.to_string());
+    let mut whole = Scores::new(classes.len()).map_err(refuse)?;
+    let mut scores = Vec::new();
+    let tally = run(
+        &benchmark,
+        &settings,
+        how.options,
+        how.progress,
+        |sample, record: &Record| {
+            let truth = set.samples[sample].class;
+            whole
+                .add_ranked(usize::from(truth), &record.guesses)
+                .map_err(|e| e.to_string())?;
+            scores.push((sample, f64::from(record.truth_probability)));
+            Ok(())
+        },
+    )?;
+    let mut result = how.result(
+        Task::ZeroshotClassification,
+        dataset,
+        split,
+        settings,
+        tally,
+    );
+    let metrics = [
+        ("acc1", whole.top1()),
+        ("acc5", whole.top5()),
+        ("mean_per_class_recall", whole.mean_per_class()),
+    ];
+    result.metrics = metrics
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect();
+    result.per_class = classes
+        .iter()
+        .zip(whole.per_class())
+        .map(|(class, found)| ClassResult {
+            name: class.name.clone(),
+            iou: None,
+            accuracy: found.accuracy(),
+            count: found.samples,
+        })
+        .collect();
+    result.confusion = whole.confusion().map(|confusion| result::Confusion {
+        classes: classes.iter().map(|class| class.name.clone()).collect(),
+        counts: (0..classes.len())
+            .map(|truth| {
+                (0..classes.len())
+                    .map(|p| confusion.get(truth, p))
+                    .collect()
+            })
+            .collect(),
+    });
+    if how.options.out.is_some() {
+        result.gallery = gallery(
+            scores,
+            "probability",
+            |sample| benchmark.id(sample).to_owned(),
+            |sample| benchmark.picture(sample),
+        );
+    }
+    Ok(result)
+}
+
+struct Classification<'a> {
+    set: &'a ImageFolder,
+    view: View<'a>,
+    pooling: Pooling,
+    vocabulary: Vocabulary,
+}
+
+/// The best classes of a photo.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Indices of the best classes, the best first.
+    guesses: Vec<usize>,
+    /// Probability of the true class: softmax of 100 times the cosines, as CLIP.
+    truth_probability: f32,
+}
+
+/// CLIP's factor on cosines before the softmax.
+const LOGIT_SCALE: f32 = 100.0;
+
+impl Classification<'_> {
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let (_, image) = self.load(sample)?;
+        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
+        let record = self.judge(sample, (), grid)?;
+        let item = &self.set.samples[sample];
+        let name = |class: usize| {
+            self.vocabulary
+                .texts
+                .get(class)
+                .map_or("?", String::as_str)
+                .to_owned()
+        };
+        let guess = record
+            .guesses
+            .first()
+            .map_or_else(String::new, |g| name(*g));
+        Ok(Picture {
+            photo: read_photo(&item.image)?,
+            note: format!("truth: {}, guess: {guess}", name(usize::from(item.class))),
+            ..Picture::default()
+        })
+    }
+}
+
+impl Benchmark for Classification<'_> {
+    type Extra = ();
+    type Record = Record;
+
+    fn len(&self) -> usize {
+        self.set.samples.len()
+    }
+
+    fn id(&self, sample: usize) -> &str {
+        &self.set.samples[sample].id
+    }
+
+    fn load(&self, sample: usize) -> Result<((), ChwImage), String> {
+        let photo = read_photo(&self.set.samples[sample].image)?;
+        Ok(((), self.view.prepare(&photo)))
+    }
+
+    fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
+        self.view.encode(images)
+    }
+
+    fn judge(&self, sample: usize, (): (), grid: TokenGrid) -> Result<Record, String> {
+        let embedding = grid.pool(self.pooling);
+        let cosines = self.vocabulary.cosines(&embedding);
+        let mut order: Vec<usize> = (0..cosines.len()).collect();
+        order.sort_by(|a, b| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b)));
+        order.truncate(GUESSES);
+        let truth = *cosines
+            .get(usize::from(self.set.samples[sample].class))
+            .ok_or("its class has no text")?;
+        let sum: f32 = cosines
+            .iter()
+            .map(|cosine| (LOGIT_SCALE * (cosine - truth)).exp())
+            .sum();
+        Ok(Record {
+            guesses: order,
+            truth_probability: 1.0 / sum,
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Label-free grouping: how well some group covers each annotated region (paper §3.2).
+
+use percept::{Centering, GroupOptions, Grouper, LabelMap, TokenGrid};
+use percept_data::{Region, SegmentationSet};
+use percept_image::{ChwImage, Rle};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Picture, Run, check_crop, gallery, read_photo, read_truth, size};
+use crate::EvalError;
+use crate::metrics::{GroupSizes, Jaccard};
+use crate::protocol::{self, Protocol, Regions, Upsample};
+use crate::result::{ClassResult, EvalResult, Task};
+use crate::run::{Benchmark, run};
+
+/// Groups every photo of `set` without words and gives the mean, over all annotated regions, of
+/// the IoU with the best group.
+///
+/// # Errors
+/// Settings, model and set do not fit together, or records cannot be written.
+pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, EvalError> {
+    check_crop(how.protocol)?;
+    if how.protocol.truth.resize.is_some() && how.protocol.grouping.regions == Regions::Instances {
+        // Masks of objects are kept at the photo's own size; the groups are brought to it.
+        (how.progress)(crate::Event::Note(
+            "truth.resize is for maps; objects are compared at the photo's own size",
+        ));
+    }
+    let image = &how.protocol.image;
+    let options = GroupOptions {
+        groups: how.protocol.grouping.groups,
+        centering: match how.protocol.grouping.centering {
+            protocol::Centering::Raw => Centering::Raw,
+            protocol::Centering::Centered => Centering::Centered,
+        },
+        size: size(image.resize, image.size),
+        window: image.window.map(|side| percept::Window {
+            side,
+            stride: image.stride.unwrap_or(side.div_ceil(2)),
+        }),
+    };
+    let benchmark = Grouping {
+        set,
+        grouper: Grouper::new(how.model(), &options)?,
+        protocol: how.protocol,
+    };
+    let settings = how.settings(Task::Grouping, set.name(), set.split(), json!({}));
+    let classes = set.classes();
+    let mut whole = Jaccard::default();
+    let mut by_class = vec![Jaccard::default(); classes.len()];
+    let mut scores = Vec::new();
+    let tally = run(
+        &benchmark,
+        &settings,
+        how.options,
+        how.progress,
+        |sample, record: &Record| {
+            let mut own = Jaccard::default();
+            for (class, iou) in &record.regions {
+                let found = Jaccard {
+                    sum: *iou,
+                    count: 1,
+                };
+                by_class
+                    .get_mut(usize::from(*class))
+                    .ok_or_else(|| format!("class {class} does not exist"))?
+                    .merge(&found);
+                own.merge(&found);
+            }
+            whole.merge(&own);
+            if let Some(score) = own.mean() {
+                scores.push((sample, score));
+            }
+            Ok(())
+        },
+    )?;
+    let mut result = how.result(Task::Grouping, set.name(), set.split(), settings, tally);
+    if let Some(mean) = whole.mean() {
+        result.metrics.insert("jaccard".into(), mean);
+    }
+    result.metrics.insert("regions".into(), whole.count as f64);
+    result.per_class = classes
+        .iter()
+        .zip(&by_class)
+        .filter(|(_, jaccard)| jaccard.count > 0)
+        .map(|(class, jaccard)| ClassResult {
+            name: class.name.clone(),
+            iou: jaccard.mean(),
+            accuracy: None,
+            count: jaccard.count,
+        })
+        .collect();
+    if how.options.out.is_some() {
+        result.gallery = gallery(
+            scores,
+            "jaccard",
+            |sample| benchmark.id(sample).to_owned(),
+            |sample| benchmark.picture(sample),
+        );
+    }
+    Ok(result)
+}
+
+struct Grouping<'a> {
+    set: &'a dyn SegmentationSet,
+    grouper: Grouper<'a>,
+    protocol: &'a Protocol,
+}
+
+/// The class and best IoU of each region of a photo.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    regions: Vec<(u16, f64)>,
+}
+
+/// What is read beside the model's input.
+struct Scene {
+    truth: LabelMap,
+    regions: Vec<Region>,
+}
+
+impl Grouping<'_> {
+    /// The groups at a region's size.
+    fn groups(&self, grid: &TokenGrid, width: u32, height: u32) -> Result<LabelMap, String> {
+        match self.protocol.grouping.upsample {
+            Upsample::Bilinear => self.grouper.assign(grid, width, height),
+            Upsample::Nearest => self
+                .grouper
+                .assign(grid, grid.columns as u32, grid.rows as u32),
+        }
+        .map(|grouping| percept_image::resize_labels(&grouping.labels, width, height))
+        .map_err(|e| e.to_string())
+    }
+
+    /// All of a class together, background left out.
+    fn class_regions(&self, truth: &LabelMap) -> Vec<Region> {
+        let counts = truth.counts(self.set.classes().len());
+        counts
+            .iter()
+            .zip(0u16..)
+            .filter(|(pixels, class)| **pixels > 0 && Some(*class) != self.set.background())
+            .map(|(_, class)| Region {
+                class,
+                mask: Rle::from_labels(truth, class),
+            })
+            .collect()
+    }
+
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let (scene, image) = self.load(sample)?;
+        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
+        let groups = self.groups(&grid, scene.truth.width(), scene.truth.height())?;
+        let photo = read_photo(&self.set.samples()[sample].image)?;
+        let mut picture = Picture::of_maps(photo, scene.truth, &groups);
+        picture.note = "the prediction's colours are groups, not classes".into();
+        Ok(picture)
+    }
+}
+
+impl Benchmark for Grouping<'_> {
+    type Extra = Scene;
+    type Record = Record;
+
+    fn len(&self) -> usize {
+        self.set.samples().len()
+    }
+
+    fn id(&self, sample: usize) -> &str {
+        &self.set.samples()[sample].id
+    }
+
+    fn load(&self, sample: usize) -> Result<(Scene, ChwImage), String> {
+        let photo = read_photo(&self.set.samples()[sample].image)?;
+        let instances = match self.protocol.grouping.regions {
+            Regions::Instances => self.set.instances(sample).map_err(|e| e.to_string())?,
+            Regions::Classes => None,
+        };
+        let scene = match instances {
+            Some(regions) => Scene {
+                truth: self.set.truth(sample).map_err(|e| e.to_string())?,
+                regions,
+            },
+            None => {
+                let truth = read_truth(self.set, sample, &photo, self.protocol)?;
+                Scene {
+                    regions: self.class_regions(&truth),
+                    truth,
+                }
+            }
+        };
+        Ok((scene, self.grouper.prepare(&photo)))
+    }
+
+    fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
+        self.grouper.encode(images)
+    }
+
+    fn judge(&self, _: usize, scene: Scene, grid: TokenGrid) -> Result<Record, String> {
+        let (width, height) = (scene.truth.width(), scene.truth.height());
+        let groups = self.groups(&grid, width, height)?;
+        // Pixels that nobody annotated are no fault of a group.
+        let sizes = GroupSizes::new(&groups, Some(&scene.truth)).map_err(|e| e.to_string())?;
+        let mut regions = Vec::new();
+        for region in &scene.regions {
+            if let Some(best) = sizes.best(&region.mask).map_err(|e| e.to_string())? {
+                regions.push((region.class, best.iou));
+            }
+        }
+        Ok(Record { regions })
+    }
+}

@@ -1,0 +1,276 @@
+//! The benchmarks: what is read, what is compared, what is reported. One file a task.
+
+mod classification;
+mod grouping;
+mod retrieval;
+mod segmentation;
+mod waterbirds;
+
+use std::path::Path;
+
+use percept::{Model, Size, View, Window};
+use percept_data::SegmentationSet;
+use percept_image::{LabelMap, Limits, RgbImage};
+use serde_json::{Value, json};
+
+pub use classification::classification;
+pub use grouping::grouping;
+pub use retrieval::retrieval;
+pub use segmentation::segmentation;
+pub use waterbirds::waterbirds;
+
+use crate::protocol::{Image, Protocol, Resize};
+use crate::report::{GalleryItem, Rank};
+use crate::result::{Counts, EvalResult, Task, Versions};
+use crate::run::{RunOptions, Tally};
+use crate::{EvalError, Progress, Subject};
+
+/// Photos shown of the best, of the median and of the worst.
+const SHOWN: usize = 4;
+
+/// A run: who is tested, how, and how it is carried out.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// The model.
+    pub subject: &'a Subject<'a>,
+    /// Every choice behind the numbers.
+    pub protocol: &'a Protocol,
+    /// Limits, files, batches.
+    pub options: &'a RunOptions,
+    /// Where progress is told.
+    pub progress: Progress<'a>,
+}
+
+impl Run<'_> {
+    fn model(&self) -> &Model {
+        self.subject.model
+    }
+
+    /// All that decides a sample's record.
+    fn settings(&self, task: Task, dataset: &str, split: &str, more: Value) -> Value {
+        json!({
+            "task": task.name(),
+            "dataset": dataset,
+            "split": split,
+            "weights": self.subject.weights,
+            "protocol": self.protocol,
+            "details": more,
+        })
+    }
+
+    /// A result without its numbers.
+    fn result(
+        &self,
+        task: Task,
+        dataset: &str,
+        split: &str,
+        mut settings: Value,
+        tally: Tally,
+    ) -> EvalResult {
+        if let Value::Object(settings) = &mut settings {
+            settings.insert("limit".into(), json!(self.options.limit));
+            settings.insert("batch_size".into(), json!(self.options.batch_size.max(1)));
+        }
+        EvalResult {
+            dataset: dataset.to_owned(),
+            model: self.subject.name.clone(),
+            pretrained: self.subject.weights.clone(),
+            task,
+            metrics: Default::default(),
+            language: "en".into(),
+            split: split.to_owned(),
+            protocol: self.protocol.name.clone(),
+            settings,
+            per_class: Vec::new(),
+            confusion: None,
+            counts: Counts {
+                found: tally.found as u64,
+                samples: tally.samples as u64,
+                done: tally.done as u64,
+                failed: tally.failures.len() as u64,
+                skipped_regions: 0,
+            },
+            failures: tally.failures,
+            versions: Versions::current(),
+            seconds: tally.seconds,
+            gallery: Vec::new(),
+        }
+    }
+}
+
+/// The view of dense tasks.
+fn view<'a>(model: &'a Model, image: &Image) -> Result<View<'a>, EvalError> {
+    let window = image.window.map(|side| Window {
+        side,
+        stride: image.stride.unwrap_or(side.div_ceil(2)),
+    });
+    Ok(View::new(model, size(image.resize, image.size), window)?)
+}
+
+fn size(resize: Resize, size: u32) -> Size {
+    match resize {
+        Resize::Squash => Size::Exact {
+            width: size,
+            height: size,
+        },
+        Resize::ShortSide => Size::ShortSide(size),
+        Resize::CenterCrop => Size::CenterCrop(size),
+    }
+}
+
+/// The view of tasks with one answer a photo.
+fn whole_view<'a>(model: &'a Model, protocol: &Protocol) -> Result<View<'a>, EvalError> {
+    let side = match protocol.classify.size {
+        Some(side) => side,
+        None => model.image_config()?.image_size as u32,
+    };
+    Ok(View::new(
+        model,
+        size(protocol.classify.resize, side),
+        None,
+    )?)
+}
+
+fn read_photo(path: &Path) -> Result<RgbImage, String> {
+    percept_image::open(path, &Limits::default()).map_err(|e| e.to_string())
+}
+
+/// The truth of a sample at the size where predictions meet it.
+fn read_truth(
+    set: &dyn SegmentationSet,
+    sample: usize,
+    photo: &RgbImage,
+    protocol: &Protocol,
+) -> Result<LabelMap, String> {
+    let truth = set.truth(sample).map_err(|e| e.to_string())?;
+    if (truth.width(), truth.height()) != photo.dimensions() {
+        return Err(format!(
+            "the photo has {} x {} pixels, its annotation {} x {}",
+            photo.width(),
+            photo.height(),
+            truth.width(),
+            truth.height()
+        ));
+    }
+    Ok(match protocol.truth.resize {
+        Some(side) => percept_image::resize_labels(&truth, side, side),
+        None => truth,
+    })
+}
+
+/// What a model sees must be what the truth covers.
+fn check_crop(protocol: &Protocol) -> Result<(), EvalError> {
+    if protocol.image.resize == Resize::CenterCrop && protocol.truth.resize.is_none() {
+        return Err(EvalError::Setting(
+            "image.resize \"center-crop\" needs truth.resize: the model does not see all that the \
+             annotation covers"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The samples to show: those with the best, the median and the worst scores.
+fn chosen(mut scores: Vec<(usize, f64)>) -> Vec<(usize, f64, Rank)> {
+    scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let count = scores.len();
+    let shown = SHOWN.min(count.div_ceil(3));
+    let middle = count / 2 - (shown / 2).min(count / 2);
+    let ranks = [
+        (0, Rank::Best),
+        (middle.max(shown), Rank::Median),
+        (count.saturating_sub(shown).max(2 * shown), Rank::Worst),
+    ];
+    ranks
+        .into_iter()
+        .flat_map(|(from, rank)| {
+            scores
+                .iter()
+                .skip(from)
+                .take(shown)
+                .map(move |(sample, score)| (*sample, *score, rank))
+        })
+        .collect()
+}
+
+/// A gallery of chosen samples. One that cannot be drawn any more is left out.
+fn gallery(
+    scores: Vec<(usize, f64)>,
+    score_name: &str,
+    id: impl Fn(usize) -> String,
+    picture: impl Fn(usize) -> Result<Picture, String>,
+) -> Vec<GalleryItem> {
+    chosen(scores)
+        .into_iter()
+        .filter_map(|(sample, score, rank)| {
+            let picture = picture(sample).ok()?;
+            Some(GalleryItem {
+                id: id(sample),
+                score,
+                score_name: score_name.to_owned(),
+                photo: picture.photo,
+                truth: picture.truth,
+                prediction: picture.prediction,
+                note: picture.note,
+                rank,
+            })
+        })
+        .collect()
+}
+
+/// What the gallery shows of a sample.
+#[derive(Default)]
+struct Picture {
+    photo: RgbImage,
+    truth: Option<LabelMap>,
+    prediction: Option<LabelMap>,
+    note: String,
+}
+
+impl Picture {
+    /// Maps at the photo's size, so that all three look alike.
+    fn of_maps(photo: RgbImage, truth: LabelMap, prediction: &LabelMap) -> Self {
+        let (width, height) = photo.dimensions();
+        let fit = |map: &LabelMap| percept_image::resize_labels(map, width, height);
+        Self {
+            truth: Some(fit(&truth)),
+            prediction: Some(fit(prediction)),
+            photo,
+            note: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_the_median_and_the_worst_are_shown_once() {
+        let scores = |n: usize| (0..n).map(|i| (i, i as f64)).collect::<Vec<_>>();
+        let of = |n| -> Vec<(usize, Rank)> {
+            chosen(scores(n))
+                .into_iter()
+                .map(|(s, _, r)| (s, r))
+                .collect()
+        };
+        assert_eq!(of(0), []);
+        assert_eq!(of(1), [(0, Rank::Best)]);
+        assert_eq!(
+            of(3),
+            [(2, Rank::Best), (1, Rank::Median), (0, Rank::Worst)]
+        );
+        let many = of(101);
+        assert_eq!(many.len(), 3 * SHOWN);
+        assert_eq!(many[0], (100, Rank::Best));
+        assert_eq!(many[SHOWN + SHOWN / 2], (50, Rank::Median));
+        assert_eq!(many[3 * SHOWN - 1], (0, Rank::Worst));
+        for n in 1..40 {
+            let mut samples: Vec<usize> = of(n).into_iter().map(|(s, _)| s).collect();
+            let count = samples.len();
+            samples.sort_unstable();
+            samples.dedup();
+            assert_eq!(samples.len(), count, "{n} scores");
+        }
+    }
+}
