@@ -18,10 +18,20 @@ ci:
 deny:
     cargo deny check
 
-# The goldens of the parity tests (needs tools/parity/requirements.txt)
+# The goldens that need no data (needs tools/parity/requirements.txt); its README has the others
 goldens:
     python tools/parity/cases.py crates/percept-model/tests/goldens
     python tools/parity/pos_embed.py crates/percept-model/tests/goldens/pos_embed.safetensors
+    python tools/parity/metrics.py
+    python tools/parity/pamr.py
+
+# The runs behind docs/results.md (needs ../shared, target/backbones and a release build)
+results:
+    bash tools/results.sh
+
+# What the evaluation harness adds to the forward passes
+overhead:
+    cargo bench -p percept-eval --bench overhead -- target/pilot ../shared/data/VOCdevkit
 
 # Parity on Mesa's software Vulkan (Debian: mesa-vulkan-drivers)
 vulkan:

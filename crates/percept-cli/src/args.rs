@@ -11,6 +11,7 @@ Examples:
   percept segment photos/ --model clippy --labels \"dog, grass, sky\"
   percept group photo.jpg --model clippy --groups 6
   percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
+  percept eval voc --data VOCdevkit --out results/voc
   percept convert --image vit.safetensors --text minilm/ --pool cls model/
   percept info model/
 
@@ -36,6 +37,10 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Write embeddings of photos or texts to a file.
     Embed(EmbedArgs),
+    /// Measure a model on a benchmark, or compare results.
+    Eval(EvalArgs),
+    /// Build datasets.
+    Data(DataArgs),
     /// Make a model folder out of checkpoints.
     Convert(ConvertArgs),
     /// Say what a model or checkpoint holds.
@@ -373,4 +378,135 @@ fn pooling(text: &str) -> Result<Pooling, String> {
         .into_iter()
         .find(|pooling| pooling.name() == text)
         .ok_or_else(|| "not one of max, max-with-cls, avg, cls".into())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Tasks and what --data is:
+  voc, context, context59        VOCdevkit, or VOC2012 or VOC2010 in it
+  ade20k                         ADEChallengeData2016
+  coco-object, coco, coco-stuff  a COCO folder with annotations/ (80 things, 133 panoptic, 171)
+  cityscapes                     leftImg8bit/ and gtFine/
+  custom                         images/, masks/ (PNG of class indices) and classes.txt
+  folder, imagenet, imagenet-v2  one folder of photos a class
+  retrieval                      a COCO folder with captions, or a CSV of filepath and title
+  waterbirds                     metadata.csv, or what `percept data spurious` made
+  compare                        result files, side by side and with published numbers
+
+Examples:
+  percept eval voc --data VOCdevkit --protocol clippy-448 --out results/voc
+  percept eval voc --data VOCdevkit --grouping --set grouping.groups=16
+  percept eval ade20k --data ADEChallengeData2016 --set image.size=336 --resume --out results/ade
+  percept eval voc --protocol sclip --show-protocol
+  percept eval compare results/*/result.json")]
+pub struct EvalArgs {
+    /// What to evaluate.
+    #[arg(
+        value_enum,
+        value_name = "TASK",
+        required_unless_present = "show_protocol"
+    )]
+    pub task: Option<Task>,
+    /// Result files of `compare`.
+    #[arg(value_name = "RESULT")]
+    pub results: Vec<PathBuf>,
+    /// The dataset's folder.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How to measure: clippy, clippy-448, clippy-notebook, tcl, sclip, groupvit or a TOML file.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "clippy")]
+    pub protocol: String,
+    /// A setting of the protocol to change; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the protocol with all its settings, and stop.
+    #[arg(long)]
+    pub show_protocol: bool,
+    /// Measure groups without words instead (Jaccard), on any segmentation set.
+    #[arg(long)]
+    pub grouping: bool,
+    /// The split; the usual one unless given.
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Class names of `folder`: lines of a folder's name and its class, with a comma or tab between.
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    /// Only the first N photos.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Folder for result.json, result.md, report.html and records.jsonl.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with what a killed run left in --out.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+}
+
+/// Benchmarks, and the comparison of their results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    Voc,
+    Context,
+    Context59,
+    Ade20k,
+    Coco,
+    CocoObject,
+    CocoStuff,
+    Cityscapes,
+    Custom,
+    Folder,
+    Imagenet,
+    ImagenetV2,
+    Retrieval,
+    Waterbirds,
+    Compare,
+}
+
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Build a set like Waterbirds: objects cut out of one set, pasted on places they do or do not
+    /// belong to.
+    Spurious(SpuriousArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  percept data spurious voc --data VOCdevkit --objects cow,cat \\
+      --place \"a meadow=photos/meadows\" --place \"a room=photos/rooms\" --out cows-and-cats
+  percept eval waterbirds --data cows-and-cats --protocol clippy-448
+
+The first object usually is at the first place, the second at the second. All four groups are
+equally large, as in Waterbirds' test set.")]
+pub struct SpuriousArgs {
+    /// The set that objects are cut out of: voc, coco-object, ade20k or any other with masks.
+    #[arg(value_enum, value_name = "SET")]
+    pub task: Task,
+    /// Its folder.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Its split; the usual one unless given.
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// The two classes, as the set names them.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', num_args = 1)]
+    pub objects: Vec<String>,
+    /// A place and a folder of photos of it; given twice.
+    #[arg(long, value_name = "NAME=DIR", required = true)]
+    pub place: Vec<String>,
+    /// Most photos in each of the four groups.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = positive)]
+    pub per_group: usize,
+    /// Decides which object goes where.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder to write: images/, metadata.csv and set.json.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
 }

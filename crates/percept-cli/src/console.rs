@@ -1,7 +1,7 @@
 //! What is said on standard error, and the progress bar.
 
-use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -76,7 +76,7 @@ impl Console {
             bar,
             wanted: !self.quiet && std::io::stderr().is_terminal(),
             start: Instant::now(),
-            shown: Cell::new(false),
+            shown: OnceLock::new(),
         }
     }
 }
@@ -87,17 +87,22 @@ pub struct Bar {
     bar: ProgressBar,
     wanted: bool,
     start: Instant,
-    shown: Cell<bool>,
+    shown: OnceLock<()>,
 }
 
 impl Bar {
     /// Counts `amount` more.
     pub fn advance(&self, amount: u64) {
-        if self.wanted && !self.shown.get() && self.start.elapsed() > BAR_AFTER {
-            self.shown.set(true);
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        if self.wanted && self.start.elapsed() > BAR_AFTER {
+            self.shown
+                .get_or_init(|| self.bar.set_draw_target(ProgressDrawTarget::stderr()));
         }
         self.bar.inc(amount);
+    }
+
+    /// Sets how much there is, once that is known.
+    pub fn set_length(&self, total: u64) {
+        self.bar.set_length(total);
     }
 
     /// Runs `print` with the bar out of the way.

@@ -14,6 +14,8 @@ mod pipeline;
 use std::process::ExitCode;
 
 use clap::Parser;
+use percept_data::DataError;
+use percept_eval::EvalError;
 
 use crate::args::{Cli, Command};
 use crate::console::Console;
@@ -70,6 +72,8 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
         Command::Group(args) => commands::group::run(args, &cli.common, console),
         Command::Classify(args) => commands::classify::run(args, &cli.common, console),
         Command::Embed(args) => commands::embed::run(args, &cli.common, console),
+        Command::Eval(args) => commands::eval::run(args, &cli.common, console),
+        Command::Data(args) => commands::data::run(args, &cli.common, console),
         Command::Convert(args) => commands::convert::run(args, &cli.common, console),
         Command::Info(args) => commands::info::run(args, &cli.common, console),
         Command::Models(args) => commands::pull::list(args, &cli.common),
@@ -80,6 +84,14 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref::<EvalError>(),
+                Some(EvalError::Protocol { .. } | EvalError::Setting(_))
+            )
+            || matches!(
+                cause.downcast_ref::<DataError>(),
+                Some(DataError::Layout { .. } | DataError::Setting(_))
+            )
             || matches!(
                 cause.downcast_ref::<percept::Error>(),
                 Some(

@@ -17,6 +17,14 @@ const SHIPPED: &str = "models/percept-s14";
 /// # Errors
 /// None was named and none is shipped, the name is unknown or not downloaded, or loading fails.
 pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
+    load_with_path(common, console).map(|(model, _)| model)
+}
+
+/// As [`load`], with where the model was found.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_path(common: &Common, console: &Console) -> anyhow::Result<(Model, PathBuf)> {
     let path = match &common.model {
         Some(name) => resolve(name)?,
         None => shipped().ok_or_else(|| {
@@ -34,7 +42,7 @@ pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
     if !unused.is_empty() {
         console.detail(&format!("{}", model.report()));
     }
-    Ok(model)
+    Ok((model, path))
 }
 
 /// A path as it is; a name or `hf:` reference from the cache.

@@ -65,16 +65,25 @@ fn expect_failure(output: &Output, code: i32, message: &str) {
 #[test]
 fn help_is_what_it_was() {
     for command in [
-        "", "segment", "group", "classify", "embed", "convert", "info", "models", "pull",
+        "",
+        "segment",
+        "group",
+        "classify",
+        "embed",
+        "eval",
+        "data spurious",
+        "convert",
+        "info",
+        "models",
+        "pull",
     ] {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
         let output = percept(&args);
         assert!(output.status.success());
-        let name = if command.is_empty() {
-            "percept"
-        } else {
-            command
+        let name = match command {
+            "" => "percept".to_owned(),
+            command => command.replace(' ', "-"),
         };
         insta::assert_snapshot!(format!("help-{name}"), text(&output.stdout));
     }

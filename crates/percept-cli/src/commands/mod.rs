@@ -2,7 +2,9 @@
 
 pub mod classify;
 pub mod convert;
+pub mod data;
 pub mod embed;
+pub mod eval;
 pub mod group;
 pub mod info;
 pub mod pull;

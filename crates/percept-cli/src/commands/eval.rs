@@ -1,0 +1,230 @@
+//! `percept eval`: a benchmark, from a dataset's folder to a report.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use percept_data::{
+    CaptionSet, Competing, DataError, ImageFolder, SegmentationSet, Waterbirds, open_ade20k,
+    open_cityscapes, open_cityscapes27, open_coco_captions, open_coco_object, open_coco_panoptic,
+    open_coco_stuff, open_context, open_context59, open_custom, open_voc,
+};
+use percept_eval::{
+    EvalResult, Event, Protocol, Run, RunOptions, Subject, brief, compare, write_report,
+};
+
+use crate::args::{Common, EvalArgs, Task};
+use crate::console::Console;
+use crate::output::print_line;
+use crate::{Outcome, Usage, models};
+
+/// Runs the command.
+///
+/// # Errors
+/// The protocol, the dataset or the model cannot be used, or results cannot be written.
+pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let task = args.task;
+    if task == Some(Task::Compare) {
+        return compare_files(&args.results, common);
+    }
+    if let Some(stray) = args.results.first() {
+        return Err(Usage(format!(
+            "{}: only `percept eval compare` takes files; a dataset's folder goes after --data",
+            stray.display()
+        ))
+        .into());
+    }
+    let dataset = task
+        .and_then(|task| task.to_possible_value())
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default();
+    let protocol =
+        Protocol::load(&args.protocol, &dataset, &args.set).map_err(|e| Usage(e.to_string()))?;
+    if args.show_protocol {
+        print_line(protocol.to_toml().trim_end())?;
+        return Ok(Outcome::Done);
+    }
+    let (Some(task), Some(data)) = (task, &args.data) else {
+        return Err(Usage(format!(
+            "where is {dataset}? name its folder with --data DIR"
+        ))
+        .into());
+    };
+    let split = args.split.as_deref().or(protocol.split.as_deref());
+    let set = Set::open(task, args, data, split)?;
+    if args.grouping && !matches!(set, Set::Segmentation(_)) {
+        return Err(Usage(format!(
+            "--grouping needs a segmentation set, not {dataset}"
+        ))
+        .into());
+    }
+    let (model, path) = models::load_with_path(common, console)?;
+    let name = common
+        .model
+        .clone()
+        .unwrap_or_else(|| path.display().to_string());
+    let subject = Subject::new(&model, &short_name(&name), &path)?;
+    let options = RunOptions {
+        limit: args.limit.unwrap_or(0),
+        batch_size: common.batch_size,
+        out: args.out.clone(),
+        resume: args.resume,
+    };
+    let bar = console.bar(0, "photos");
+    let progress = |event: Event<'_>| match event {
+        Event::Start { samples, resumed } => {
+            bar.set_length(samples as u64);
+            bar.advance(resumed as u64);
+            if resumed > 0 {
+                bar.suspend(|| console.note(&format!("{resumed} of {samples} photos are done")));
+            }
+        }
+        Event::Done => bar.advance(1),
+        Event::Failed { sample, reason } => {
+            bar.suspend(|| console.error(&format!("{sample}: {reason}")));
+            bar.advance(1);
+        }
+        Event::Note(note) => bar.suspend(|| console.note(note)),
+    };
+    let how = Run {
+        subject: &subject,
+        protocol: &protocol,
+        options: &options,
+        progress: &progress,
+    };
+    let result = match &set {
+        Set::Segmentation(set) if args.grouping => percept_eval::grouping(set.as_ref(), how),
+        Set::Segmentation(set) => percept_eval::segmentation(set.as_ref(), how),
+        Set::Folder(set) => {
+            percept_eval::classification(set, &dataset, split.unwrap_or("val"), how)
+        }
+        Set::Captions(set) => percept_eval::retrieval(set, &dataset, split.unwrap_or("val"), how),
+        Set::Waterbirds(set) => percept_eval::waterbirds(set, split.unwrap_or("test"), how),
+    };
+    bar.finish();
+    let result = result?;
+    if let Some(out) = &args.out {
+        let (names, background) = set.legend();
+        write_report(&result, &names, background, out)?;
+        console.detail(&format!("results in {}", out.display()));
+    }
+    if common.json {
+        print_line(&serde_json::to_string(&result)?)?;
+    } else {
+        print_line(brief(&result).trim_end())?;
+    }
+    let counts = &result.counts;
+    if counts.failed > 0 {
+        console.error(&format!(
+            "{} of {} photos failed, {} done",
+            counts.failed, counts.samples, counts.done
+        ));
+        return Ok(Outcome::SomeFailed);
+    }
+    Ok(Outcome::Done)
+}
+
+/// A dataset of any kind.
+enum Set {
+    Segmentation(Box<dyn SegmentationSet>),
+    Folder(ImageFolder),
+    Captions(CaptionSet),
+    Waterbirds(Waterbirds),
+}
+
+impl Set {
+    fn open(task: Task, args: &EvalArgs, data: &Path, split: Option<&str>) -> anyhow::Result<Self> {
+        if let Some(set) = segmentation_set(task, data, split, args.classes.as_deref())? {
+            return Ok(Self::Segmentation(match task {
+                // As the paper: 27 classes for groups, 19 for words.
+                Task::Cityscapes if args.grouping => Box::new(open_cityscapes27(data, split)?),
+                _ => set,
+            }));
+        }
+        Ok(match task {
+            // The same thousand classes; ImageNet-v2 numbers its folders.
+            Task::Imagenet | Task::ImagenetV2 => {
+                Self::Folder(ImageFolder::open(data, None, Competing::ImageNet)?)
+            }
+            Task::Retrieval if data.is_file() => Self::Captions(CaptionSet::from_csv(data, None)?),
+            Task::Retrieval => Self::Captions(open_coco_captions(data, split)?),
+            Task::Waterbirds => Self::Waterbirds(Waterbirds::open(data, split)?),
+            _ => {
+                let classes = args.classes.as_deref();
+                Self::Folder(ImageFolder::open(data, classes, Competing::Present)?)
+            }
+        })
+    }
+
+    /// Names of the labels in the report's pictures, and which is background.
+    fn legend(&self) -> (Vec<String>, Option<u16>) {
+        match self {
+            Self::Segmentation(set) => (
+                set.classes().iter().map(|c| c.name.clone()).collect(),
+                set.background(),
+            ),
+            Self::Waterbirds(set) => {
+                let names = std::iter::once(&set.background).chain(&set.labels);
+                (names.map(|c| c.name.clone()).collect(), Some(0))
+            }
+            Self::Folder(_) | Self::Captions(_) => (Vec::new(), None),
+        }
+    }
+}
+
+/// The segmentation set that a task is about; `None` if it is about something else.
+pub fn segmentation_set(
+    task: Task,
+    data: &Path,
+    split: Option<&str>,
+    classes: Option<&Path>,
+) -> Result<Option<Box<dyn SegmentationSet>>, DataError> {
+    Ok(Some(match task {
+        Task::Voc => Box::new(open_voc(data, split)?),
+        Task::Context => Box::new(open_context(data, split)?),
+        Task::Context59 => Box::new(open_context59(data, split)?),
+        Task::Ade20k => Box::new(open_ade20k(data, split)?),
+        Task::Coco => Box::new(open_coco_panoptic(data, split)?),
+        Task::CocoObject => Box::new(open_coco_object(data, split)?),
+        Task::CocoStuff => Box::new(open_coco_stuff(data, split)?),
+        Task::Cityscapes => Box::new(open_cityscapes(data, split)?),
+        Task::Custom => {
+            let own = data.join("classes.txt");
+            let classes = classes.unwrap_or(&own);
+            Box::new(open_custom(
+                &data.join("images"),
+                &data.join("masks"),
+                classes,
+            )?)
+        }
+        Task::Folder
+        | Task::Imagenet
+        | Task::ImagenetV2
+        | Task::Retrieval
+        | Task::Waterbirds
+        | Task::Compare => return Ok(None),
+    }))
+}
+
+/// The last part of a path.
+fn short_name(name: &str) -> String {
+    Path::new(name)
+        .file_name()
+        .map_or_else(|| name.to_owned(), |n| n.to_string_lossy().into_owned())
+}
+
+fn compare_files(paths: &[PathBuf], common: &Common) -> anyhow::Result<Outcome> {
+    if paths.is_empty() {
+        return Err(Usage("name the result files to compare".into()).into());
+    }
+    let results = paths
+        .iter()
+        .map(|path| EvalResult::read(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let comparison = compare(&results);
+    if common.json {
+        print_line(&serde_json::to_string(&comparison)?)?;
+    } else {
+        print_line(comparison.markdown().trim_end())?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,299 @@
+//! `percept eval` and `percept data` as their users meet them, on sets made here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use percept::LabelMap;
+use percept::image::{Rgb, RgbImage, mask_png, png_rgb};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A dual encoder with random weights: it knows nothing, so no test here is about its scores.
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../percept-model/tests/goldens/clippy/clippy.pt")
+}
+
+/// Runs percept on the tiny model, away from any cache or network.
+fn percept(args: &[&str]) -> Output {
+    let empty = tempfile::tempdir().unwrap();
+    Command::cargo_bin("percept")
+        .unwrap()
+        .current_dir(empty.path())
+        .env("HF_HOME", empty.path())
+        .env("HF_HUB_OFFLINE", "1")
+        .env("PERCEPT_MODEL", tiny())
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn expect_failure(output: &Output, code: i32, message: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(message), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// The result that `--json` prints.
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+/// Photos of 24 x 20 pixels with a red or a blue square on green, and their masks.
+fn squares(photos: usize) -> TempDir {
+    let set = tempfile::tempdir().unwrap();
+    for folder in ["images", "masks"] {
+        std::fs::create_dir(set.path().join(folder)).unwrap();
+    }
+    std::fs::write(
+        set.path().join("classes.txt"),
+        "background\nred square, red\nblue square\n",
+    )
+    .unwrap();
+    for i in 0..photos {
+        let class = 1 + (i % 2) as u16;
+        let is_square = |x: u32, y: u32| (4..16).contains(&x) && (4..14).contains(&y);
+        let photo = RgbImage::from_fn(24, 20, |x, y| match (is_square(x, y), class) {
+            (true, 1) => Rgb([220, 20, 20]),
+            (true, _) => Rgb([20, 20, 220]),
+            (false, _) => Rgb([30, 120 + (i % 100) as u8, 30]),
+        });
+        let mask = LabelMap::from_fn(24, 20, |x, y| if is_square(x, y) { class } else { 0 });
+        let write = |folder: &str, bytes: Vec<u8>| {
+            std::fs::write(set.path().join(folder).join(format!("{i:04}.png")), bytes).unwrap();
+        };
+        write("images", png_rgb(&photo).unwrap());
+        write("masks", mask_png(&mask).unwrap());
+    }
+    set
+}
+
+/// Evaluates a set of squares with a small input.
+fn eval_custom(set: &TempDir, rest: &[&str]) -> Output {
+    let mut args = vec!["eval", "custom", "--data", path(set.path()), "--json"];
+    args.extend(["--set", "image.size=32", "--set", "truth.resize=20"]);
+    args.extend(rest);
+    percept(&args)
+}
+
+#[test]
+fn two_thousand_photos_with_a_broken_one_are_counted_and_named() {
+    let set = squares(2000);
+    std::fs::write(set.path().join("images/0777.png"), "no photo").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let output = eval_custom(&set, &["--out", path(out.path()), "--batch-size", "16"]);
+    expect_failure(&output, 1, "0777");
+    expect_failure(&output, 1, "1 of 2000 photos failed, 1999 done");
+    let result = json(&output);
+    assert_eq!(result["counts"]["samples"], 2000);
+    assert_eq!(result["counts"]["done"], 1999);
+    assert_eq!(result["failures"][0]["sample"], "0777");
+    // Every pixel of every other photo is in the confusion matrix once.
+    let counted: u64 = result["confusion"]["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|count| count.as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, 1999 * 20 * 20);
+    for file in ["result.json", "result.md", "report.html"] {
+        let content = std::fs::read_to_string(out.path().join(file)).unwrap();
+        assert!(content.contains("0777"), "{file}");
+    }
+    let records = std::fs::read_to_string(out.path().join("records.jsonl")).unwrap();
+    assert_eq!(records.lines().count(), 2001);
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_numbers() {
+    let set = squares(12);
+    let (once, twice) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = json(&eval_custom(&set, &["--out", path(once.path())]));
+    let part = json(&eval_custom(
+        &set,
+        &["--out", path(twice.path()), "--limit", "5"],
+    ));
+    assert_eq!(part["counts"]["done"], 5);
+    let rest = json(&eval_custom(
+        &set,
+        &["--out", path(twice.path()), "--resume"],
+    ));
+    for field in ["metrics", "per_class", "confusion", "counts"] {
+        assert_eq!(whole[field], rest[field], "{field}");
+    }
+    let other = eval_custom(
+        &set,
+        &[
+            "--out",
+            path(twice.path()),
+            "--resume",
+            "--set",
+            "score.softmax=40",
+        ],
+    );
+    expect_failure(&other, 1, "made with other settings (protocol.score");
+}
+
+#[test]
+fn results_are_compared() {
+    let set = squares(6);
+    let out = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| out.path().join(name));
+    assert!(eval_custom(&set, &["--out", path(&a)]).status.success());
+    let limited = eval_custom(&set, &["--out", path(&b), "--limit", "4"]);
+    assert!(limited.status.success());
+    let [a, b] = [a, b].map(|folder| folder.join("result.json"));
+    let output = percept(&["eval", "compare", path(&a), path(&b)]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("mIoU"), "{said}");
+    assert!(said.contains("limited to 4 of 6 samples"), "{said}");
+    assert!(said.contains("not comparable"), "{said}");
+    let nothing = percept(&["eval", "compare"]);
+    expect_failure(&nothing, 2, "name the result files");
+    let broken = out.path().join("broken.json");
+    std::fs::write(&broken, "{").unwrap();
+    expect_failure(
+        &percept(&["eval", "compare", path(&broken)]),
+        1,
+        "broken.json",
+    );
+}
+
+#[test]
+fn groups_are_scored_on_any_segmentation_set() {
+    let set = squares(4);
+    let result = json(&eval_custom(&set, &["--grouping"]));
+    assert_eq!(result["task"], "grouping");
+    let jaccard = result["metrics"]["jaccard"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&jaccard), "{jaccard}");
+    assert_eq!(result["metrics"]["regions"].as_f64().unwrap(), 4.0);
+}
+
+#[test]
+fn layouts_and_settings_that_are_wrong_are_explained() {
+    let set = squares(1);
+    let wrong = percept(&["eval", "voc", "--data", path(set.path())]);
+    expect_failure(&wrong, 2, "ImageSets/Segmentation/val.txt");
+    let nowhere = percept(&["eval", "voc", "--data", "/nowhere"]);
+    expect_failure(&nowhere, 2, "nowhere");
+    expect_failure(&percept(&["eval", "voc"]), 2, "--data");
+    let unknown = percept(&["eval", "voc", "--data", ".", "--protocol", "clipy"]);
+    expect_failure(&unknown, 2, "did you mean clippy");
+    let setting = eval_custom(&set, &["--set", "image.sise=3"]);
+    expect_failure(&setting, 2, "sise");
+    let grouping = percept(&["eval", "folder", "--data", ".", "--grouping"]);
+    assert_eq!(grouping.status.code(), Some(2));
+}
+
+#[test]
+fn protocols_are_printed_as_they_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "clippy",
+        "clippy-448",
+        "clippy-notebook",
+        "tcl",
+        "sclip",
+        "groupvit",
+    ] {
+        for task in ["voc", "cityscapes"] {
+            let show = |protocol: &str| {
+                let output = percept(&["eval", task, "--show-protocol", "--protocol", protocol]);
+                assert!(output.status.success(), "{}", text(&output.stderr));
+                text(&output.stdout)
+            };
+            let printed = show(name);
+            let file = folder.path().join(format!("{name}.toml"));
+            std::fs::write(&file, &printed).unwrap();
+            assert_eq!(show(path(&file)), printed, "{name} {task}");
+        }
+    }
+    assert!(percept(&["eval", "--show-protocol"]).status.success());
+}
+
+#[test]
+fn a_spurious_set_is_built_and_evaluated() {
+    let set = squares(8);
+    let folder = tempfile::tempdir().unwrap();
+    for (place, colour) in [("sand", [230, 220, 150]), ("sea", [40, 90, 160])] {
+        std::fs::create_dir(folder.path().join(place)).unwrap();
+        let photo = RgbImage::from_pixel(64, 48, Rgb(colour));
+        std::fs::write(
+            folder.path().join(place).join("a.png"),
+            png_rgb(&photo).unwrap(),
+        )
+        .unwrap();
+    }
+    let place = |name: &str| format!("{name}={}", path(&folder.path().join(name)));
+    let out = folder.path().join("set");
+    let built = percept(&[
+        "data",
+        "spurious",
+        "custom",
+        "--data",
+        path(set.path()),
+        "--objects",
+        "red,blue square",
+        "--place",
+        &place("sand"),
+        "--place",
+        &place("sea"),
+        "--per-group",
+        "2",
+        "--out",
+        path(&out),
+    ]);
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    assert!(text(&built.stdout).contains("4 groups of 2 photos"));
+    let output = percept(&[
+        "eval",
+        "waterbirds",
+        "--data",
+        path(&out),
+        "--set",
+        "image.size=32",
+        "--json",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let result = json(&output);
+    assert_eq!(result["counts"]["done"], 8);
+    let metrics = result["metrics"].as_object().unwrap();
+    for way in ["grouping", "pooled"] {
+        let names = metrics.keys().filter(|name| name.starts_with(way));
+        assert!(names.count() >= 6, "{metrics:?}");
+    }
+    let stray = percept(&[
+        "data",
+        "spurious",
+        "custom",
+        "--data",
+        path(set.path()),
+        "--objects",
+        "red,green",
+        "--place",
+        &place("sand"),
+        "--place",
+        &place("sea"),
+        "--out",
+        path(&out),
+    ]);
+    expect_failure(&stray, 2, "no objects called `green`");
+}
