@@ -98,6 +98,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
                     percept::Error::Labels(_)
                         | percept::Error::Templates(_)
                         | percept::Error::Setting(_)
+                        // A file of labels or templates that cannot be read.
+                        | percept::Error::Io { .. }
                 )
             )
     })

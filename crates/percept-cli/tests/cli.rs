@@ -238,7 +238,7 @@ fn labels_that_cannot_be_used_are_explained() {
     let output = on_tiny("segment", &[photo]);
     expect_failure(&output, 2, "--labels");
     let output = on_tiny("segment", &[photo, "--labels-file", "nowhere.txt"]);
-    expect_failure(&output, 1, "nowhere.txt");
+    expect_failure(&output, 2, "nowhere.txt");
 }
 
 #[test]

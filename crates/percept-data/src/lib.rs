@@ -1,4 +1,5 @@
-//! Readers of datasets: segmentation sets, image folders, captions and Waterbirds.
+//! Readers of datasets: segmentation sets, image folders, captions, Waterbirds, and image-caption
+//! [`pairs`] to train on.
 //!
 //! A set lists its samples when it is opened and reads photos and truths one at a time, when they
 //! are asked for: memory does not grow with the set. A layout that is not what was expected is an
@@ -13,6 +14,8 @@ mod folder;
 mod imagenet;
 pub mod index_png;
 mod layout;
+pub mod pairs;
+mod random;
 mod segmentation;
 mod sets;
 pub mod spurious;

@@ -34,7 +34,7 @@ pub mod resize;
 pub mod rle;
 pub mod save;
 
-pub use decode::{EXTENSIONS, ImageError, Limits, decode, open};
+pub use decode::{EXTENSIONS, ImageError, Limits, decode, decode_reduced, open};
 pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use palette::{colour, voc_palette};

@@ -98,12 +98,12 @@ impl Year {
         ];
         let variants = above.map(|above| {
             [
+                format!("{above}ImageSets/{lists}/{split}.txt"),
                 format!("{above}JPEGImages"),
                 format!("{above}{masks}"),
-                format!("{above}ImageSets/{lists}/{split}.txt"),
             ]
         });
-        let [photos, masks, list] = find(root, &variants)?;
+        let [list, photos, masks] = find(root, &variants)?;
         let files = (read_names(&list)?.into_iter())
             .map(|id| Files {
                 image: photos.join(format!("{id}.jpg")),

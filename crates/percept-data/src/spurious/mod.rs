@@ -6,7 +6,6 @@
 
 mod parts;
 mod paste;
-mod random;
 mod staging;
 
 use std::collections::VecDeque;
@@ -18,12 +17,12 @@ use serde_json::json;
 
 use crate::files::invalid;
 use crate::folder::photos;
+use crate::random::Random;
 use crate::waterbirds::SetFile;
 use crate::{DataError, SegmentationSet};
 
 use parts::{cut_share, parts};
 use paste::{Cutout, paste, shrink};
-use random::Random;
 use staging::Staging;
 
 /// JPEG quality of the photos made: differences to the source cannot be seen.

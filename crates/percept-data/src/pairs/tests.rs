@@ -1,0 +1,685 @@
+//! Shards made small, read in every way.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use percept_image::{Normalization, Rgb, RgbImage, jpeg_rgb};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::DataError;
+
+const SIZE: u32 = 8;
+
+/// A folder of shards.
+struct Shards(TempDir);
+
+impl Shards {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, members: &[(&str, &[u8])]) -> &Self {
+        fs::write(self.path(name), archive(members)).unwrap();
+        self
+    }
+
+    /// Shards `0.tar`, `1.tar` … with so many samples each, `S-N` with the caption `about S-N`.
+    fn fill(&self, counts: &[usize]) -> &Self {
+        for (shard, &count) in counts.iter().enumerate() {
+            let samples: Vec<_> = (0..count).map(|at| sample(shard, at)).collect();
+            let members: Vec<(&str, &[u8])> = (samples.iter().flatten())
+                .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+                .collect();
+            self.write(&format!("{shard}.tar"), &members);
+        }
+        self
+    }
+
+    fn open(&self, options: PairOptions) -> Arc<PairSource> {
+        let pattern = self.path("*.tar");
+        Arc::new(PairSource::webdataset(pattern.to_str().unwrap(), options).unwrap())
+    }
+
+    fn all(&self) -> Arc<PairSource> {
+        self.open(PairOptions::default())
+    }
+}
+
+/// A value with a change to it.
+fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
+}
+
+fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// A photo whose colours tell it from others.
+fn photo(a: usize, b: usize) -> Vec<u8> {
+    let pixels = RgbImage::from_fn(12, 10, |x, y| {
+        Rgb([20 * x as u8, 20 * y as u8, (40 * a + 5 * b) as u8])
+    });
+    jpeg_rgb(&pixels, 90).unwrap()
+}
+
+fn sample(shard: usize, at: usize) -> [(String, Vec<u8>); 2] {
+    let key = format!("{shard}-{at}");
+    let caption = format!(" about {key}\n").into_bytes();
+    [
+        (format!("{key}.jpg"), photo(shard, at)),
+        (format!("{key}.txt"), caption),
+    ]
+}
+
+fn augment() -> Augment {
+    Augment::train(SIZE, Normalization::OPENAI)
+}
+
+fn options(batch_size: usize) -> LoaderOptions {
+    LoaderOptions {
+        batch_size,
+        threads: 2,
+        prefetch: 2,
+        last: LastBatch::Drop,
+    }
+}
+
+fn order(seed: u64) -> PairOrder {
+    with(PairOrder::default(), |x| {
+        (x.seed, x.sampling) = (seed, Sampling::Shuffled { buffer: 4 })
+    })
+}
+
+/// From the start of epoch 0.
+fn load(source: &Arc<PairSource>, order: PairOrder, batch: usize) -> PairLoader {
+    load_with(source, order, options(batch), Position::default())
+}
+
+fn load_with(
+    source: &Arc<PairSource>,
+    order: PairOrder,
+    options: LoaderOptions,
+    start: Position,
+) -> PairLoader {
+    PairLoader::new(source.clone(), order, augment(), options, start).unwrap()
+}
+
+fn refused(source: &Arc<PairSource>, order: PairOrder) -> String {
+    let start = Position::default();
+    message(PairLoader::new(
+        source.clone(),
+        order,
+        augment(),
+        options(1),
+        start,
+    ))
+}
+
+fn batches(loader: PairLoader) -> Vec<PairBatch> {
+    loader.map(|batch| batch.unwrap()).collect()
+}
+
+fn keys(source: &Arc<PairSource>, order: PairOrder, epoch: u64) -> Vec<String> {
+    let loader = load_with(source, order, options(1), Position::epoch(epoch));
+    batches(loader).into_iter().flat_map(|b| b.keys).collect()
+}
+
+fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
+    list.sort();
+    list
+}
+
+#[track_caller]
+fn says(text: &str, part: &str) {
+    assert!(text.contains(part), "{text}");
+}
+
+fn message<T>(result: Result<T, DataError>) -> String {
+    result.err().unwrap().to_string()
+}
+
+#[test]
+fn an_epoch_has_every_sample_once_in_an_order_of_its_own() {
+    let shards = Shards::new();
+    let source = shards.fill(&[5, 7, 3, 6]).all();
+    assert_eq!(source.samples().unwrap(), 21);
+    let in_order = with(order(0), |x| x.sampling = Sampling::InOrder);
+    let listed = keys(&source, in_order, 0);
+    assert_eq!(listed[..6], ["0-0", "0-1", "0-2", "0-3", "0-4", "1-0"]);
+    let first = keys(&source, order(1), 0);
+    assert_eq!(sorted(first.clone()), sorted(listed.clone()));
+    assert_eq!(first, keys(&shards.all(), order(1), 0));
+    let others = [
+        keys(&source, order(1), 1),
+        keys(&source, order(2), 0),
+        listed,
+    ];
+    for other in &others {
+        assert_eq!(sorted(other.clone()), sorted(first.clone()));
+        assert_ne!(*other, first);
+    }
+    // Captions go with their photos, and the last, smaller batch is kept only if asked for.
+    for batch in batches(load(&source, order(1), 4)) {
+        assert_eq!(batch.images.len(), 4);
+        for (key, caption) in batch.keys.iter().zip(&batch.captions) {
+            assert_eq!(*caption, format!("about {key}"));
+        }
+    }
+    let sizes = |last| -> Vec<usize> {
+        let options = with(options(4), |x| x.last = last);
+        let batches = batches(load_with(&source, order(1), options, Position::default()));
+        batches.iter().map(|b| b.images.len()).collect()
+    };
+    assert_eq!(sizes(LastBatch::Drop), [4; 5]);
+    assert_eq!(sizes(LastBatch::Keep), [4, 4, 4, 4, 4, 1]);
+}
+
+#[test]
+fn ranks_share_the_samples() {
+    let shards = Shards::new();
+    let source = shards.fill(&[5, 7, 3, 6]).all();
+    for (world, sampling) in [
+        (2, order(3).sampling),
+        (4, Sampling::InOrder),
+        // Fewer shards than processes: samples are dealt.
+        (7, order(3).sampling),
+    ] {
+        let dealt = with(order(3), |x| (x.world, x.sampling) = (world, sampling));
+        let rank = |rank| keys(&source, with(dealt, |x| x.rank = rank), 5);
+        let ranks: Vec<Vec<String>> = (0..world).map(rank).collect();
+        let all: HashSet<&String> = ranks.iter().flatten().collect();
+        assert_eq!(all.len(), 21);
+        assert_eq!(ranks.iter().flatten().count(), 21);
+        if world == 7 {
+            assert!(ranks.iter().all(|rank| rank.len() == 3));
+        }
+    }
+    let bad = with(order(0), |x| (x.rank, x.world) = (2, 2));
+    assert_eq!(refused(&source, bad), "rank 2 of 2 processes");
+}
+
+#[test]
+fn an_epoch_of_set_length_goes_round() {
+    let shards = Shards::new();
+    let source = shards.fill(&[5, 4]).all();
+    let counts = |order| {
+        let mut counts = HashMap::new();
+        for key in keys(&source, order, 0) {
+            *counts.entry(key).or_insert(0) += 1;
+        }
+        counts
+    };
+    let round = with(order(0), |x| x.samples_per_epoch = Some(40));
+    let twice = with(round, |x| x.world = 2);
+    assert_eq!(counts(round).values().sum::<i32>(), 40);
+    assert!(counts(round).values().all(|n| (3..=6).contains(n)));
+    assert_eq!(counts(twice).values().sum::<i32>(), 20);
+    let fewer = with(order(0), |x| x.samples_per_epoch = Some(3));
+    assert_eq!(counts(fewer).len(), 3);
+    let sampling = Sampling::Resampled { buffer: 3 };
+    let resampled = with(round, |x| x.sampling = sampling);
+    assert_eq!(counts(resampled).values().sum::<i32>(), 40);
+    let other = with(resampled, |x| (x.world, x.rank) = (2, 1));
+    assert_ne!(counts(resampled), counts(other));
+    let endless = with(resampled, |x| x.samples_per_epoch = None);
+    says(&refused(&source, endless), "samples per epoch must be set");
+}
+
+/// A set with every third sample bad.
+fn spoilt(shards: &Shards) {
+    shards.fill(&[4, 4]);
+    let photo = photo(3, 3);
+    shards.write(
+        "2.tar",
+        &[
+            ("broken.jpg", &photo[..photo.len() / 2]),
+            ("broken.txt", b"cut short"),
+            ("good.jpg", &photo),
+            ("good.txt", b"good"),
+            ("noise.png", b"no photo"),
+            ("noise.json", br#"{"caption": "noise"}"#),
+            ("silent.jpg", &photo),
+            ("blank.jpg", &photo),
+            ("blank.txt", b" \n"),
+            ("latin.jpg", &photo),
+            ("latin.txt", b"caf\xe9"),
+            ("odd.jpg", &photo),
+            ("odd.json", br#"{"caption": 5}"#),
+            ("bare.jpg", &photo),
+            ("bare.json", br#"{"labels": ["dog"]}"#),
+            ("README.txt", b"not a sample"),
+            ("stats.csv", b"ignored"),
+            ("folder/deep.name.jpg", &photo),
+        ],
+    );
+}
+
+#[test]
+fn bad_samples_are_named_and_replaced() {
+    let shards = Shards::new();
+    spoilt(&shards);
+    let source = shards.all();
+    let mut loader = load(&source, order(2), 3);
+    let batches: Vec<PairBatch> = loader.by_ref().map(|batch| batch.unwrap()).collect();
+    assert_eq!(batches.len(), 3);
+    assert!(batches.iter().all(|batch| batch.keys.len() == 3));
+    let keys: HashSet<&String> = batches.iter().flat_map(|batch| &batch.keys).collect();
+    assert!(keys.len() == 9 && keys.contains(&"good".to_owned()));
+    let bad = loader.skipped();
+    assert_eq!(bad.total, 8);
+    assert!(bad.first.iter().all(|bad| bad.file == shards.path("2.tar")));
+    let reason = |key| {
+        let mut named = bad.first.iter().filter(|bad| bad.key == key);
+        named.next().unwrap().reason.as_str()
+    };
+    for (key, expected) in [
+        ("broken", "the image is cut short"),
+        ("noise", "not an image (JPEG, PNG"),
+        ("silent", "no caption (KEY.txt"),
+        ("blank", "the caption is empty"),
+        ("latin", "the caption is not UTF-8"),
+        ("odd", "the JSON: invalid type: integer `5`"),
+        ("bare", "no `caption` or `captions`"),
+        ("README", "no image (KEY.jpg"),
+    ] {
+        assert!(reason(key).contains(expected), "{key}: {}", reason(key));
+    }
+    // The counts do not depend on how far the threads have come.
+    let mut again = load(&source, order(2), 3);
+    let start = again.next().unwrap().unwrap();
+    let skipped = start.position.sample - start.position.taken;
+    assert_eq!(again.skipped().total, skipped);
+}
+
+#[test]
+fn a_run_goes_on_where_it_stopped() {
+    let shards = Shards::new();
+    spoilt(&shards);
+    let source = shards.all();
+    let round = with(order(9), |x| x.samples_per_epoch = Some(30));
+    let resampled = with(round, |x| x.sampling = Sampling::Resampled { buffer: 4 });
+    for order in [order(9), round, resampled] {
+        let run = |source: &_, size, start| batches(load_with(source, order, options(size), start));
+        let whole = run(&source, 1, Position::epoch(4));
+        assert!(whole.len() >= 9);
+        for (at, batch) in whole.iter().enumerate() {
+            let saved = serde_json::to_string(&batch.position).unwrap();
+            let position: Position = serde_json::from_str(&saved).unwrap();
+            let rest = run(&shards.all(), 1, position);
+            assert!(rest == whole[at + 1..], "after {position:?}");
+        }
+        // Other batches, the same samples.
+        let images = |batches: Vec<PairBatch>| {
+            let images = batches.into_iter().flat_map(|batch| batch.images);
+            images.take(9).collect::<Vec<_>>()
+        };
+        let threes = run(&source, 3, Position::epoch(4));
+        assert!(images(threes) == images(whole));
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    let shards = Shards::new();
+    spoilt(&shards);
+    let source = shards.all();
+    let run = |threads, prefetch, epoch| {
+        let options = with(options(2), |x| {
+            (x.threads, x.prefetch) = (threads, prefetch)
+        });
+        batches(load_with(
+            &source,
+            order(1),
+            options,
+            Position::epoch(epoch),
+        ))
+    };
+    let one = run(1, 1, 0);
+    assert!(one == run(4, 1, 0) && one == run(4, 5, 0));
+    // The same photos, cut otherwise in the next epoch.
+    let by_key = |batches: Vec<PairBatch>| -> HashMap<String, _> {
+        let pairs = batches
+            .into_iter()
+            .flat_map(|b| b.keys.into_iter().zip(b.images));
+        pairs.collect()
+    };
+    let (one, next) = (by_key(one), by_key(run(2, 2, 1)));
+    let both = one.iter().filter(|(key, _)| next.contains_key(*key));
+    let same = both
+        .clone()
+        .filter(|(key, image)| next.get(*key) == Some(image));
+    assert!(both.count() >= 7 && same.count() <= 3);
+    // Threads end with the loader, in the middle of their work.
+    let mut loader = load(&source, order(1), 2);
+    loader.next().unwrap().unwrap();
+    assert!(Arc::strong_count(&source) > 1);
+    drop(loader);
+    assert_eq!(Arc::strong_count(&source), 1);
+}
+
+#[test]
+fn a_set_of_nothing_good_is_an_error() {
+    let shards = Shards::new();
+    shards.write(
+        "0.tar",
+        &[("a.jpg", b"no"), ("a.txt", b"a"), ("b.txt", b"b")],
+    );
+    let source = shards.all();
+    for samples_per_epoch in [None, Some(1000)] {
+        let order = with(order(0), |x| x.samples_per_epoch = samples_per_epoch);
+        let mut loader = load(&source, order, 2);
+        let error = message(loader.next().unwrap());
+        says(&error, "no batch of 2 samples: there are 0 usable ones");
+        says(&error, "0.tar: ");
+        assert!(loader.next().is_none());
+    }
+    // Too few for a batch, but enough to evaluate.
+    shards.fill(&[3]);
+    let source = shards.all();
+    let error = message(load(&source, order(0), 4).next().unwrap());
+    assert_eq!(error, "no batch of 4 samples: there are 3 usable ones");
+    let options = with(options(4), |x| x.last = LastBatch::Keep);
+    let eval = Augment::eval(SIZE, Normalization::OPENAI);
+    let loader = PairLoader::new(source, order(0), eval, options, Position::default()).unwrap();
+    assert_eq!(batches(loader)[0].images.len(), 3);
+}
+
+#[test]
+fn damaged_shards_are_named() {
+    let shards = Shards::new();
+    let whole = fs::read(shards.fill(&[2, 2]).path("1.tar")).unwrap();
+    for (content, expected) in [
+        (
+            &whole[..700],
+            "1.tar: the shard is cut short: it has 700 bytes, but `1-0.jpg` ends at",
+        ),
+        (
+            &whole[..whole.len() - 1024 - 600],
+            "1.tar: the shard is cut short",
+        ),
+        (&[][..], "1.tar: the file is empty"),
+        (&[0x1f, 0x8b].repeat(600), "1.tar: a compressed archive"),
+        (
+            &b"<html>".repeat(200),
+            "1.tar: no tar archive, or damaged after byte 0",
+        ),
+    ] {
+        fs::write(shards.path("1.tar"), content).unwrap();
+        let error = message(shards.all().samples());
+        says(&error, expected);
+        // A run gives what comes before, then says why there is no more.
+        let in_order = with(order(0), |x| x.sampling = Sampling::InOrder);
+        let mut loader = load(&shards.all(), in_order, 1);
+        assert_eq!(loader.by_ref().take(2).filter(Result::is_ok).count(), 2);
+        assert!(message(loader.next().unwrap()).contains(expected));
+        assert!(loader.next().is_none());
+    }
+    // Any cut and any flipped byte: an error or fewer samples, never a panic.
+    for at in (0..whole.len()).step_by(97) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x55;
+        for bytes in [&whole[..at], &flipped] {
+            fs::write(shards.path("1.tar"), bytes).unwrap();
+            let _ = shards.all().samples();
+        }
+    }
+}
+
+#[test]
+fn members_of_any_shape_are_found() {
+    let shards = Shards::new();
+    let photo = photo(1, 1);
+    let long = format!("{}/{}", "folder".repeat(30), "n".repeat(150));
+    let mut bytes = archive(&[
+        ("./a/b.c/d.jpg", &photo),
+        // Photos first, captions after them.
+        ("e.JPEG", &photo),
+        (&format!("{long}.jpg"), &photo),
+        ("a/b.c/d.txt", b"folder"),
+        ("e.txt", b"capitals"),
+        (&format!("{long}.txt"), b"long"),
+    ]);
+    // A member that states more bytes than it may have, with them.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("big.txt").unwrap();
+    header.set_size((1 << 20) + 1);
+    header.set_cksum();
+    bytes.truncate(bytes.len() - 1024);
+    bytes.extend(header.as_bytes());
+    bytes.extend(vec![b'x'; (1 << 20) + 512]);
+    bytes.extend(archive(&[("big.jpg", &photo)]));
+    fs::write(shards.path("0.tar"), bytes).unwrap();
+    let mut loader = load(&shards.all(), order(0), 3);
+    let batch = loader.next().unwrap().unwrap();
+    let pairs = batch.keys.iter().zip(&batch.captions);
+    let pairs = sorted(pairs.map(|(k, c)| (k.as_str(), c.as_str())).collect());
+    let expected = [
+        ("a/b.c/d", "folder"),
+        ("e", "capitals"),
+        (long.as_str(), "long"),
+    ];
+    assert_eq!(pairs, expected);
+    assert!(loader.next().is_none());
+    let source = shards.all();
+    let nine = with(order(0), |x| x.samples_per_epoch = Some(9));
+    let mut loader = load(&source, nine, 9);
+    loader.next().unwrap().unwrap();
+    let bad = &loader.skipped().first[0];
+    assert_eq!(
+        bad.reason,
+        "the caption has 1048577 bytes, over the limit of 1048576"
+    );
+    // A name without end.
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(1 << 17);
+    header.set_cksum();
+    let bytes = [header.as_bytes().as_slice(), &vec![b'x'; 1 << 17]].concat();
+    fs::write(shards.path("0.tar"), bytes).unwrap();
+    assert!(message(shards.all().samples()).ends_with("0.tar: a name of 131072 bytes"));
+}
+
+#[test]
+fn captions_are_chosen() {
+    let shards = Shards::new();
+    let photo = photo(0, 0);
+    shards.write(
+        "0.tar",
+        &[
+            ("both.jpg", &photo),
+            ("both.txt", b"text"),
+            (
+                "both.json",
+                br#"{"source": "x", "captions": ["one", "two", "three"]}"#,
+            ),
+            ("list.jpg", &photo),
+            ("list.json", br#"{"captions": ["one", "two"]}"#),
+            ("text.jpg", &photo),
+            ("text.txt", b"text"),
+            ("text.json", b"{broken"),
+        ],
+    );
+    let heard = |captions| {
+        let source = shards.open(with(PairOptions::default(), |x| x.captions = captions));
+        let mut heard: HashMap<String, HashSet<String>> = HashMap::new();
+        for epoch in 0..40 {
+            let start = Position::epoch(epoch);
+            for batch in batches(load_with(&source, order(0), options(1), start)) {
+                let [key, caption] = [batch.keys, batch.captions].map(|mut list| list.remove(0));
+                heard.entry(key).or_default().insert(caption);
+            }
+        }
+        ["both", "list", "text"]
+            .map(|key| sorted(heard[key].iter().cloned().collect::<Vec<_>>()).join(" "))
+    };
+    assert_eq!(heard(CaptionChoice::First), ["text", "one", "text"]);
+    assert_eq!(
+        heard(CaptionChoice::Random),
+        ["one three two", "one two", "text"]
+    );
+}
+
+#[test]
+fn missing_shards_are_named_with_what_is_there() {
+    let shards = Shards::new();
+    shards.fill(&[1, 1]);
+    fs::rename(shards.path("0.tar"), shards.path("train-00000.tar")).unwrap();
+    let open = |list: &str| {
+        let list = list.replace("DIR", shards.0.path().to_str().unwrap());
+        message(PairSource::webdataset(&list, PairOptions::default()))
+    };
+    let error = open("DIR/train-{00000..00002}.tar");
+    says(&error, "train-00001.tar, found 1.tar, train-00000.tar in");
+    says(&error, "; 2 of 3 shards are not there");
+    let error = open("DIR/trian-00000.tar");
+    says(&error, "did you mean");
+    says(&error, "/train-00000.tar?");
+    says(&open("DIR"), "/*.tar");
+    says(&open("DIR/x*.tar"), "x*.tar, found");
+    says(&open("{1..9999999}"), "more than 1000000 paths");
+    says(&open("pipe:aws s3 cp"), "only files are read");
+    assert_eq!(open(" , "), "no shards in ` , `");
+}
+
+#[test]
+fn csv_rows_are_pairs() {
+    let shards = Shards::new();
+    for name in ["a.jpg", "b.jpg", "c.png"] {
+        fs::write(shards.path(name), photo(2, 2)).unwrap();
+    }
+    let rows = "id\ttitle\tfilepath\n1\t\"two\nlines\"\ta.jpg\n2\tb, or not\tb.jpg\n\n\
+        3\tsea\tROOT/c.png\n4\tgone\tgone.jpg\n5\t\ta.jpg\n6\n7\tagain\ta.jpg\n";
+    let rows = rows.replace("ROOT", shards.0.path().to_str().unwrap());
+    let csv = shards.path("pairs.tsv");
+    fs::write(&csv, rows).unwrap();
+    let open = |csv_options: &CsvOptions, options| PairSource::csv(&csv, csv_options, options);
+    let source = open(&CsvOptions::default(), PairOptions::default());
+    let source = Arc::new(source.unwrap());
+    assert_eq!(source.samples().unwrap(), 7);
+    let mut loader = load(&source, order(0), 2);
+    let found: Vec<PairBatch> = loader.by_ref().map(|batch| batch.unwrap()).collect();
+    let captions = sorted(found.into_iter().flat_map(|batch| batch.captions).collect());
+    assert_eq!(captions, ["again", "b, or not", "sea", "two\nlines"]);
+    let reasons = loader.skipped().first.iter().map(|bad| bad.reason.as_str());
+    let reasons = sorted(reasons.collect());
+    assert_eq!(loader.skipped().total, 3);
+    assert!(reasons[0].starts_with("1 columns"), "{reasons:?}");
+    assert!(reasons[1].starts_with("No such file"), "{reasons:?}");
+    assert_eq!(reasons[2], "the caption is empty");
+    let rank = |rank| with(order(0), |x| (x.rank, x.world) = (rank, 2));
+    let shared = [0, 1].map(|at| keys(&source, rank(at), 0));
+    assert_eq!(shared.concat().len(), 4);
+    // Rows of one photo stay in one part.
+    let parts = [Part::Train, Part::Held].map(|part| {
+        let part = part(HoldOut::EveryNth(2));
+        let options = with(PairOptions::default(), |x| x.part = part);
+        open(&CsvOptions::default(), options)
+            .unwrap()
+            .samples()
+            .unwrap()
+    });
+    assert_eq!(parts.iter().sum::<u64>(), 7);
+    let other = with(CsvOptions::default(), |x| {
+        x.caption_column = "caption".to_owned()
+    });
+    let error = message(open(&other, PairOptions::default()));
+    says(&error, "no column `caption`, only id, title, filepath");
+}
+
+#[test]
+fn held_out_samples_are_never_trained_on() {
+    let shards = Shards::new();
+    shards.fill(&[20, 20, 20]);
+    for hold_out in [HoldOut::Fraction(0.25), HoldOut::EveryNth(4)] {
+        let [train, held] = [Part::Train(hold_out), Part::Held(hold_out)].map(|part| {
+            let source = shards.open(with(PairOptions::default(), |x| x.part = part));
+            keys(&source, order(0), 0)
+        });
+        assert!((5..25).contains(&held.len()), "{}", held.len());
+        let all: HashSet<&String> = train.iter().chain(&held).collect();
+        assert_eq!((all.len(), train.len() + held.len()), (60, 60));
+    }
+    let names: Vec<String> = (0..10_000).map(|n| format!("{n:09}")).collect();
+    let share = |hold_out: HoldOut| names.iter().filter(|name| hold_out.holds(name)).count();
+    for (hold_out, expected) in [
+        (HoldOut::Fraction(0.1), 900..1100),
+        (HoldOut::EveryNth(10), 900..1100),
+        (HoldOut::Fraction(0.0), 0..1),
+        (HoldOut::EveryNth(0), 0..1),
+        (HoldOut::Fraction(1.0), 10_000..10_001),
+        (HoldOut::EveryNth(1), 10_000..10_001),
+    ] {
+        assert!(expected.contains(&share(hold_out)), "{hold_out:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the shards, processes and buffer: each sample once, and any suffix from its position.
+    #[test]
+    fn streams_are_exact(
+        counts in prop::collection::vec(0_usize..9, 1..6),
+        world in 1_u32..5,
+        buffer in 1_usize..12,
+        seed: u64,
+    ) {
+        let shards = Shards::new();
+        let source = shards.fill(&counts).all();
+        let mut all = Vec::new();
+        for rank in 0..world {
+            let sampling = Sampling::Shuffled { buffer };
+            let order = PairOrder { seed, rank, world, sampling, samples_per_epoch: None };
+            let from = |sample| {
+                let position = Position { sample, ..Position::epoch(7) };
+                let mut stream = order::Stream::new(source.clone(), order, position).unwrap();
+                let next = || stream.next().unwrap().map(|at| (at.place.unit, at.place.sample));
+                std::iter::from_fn(next).collect::<Vec<_>>()
+            };
+            let whole = from(0);
+            for at in 0..=whole.len() {
+                prop_assert_eq!(&from(at as u64), &whole[at..]);
+            }
+            all.extend(whole);
+        }
+        let expected = counts.iter().enumerate().flat_map(|(unit, &count)| {
+            (0..count as u32).map(move |at| (unit as u32, at))
+        });
+        prop_assert_eq!(sorted(all), expected.collect::<Vec<_>>());
+    }
+}
+
+/// The shards that stand beside the project on machines that have them.
+#[test]
+fn real_shards_are_read() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/train");
+    if !data.is_dir() {
+        println!("SKIPPED: no {}", data.display());
+        return;
+    }
+    let list = data.join("{00000..00011}.tar");
+    let source = PairSource::webdataset(list.to_str().unwrap(), PairOptions::default()).unwrap();
+    assert_eq!(source.samples().unwrap(), 5711);
+    let augment = Augment::train(224, Normalization::IMAGENET);
+    let (order, start) = (PairOrder::default(), Position::default());
+    let mut loader = PairLoader::new(Arc::new(source), order, augment, options(32), start).unwrap();
+    let batch = loader.next().unwrap().unwrap();
+    let pixels = 3 * 224 * 224;
+    assert!(batch.images.iter().all(|image| image.data.len() == pixels));
+    assert_eq!(loader.skipped().total, 0);
+}
