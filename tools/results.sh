@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-target/results}
-percept=target/release/percept
+percept=${PERCEPT:-target/release/percept}
 data=../shared/data
 vit=target/backbones/vit_small_patch14.safetensors
 pilot=target/pilot
@@ -35,14 +35,12 @@ run voc-clippy-448-pamr voc --data $data/VOCdevkit --model $pilot --protocol cli
     --set refine.method=pamr
 
 # Without words
-for n in 2 3 4 6 8 10 12 16; do
-    for centering in raw centered; do
-        for model in pilot vit; do
-            [ $model = pilot ] && path=$pilot || path=$vit
-            run voc-groups-$model-$n-$centering voc --data $data/VOCdevkit --model $path \
-                --protocol clippy-448 --grouping \
-                --set grouping.groups=$n --set grouping.centering=$centering
-        done
+sweep=grouping.sweep=[2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]
+for centering in raw centered; do
+    for model in pilot vit; do
+        [ $model = pilot ] && path=$pilot || path=$vit
+        run voc-groups-$model-$centering voc --data $data/VOCdevkit --model $path \
+            --protocol clippy-448 --grouping --set $sweep --set grouping.centering=$centering
     done
 done
 run coco-groups-pilot coco-object --data $data/coco --model $pilot --protocol clippy-448 --grouping

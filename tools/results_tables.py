@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 SEVEN = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
-GROUPS = (2, 3, 4, 6, 8, 10, 12, 16)
+GROUPS = range(2, 17)
 DASH = "open"
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     kinds = [(m, c) for m in ("vit", "pilot") for c in ("raw", "centered")]
     rows = []
     for n in GROUPS:
-        rows.append([str(n)] + [metric(load(out / f"voc-groups-{m}-{n}-{c}"), "jaccard") for m, c in kinds])
+        rows.append([str(n)] + [metric(load(out / f"voc-groups-{m}-{c}"), f"jaccard@{n}") for m, c in kinds])
     table(["n", "ViT-S/14, raw", "ViT-S/14, centred", "pilot, raw", "pilot, centred"], rows)
 
     print("### Groups on the COCO sample, n = 8\n")

@@ -180,10 +180,14 @@ fn results_are_compared() {
 #[test]
 fn groups_are_scored_on_any_segmentation_set() {
     let set = squares(4);
-    let result = json(&eval_custom(&set, &["--grouping"]));
+    let sweep = ["--grouping", "--set", "grouping.sweep=[2,8]"];
+    let result = json(&eval_custom(&set, &sweep));
     assert_eq!(result["task"], "grouping");
     let jaccard = result["metrics"]["jaccard"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&jaccard), "{jaccard}");
+    // The protocol's own number of groups again, and another.
+    assert_eq!(result["metrics"]["jaccard@8"].as_f64(), Some(jaccard));
+    assert!(result["metrics"]["jaccard@2"].is_f64());
     assert_eq!(result["metrics"]["regions"].as_f64().unwrap(), 4.0);
 }
 
@@ -196,7 +200,7 @@ fn layouts_and_settings_that_are_wrong_are_explained() {
     expect_failure(&nowhere, 2, "nowhere");
     expect_failure(&percept(&["eval", "voc"]), 2, "--data");
     let unknown = percept(&["eval", "voc", "--data", ".", "--protocol", "clipy"]);
-    expect_failure(&unknown, 2, "did you mean clippy");
+    expect_failure(&unknown, 2, "unknown; there are clippy");
     let setting = eval_custom(&set, &["--set", "image.sise=3"]);
     expect_failure(&setting, 2, "sise");
     let grouping = percept(&["eval", "folder", "--data", ".", "--grouping"]);

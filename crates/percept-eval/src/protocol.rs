@@ -224,6 +224,9 @@ pub enum RefineMethod {
 pub struct Grouping {
     /// Principal directions, each the centre of a group.
     pub groups: usize,
+    /// Other numbers of groups, measured on the same tokens as `jaccard@N`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<usize>,
     /// Which tokens are compared with the centres.
     pub centering: Centering,
     /// How groups reach the photo's size.

@@ -27,8 +27,8 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
         ));
     }
     let image = &how.protocol.image;
-    let options = GroupOptions {
-        groups: how.protocol.grouping.groups,
+    let options = |groups| GroupOptions {
+        groups,
         centering: match how.protocol.grouping.centering {
             protocol::Centering::Raw => Centering::Raw,
             protocol::Centering::Centered => Centering::Centered,
@@ -39,15 +39,23 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             stride: image.stride.unwrap_or(side.div_ceil(2)),
         }),
     };
+    let grouping = &how.protocol.grouping;
+    let grouper = |groups: &usize| Grouper::new(how.model(), &options(*groups));
     let benchmark = Grouping {
         set,
-        grouper: Grouper::new(how.model(), &options)?,
+        grouper: grouper(&grouping.groups)?,
+        sweep: grouping
+            .sweep
+            .iter()
+            .map(grouper)
+            .collect::<Result<_, _>>()?,
         protocol: how.protocol,
     };
     let settings = how.settings(Task::Grouping, set.name(), set.split(), json!({}));
     let classes = set.classes();
     let mut whole = Jaccard::default();
     let mut by_class = vec![Jaccard::default(); classes.len()];
+    let mut by_groups = vec![Jaccard::default(); grouping.sweep.len()];
     let mut scores = Vec::new();
     let tally = run(
         &benchmark,
@@ -68,6 +76,12 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
                 own.merge(&found);
             }
             whole.merge(&own);
+            for (jaccard, ious) in by_groups.iter_mut().zip(&record.sweep) {
+                jaccard.merge(&Jaccard {
+                    sum: ious.iter().sum(),
+                    count: ious.len() as u64,
+                });
+            }
             if let Some(score) = own.mean() {
                 scores.push((sample, score));
             }
@@ -79,6 +93,11 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
         result.metrics.insert("jaccard".into(), mean);
     }
     result.metrics.insert("regions".into(), whole.count as f64);
+    for (groups, jaccard) in grouping.sweep.iter().zip(&by_groups) {
+        if let Some(mean) = jaccard.mean() {
+            result.metrics.insert(format!("jaccard@{groups}"), mean);
+        }
+    }
     result.per_class = classes
         .iter()
         .zip(&by_class)
@@ -104,6 +123,8 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
 struct Grouping<'a> {
     set: &'a dyn SegmentationSet,
     grouper: Grouper<'a>,
+    /// The same with other numbers of groups.
+    sweep: Vec<Grouper<'a>>,
     protocol: &'a Protocol,
 }
 
@@ -111,6 +132,9 @@ struct Grouping<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     regions: Vec<(u16, f64)>,
+    /// The best IoU of each region for each of the sweep's numbers of groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sweep: Vec<Vec<f64>>,
 }
 
 /// What is read beside the model's input.
@@ -121,15 +145,38 @@ struct Scene {
 
 impl Grouping<'_> {
     /// The groups at a region's size.
-    fn groups(&self, grid: &TokenGrid, width: u32, height: u32) -> Result<LabelMap, String> {
+    fn groups(
+        &self,
+        grouper: &Grouper<'_>,
+        grid: &TokenGrid,
+        [width, height]: [u32; 2],
+    ) -> Result<LabelMap, String> {
         match self.protocol.grouping.upsample {
-            Upsample::Bilinear => self.grouper.assign(grid, width, height),
-            Upsample::Nearest => self
-                .grouper
-                .assign(grid, grid.columns as u32, grid.rows as u32),
+            Upsample::Bilinear => grouper.assign(grid, width, height),
+            Upsample::Nearest => grouper.assign(grid, grid.columns as u32, grid.rows as u32),
         }
         .map(|grouping| percept_image::resize_labels(&grouping.labels, width, height))
         .map_err(|e| e.to_string())
+    }
+
+    /// The class of each region, and the IoU of the group that fits it best.
+    fn best(
+        &self,
+        grouper: &Grouper<'_>,
+        scene: &Scene,
+        grid: &TokenGrid,
+    ) -> Result<Vec<(u16, f64)>, String> {
+        let size = [scene.truth.width(), scene.truth.height()];
+        let groups = self.groups(grouper, grid, size)?;
+        // Pixels that nobody annotated are no fault of a group.
+        let sizes = GroupSizes::new(&groups, Some(&scene.truth)).map_err(|e| e.to_string())?;
+        let mut regions = Vec::new();
+        for region in &scene.regions {
+            if let Some(best) = sizes.best(&region.mask).map_err(|e| e.to_string())? {
+                regions.push((region.class, best.iou));
+            }
+        }
+        Ok(regions)
     }
 
     /// All of a class together, background left out.
@@ -149,7 +196,8 @@ impl Grouping<'_> {
     fn picture(&self, sample: usize) -> Result<Picture, String> {
         let (scene, image) = self.load(sample)?;
         let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let groups = self.groups(&grid, scene.truth.width(), scene.truth.height())?;
+        let size = [scene.truth.width(), scene.truth.height()];
+        let groups = self.groups(&self.grouper, &grid, size)?;
         let photo = read_photo(&self.set.samples()[sample].image)?;
         let mut picture = Picture::of_maps(photo, scene.truth, &groups);
         picture.note = "the prediction's colours are groups, not classes".into();
@@ -196,16 +244,14 @@ impl Benchmark for Grouping<'_> {
     }
 
     fn judge(&self, _: usize, scene: Scene, grid: TokenGrid) -> Result<Record, String> {
-        let (width, height) = (scene.truth.width(), scene.truth.height());
-        let groups = self.groups(&grid, width, height)?;
-        // Pixels that nobody annotated are no fault of a group.
-        let sizes = GroupSizes::new(&groups, Some(&scene.truth)).map_err(|e| e.to_string())?;
-        let mut regions = Vec::new();
-        for region in &scene.regions {
-            if let Some(best) = sizes.best(&region.mask).map_err(|e| e.to_string())? {
-                regions.push((region.class, best.iou));
-            }
-        }
-        Ok(Record { regions })
+        let regions = self.best(&self.grouper, &scene, &grid)?;
+        let sweep = self.sweep.iter().map(|grouper| {
+            let best = self.best(grouper, &scene, &grid)?;
+            Ok(best.into_iter().map(|(_, iou)| iou).collect())
+        });
+        Ok(Record {
+            regions,
+            sweep: sweep.collect::<Result<_, String>>()?,
+        })
     }
 }
