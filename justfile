@@ -22,6 +22,7 @@ deny:
 goldens:
     python tools/parity/cases.py crates/percept-model/tests/goldens
     python tools/parity/pos_embed.py crates/percept-model/tests/goldens/pos_embed.safetensors
+    python tools/parity/train.py crates/percept-train/tests/goldens/train-tiny
     python tools/parity/metrics.py
     python tools/parity/pamr.py
 

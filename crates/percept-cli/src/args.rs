@@ -1,9 +1,13 @@
 //! The command line's flags, each documented once: here.
 
+mod train;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use percept::{Pooling, Size};
+
+pub use train::TrainArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,10 +16,12 @@ Examples:
   percept group photo.jpg --model clippy --groups 6
   percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
   percept eval voc --data VOCdevkit --out results/voc
+  percept train --recipe pilot --train-data 'shards/{00000..00011}.tar' --model model/
   percept convert --image vit.safetensors --text minilm/ --pool cls model/
   percept info model/
 
-Exit codes: 0 everything worked, 1 something failed, 2 the command could not be understood.";
+Exit codes: 0 everything worked, 1 something failed, 2 the command could not be understood,
+130 stopped by Ctrl-C.";
 
 /// Segment, group and classify photos with words.
 #[derive(Debug, Parser)]
@@ -39,6 +45,9 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Measure a model on a benchmark, or compare results.
     Eval(EvalArgs),
+    /// Train a model on photos with captions.
+    // Ten times the size of the others.
+    Train(Box<TrainArgs>),
     /// Build datasets.
     Data(DataArgs),
     /// Make a model folder out of checkpoints.
@@ -69,9 +78,11 @@ pub struct Common {
     /// CPU threads; all cores unless given.
     #[arg(long, global = true, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
-    /// Photos encoded in one pass, where they have the same size.
-    #[arg(long, global = true, value_name = "N", default_value = "1", value_parser = positive)]
-    pub batch_size: usize,
+    /// Photos encoded in one pass, where they have the same size
+    ///
+    /// [default: 1]
+    #[arg(long, global = true, value_name = "N", value_parser = positive)]
+    pub batch_size: Option<usize>,
     /// Print results as JSON, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
@@ -81,6 +92,13 @@ pub struct Common {
     /// Say more about what is done.
     #[arg(short, long, global = true)]
     pub verbose: bool,
+}
+
+impl Common {
+    /// Photos encoded in one pass.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(1)
+    }
 }
 
 /// The photos of a command.
@@ -242,7 +260,7 @@ pub struct EmbedArgs {
     /// Write patch tokens instead of one embedding a photo (held in memory until the end).
     #[arg(long, conflicts_with = "text")]
     pub tokens: bool,
-    /// Pooling: max, max-with-cls, avg or cls; the model's own unless given.
+    /// Pooling: max, max-with-cls, avg, cls or cls-avg; the model's own unless given.
     #[arg(long, value_parser = pooling, conflicts_with = "text")]
     pub pool: Option<Pooling>,
     /// Size at which photos are encoded: the short side in pixels (aspect kept), or WxH. Unless
@@ -282,7 +300,7 @@ pub struct ConvertArgs {
 /// What a checkpoint does not say by itself.
 #[derive(Debug, Args)]
 pub struct HintArgs {
-    /// Pooling: max, max-with-cls, avg or cls.
+    /// Pooling: max, max-with-cls, avg, cls or cls-avg.
     #[arg(long, value_parser = pooling)]
     pub pool: Option<Pooling>,
     /// Attention heads of the image tower.
@@ -377,10 +395,10 @@ fn pooling(text: &str) -> Result<Pooling, String> {
     Pooling::ALL
         .into_iter()
         .find(|pooling| pooling.name() == text)
-        .ok_or_else(|| "not one of max, max-with-cls, avg, cls".into())
+        .ok_or_else(|| "not one of max, max-with-cls, avg, cls, cls-avg".into())
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Tasks and what --data is:
   voc, context, context59        VOCdevkit, or VOC2012 or VOC2010 in it

@@ -35,6 +35,26 @@ impl Console {
         }
     }
 
+    /// A line of a long work's progress.
+    pub fn progress(&self, line: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
+    /// A bar of `total` steps that are worth a line of their own; `None` where there is no terminal.
+    pub fn live_bar(&self, total: u64) -> Option<ProgressBar> {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let style = "{elapsed} [{bar:24}] {pos}/{len} {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Some(bar)
+    }
+
     /// Something for those who asked.
     pub fn detail(&self, message: &str) {
         if self.verbose {

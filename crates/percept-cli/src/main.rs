@@ -1,7 +1,7 @@
 //! The percept command line: parses, calls the library, prints.
 //!
 //! Exit codes: 0 when everything worked, 1 when something failed, 2 for a command that cannot be
-//! understood.
+//! understood, 130 when a training was stopped by a signal.
 
 mod args;
 mod commands;
@@ -10,12 +10,14 @@ mod inputs;
 mod models;
 mod output;
 mod pipeline;
+mod train_view;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use percept_data::DataError;
 use percept_eval::EvalError;
+use percept_train::TrainError;
 
 use crate::args::{Cli, Command};
 use crate::console::Console;
@@ -44,6 +46,8 @@ pub enum Outcome {
     Done,
     /// Some inputs failed; they have been named.
     SomeFailed,
+    /// Stopped by a signal, with everything saved.
+    Stopped,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     match run(&cli, &console) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::Stopped) => ExitCode::from(commands::train::STOPPED),
         // The reader of a pipe has gone (`percept … | head`): nobody is left to tell.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,6 +78,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
         Command::Classify(args) => commands::classify::run(args, &cli.common, console),
         Command::Embed(args) => commands::embed::run(args, &cli.common, console),
         Command::Eval(args) => commands::eval::run(args, &cli.common, console),
+        Command::Train(args) => commands::train::run(args, &cli.common, console),
         Command::Data(args) => commands::data::run(args, &cli.common, console),
         Command::Convert(args) => commands::convert::run(args, &cli.common, console),
         Command::Info(args) => commands::info::run(args, &cli.common, console),
@@ -91,6 +97,14 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || matches!(
                 cause.downcast_ref::<DataError>(),
                 Some(DataError::Layout { .. } | DataError::Setting(_))
+            )
+            || matches!(
+                cause.downcast_ref::<TrainError>(),
+                Some(
+                    TrainError::Setting { .. }
+                        | TrainError::Config { .. }
+                        | TrainError::Exists { .. }
+                )
             )
             || matches!(
                 cause.downcast_ref::<percept::Error>(),

@@ -71,6 +71,7 @@ fn help_is_what_it_was() {
         "classify",
         "embed",
         "eval",
+        "train",
         "data spurious",
         "convert",
         "info",

@@ -76,15 +76,18 @@ pub enum Pooling {
     Avg,
     /// The CLS token.
     Cls,
+    /// Half the CLS token, half the mean of the patch tokens, neither normalised before.
+    ClsAvg,
 }
 
 impl Pooling {
     /// All poolings, for messages and menus.
-    pub const ALL: [Pooling; 4] = [
+    pub const ALL: [Pooling; 5] = [
         Pooling::Max,
         Pooling::MaxWithCls,
         Pooling::Avg,
         Pooling::Cls,
+        Pooling::ClsAvg,
     ];
 
     /// The name used in configs and flags.
@@ -94,6 +97,7 @@ impl Pooling {
             Pooling::MaxWithCls => "max-with-cls",
             Pooling::Avg => "avg",
             Pooling::Cls => "cls",
+            Pooling::ClsAvg => "cls-avg",
         }
     }
 }

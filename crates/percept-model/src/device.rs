@@ -34,22 +34,53 @@ pub fn device(name: &str) -> Result<Device, ModelError> {
 
 /// A GPU through one of the graphics interfaces that were compiled in.
 fn gpu(kind: &str, index: Option<usize>) -> Result<Device, String> {
-    #[cfg(any(feature = "vulkan", feature = "metal", feature = "webgpu"))]
-    {
-        use burn::tensor::DeviceKind;
-        let which = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
-        match kind {
-            #[cfg(feature = "vulkan")]
-            "vulkan" => return Ok(Device::vulkan(which)),
-            #[cfg(feature = "metal")]
-            "metal" => return Ok(Device::metal(which)),
-            #[cfg(feature = "webgpu")]
-            "webgpu" => return Ok(Device::webgpu(which)),
-            _ => {}
-        }
+    let compiled = match kind {
+        "vulkan" => cfg!(feature = "vulkan"),
+        "metal" => cfg!(feature = "metal"),
+        _ => cfg!(feature = "webgpu"),
+    };
+    if !compiled {
+        return Err(format!(
+            "this build has no {kind} support; build percept with `--features {kind}`"
+        ));
     }
-    let _ = index;
-    Err(format!(
-        "this build has no {kind} support; build percept with `--features {kind}`"
-    ))
+    open_gpu(kind, index)
+}
+
+/// Opens a GPU, once: Burn refuses to set up the same one again.
+#[cfg(any(feature = "vulkan", feature = "metal", feature = "webgpu"))]
+fn open_gpu(kind: &str, index: Option<usize>) -> Result<Device, String> {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, PoisonError};
+
+    use burn::tensor::DeviceKind;
+    use burn::tensor::wgpu::WgpuBackend;
+
+    type Opened = HashMap<(String, Option<usize>), Device>;
+    static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
+
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = opened.get_or_insert_default();
+    let key = (kind.to_owned(), index);
+    if let Some(device) = opened.get(&key) {
+        return Ok(device.clone());
+    }
+    let api = match kind {
+        "vulkan" => WgpuBackend::Vulkan,
+        "metal" => WgpuBackend::Metal,
+        _ => WgpuBackend::Auto,
+    };
+    let which = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+    let device = Device::wgpu_options()
+        .graphics_api(api)
+        .device_kind(which)
+        .init()
+        .map_err(|error| error.to_string())?;
+    opened.insert(key, device.clone());
+    Ok(device)
+}
+
+#[cfg(not(any(feature = "vulkan", feature = "metal", feature = "webgpu")))]
+fn open_gpu(kind: &str, _: Option<usize>) -> Result<Device, String> {
+    Err(format!("no {kind} support"))
 }

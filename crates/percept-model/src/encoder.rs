@@ -51,18 +51,27 @@ impl TokenGrid {
                     .for_each(|(m, v)| *m = m.max(*v));
                 max
             }
-            Pooling::Avg => {
-                let count = (self.rows * self.columns) as f32;
-                let mut sum = vec![0.0; self.dim];
-                for token in self.patches.chunks_exact(self.dim) {
-                    sum.iter_mut().zip(token).for_each(|(s, v)| *s += v / count);
-                }
-                sum
-            }
+            Pooling::Avg => self.mean_of_patches(),
             Pooling::Cls => self.cls.clone(),
+            Pooling::ClsAvg => {
+                let mut mean = self.mean_of_patches();
+                mean.iter_mut()
+                    .zip(&self.cls)
+                    .for_each(|(m, v)| *m = 0.5 * (*m + v));
+                mean
+            }
         };
         normalize(&mut embedding);
         embedding
+    }
+
+    fn mean_of_patches(&self) -> Vec<f32> {
+        let count = (self.rows * self.columns) as f32;
+        let mut sum = vec![0.0; self.dim];
+        for token in self.patches.chunks_exact(self.dim) {
+            sum.iter_mut().zip(token).for_each(|(s, v)| *s += v / count);
+        }
+        sum
     }
 
     fn max_over_patches(&self) -> Vec<f32> {
@@ -157,7 +166,7 @@ impl ImageEncoder for BurnImageEncoder {
         }
         let shape = [images.len(), 3, first.height, first.width];
         let input = Tensor::from_data(TensorData::new(pixels, shape), &self.device);
-        let output = self.vit.forward(input);
+        let output = self.vit.forward(input, None);
         let [rows, columns] = output.grid;
         let cls = to_vec(output.cls);
         let patches = to_vec(output.patches);

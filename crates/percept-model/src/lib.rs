@@ -14,6 +14,8 @@ mod device;
 mod encoder;
 mod error;
 mod files;
+#[cfg(feature = "autodiff")]
+mod grad;
 mod layout;
 mod model;
 mod ops;

@@ -3,49 +3,148 @@
 //!
 //! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, and adds and copies on one thread; at
 //! 448 px that is a third of a ViT's time (`docs/performance.md`). Here they are loops that the
-//! compiler vectorises for the CPU found at run time, on all threads. On any other device, and
-//! while gradients are recorded, the same functions call Burn's own operations, so an encoder has
-//! one forward pass everywhere.
+//! compiler vectorises for the CPU found at run time, on all threads. While gradients are recorded
+//! on the CPU, the same kernels run and `grad.rs` holds their derivatives; on any other device the
+//! same functions call Burn's own operations. So an encoder has one forward pass everywhere.
 
 use burn::backend::Flex;
 use burn::backend::ops::AttentionModuleOptions;
 use burn::backend::tensor::FloatTensor;
-use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, activation, module};
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::{Device, Tensor, TensorData, activation, module};
 use rayon::prelude::*;
 
-type FlexTensor = FloatTensor<Flex>;
+#[cfg(feature = "autodiff")]
+use crate::grad;
+
+pub(crate) type FlexTensor = FloatTensor<Flex>;
 
 /// Elements handed to one rayon task: enough work to pay for the hand-over.
-const ELEMENTS_PER_TASK: usize = 32 * 1024;
+pub(crate) const ELEMENTS_PER_TASK: usize = 32 * 1024;
 
 /// Attention scores that are computed, normalised and used before the next: 4 MB of `f32`, a
 /// share of the last cache that a desktop or a rented core can count on.
-const SCORES_IN_CACHE: usize = 1 << 20;
+pub(crate) const SCORES_IN_CACHE: usize = 1 << 20;
 
 /// Queries in a block at least: fewer would make the matrix products too thin.
 const MIN_QUERY_BLOCK: usize = 64;
 
+/// Values of a product that are computed before they are moved on: 4 MB of `f32`.
+const PRODUCT_IN_CACHE: usize = 1 << 20;
+
+/// Rows of such a product at least: fewer would repack the weights too often.
+const MIN_PRODUCT_ROWS: usize = 256;
+
 /// Independent partial sums of a row, so that a sum needs no particular order of additions and
 /// can use whole vector registers (16 `f32` fill one of AVX-512).
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
+
+/// Who computes on these devices.
+enum Engine {
+    /// The kernels of this module.
+    Kernels,
+    /// The kernels of this module, and `grad.rs` for the way back.
+    #[cfg(feature = "autodiff")]
+    Recorded,
+    /// Burn's own operations.
+    Burn,
+}
+
+impl Engine {
+    fn of<const N: usize>(devices: [Device; N]) -> Self {
+        if devices.iter().any(|device| *device != Device::flex()) {
+            return Engine::Burn;
+        }
+        if !devices.iter().any(Device::is_autodiff) {
+            return Engine::Kernels;
+        }
+        #[cfg(feature = "autodiff")]
+        if devices.iter().all(grad::can_record) {
+            return Engine::Recorded;
+        }
+        Engine::Burn
+    }
+}
 
 /// A linear layer: `x · weight + bias`, `[batch, tokens, in]` to `[batch, tokens, out]`.
 pub fn linear(x: Tensor<3>, layer: &Linear) -> Tensor<3> {
-    if !has_cpu_kernels(&x.device()) {
-        return layer.forward(x);
+    let weight = layer.weight.val();
+    match Engine::of([x.device(), weight.device()]) {
+        Engine::Burn => layer.forward(x),
+        Engine::Kernels => affine(x, weight, layer.bias.as_ref().map(|bias| bias.val())),
+        #[cfg(feature = "autodiff")]
+        Engine::Recorded => grad::linear(x, weight, layer.bias.as_ref().map(|bias| bias.val())),
     }
+}
+
+/// [`linear`] on the CPU.
+pub(crate) fn affine(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, width] = x.dims();
+    let [_, out] = weight.dims();
     // One product over all rows; a batch of products would pack the weights for each image.
-    let y = x
-        .reshape([batch * tokens, width])
-        .matmul(layer.weight.val());
-    let [rows, out] = y.dims();
-    let y = match &layer.bias {
-        Some(bias) => add_row(y, bias.val()),
-        None => y,
-    };
-    y.reshape([batch, rows / batch.max(1), out])
+    let y = product(x.reshape([batch * tokens, width]), weight, bias);
+    y.reshape([batch, tokens, out])
+}
+
+/// `x · weight + bias` of `[rows, in]` and `[in, out]`, on the CPU.
+///
+/// Burn allocates and copies a product's buffer once before it is filled, which for a whole
+/// training batch goes through memory. So a large product is computed some rows at a time, and
+/// the bias is added on the way from the cache to the result.
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let [rows, _] = x.dims();
+    let [_, out] = weight.dims();
+    let step = (PRODUCT_IN_CACHE / out.max(1)).max(MIN_PRODUCT_ROWS);
+    if rows <= step {
+        let y = x.matmul(weight);
+        return match bias {
+            Some(bias) => add_row(y, bias),
+            None => y,
+        };
+    }
+    let bias = bias.map(|bias| cpu_primitive(bias).to_contiguous());
+    let bias = bias.as_ref().map(|bias| bias.storage::<f32>());
+    let mut result = vec![0.0f32; rows * out];
+    let task = rows_of_task(out) * out;
+    let arch = pulp::Arch::new();
+    for (i, result) in result.chunks_mut(step * out).enumerate() {
+        let part = x.clone().narrow(0, i * step, result.len() / out);
+        let y = cpu_primitive(part.matmul(weight.clone())).to_contiguous();
+        result
+            .par_chunks_mut(task)
+            .zip(y.storage::<f32>().par_chunks(task))
+            .for_each(|(result, y)| {
+                arch.dispatch(|| match bias {
+                    None => result.copy_from_slice(y),
+                    Some(bias) => {
+                        for (result, y) in result.chunks_mut(out).zip(y.chunks(out)) {
+                            for ((to, y), b) in result.iter_mut().zip(y).zip(bias) {
+                                *to = y + b;
+                            }
+                        }
+                    }
+                });
+            });
+    }
+    Tensor::from_data(TensorData::new(result, [rows, out]), &x.device())
+}
+
+/// Rows of this width that make a rayon task.
+pub(crate) fn rows_of_task(width: usize) -> usize {
+    (ELEMENTS_PER_TASK / width.max(1)).max(1)
+}
+
+/// A layer norm over the last axis; `epsilon` is that of `layer`, which keeps it to itself.
+#[cfg_attr(not(feature = "autodiff"), expect(unused_variables))]
+pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
+    #[cfg(feature = "autodiff")]
+    if let (Engine::Recorded, Some(beta)) = (
+        Engine::of([x.device(), layer.gamma.val().device()]),
+        &layer.beta,
+    ) {
+        return grad::layer_norm(x, layer.gamma.val(), beta.val(), epsilon);
+    }
+    layer.forward(x)
 }
 
 /// Adds `row` to every row of `x`, on the CPU.
@@ -53,7 +152,7 @@ fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
     let [_, width] = x.dims();
     let row = cpu_primitive(row).to_contiguous();
     let row = row.storage::<f32>();
-    let rows_per_task = (ELEMENTS_PER_TASK / width.max(1)).max(1);
+    let rows_per_task = rows_of_task(width);
     map_chunks(x, rows_per_task * width, |_, rows| {
         for values in rows.chunks_mut(width.max(1)) {
             for (value, add) in values.iter_mut().zip(row) {
@@ -63,11 +162,25 @@ fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
     })
 }
 
-/// `x + branch`, a residual connection, of any equal shapes.
-pub fn add(x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
-    if !has_cpu_kernels(&x.device()) {
-        return x + branch;
+/// `x + scale · branch`, a residual connection; `scale` is per channel (LayerScale).
+pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
+    match Engine::of([x.device(), branch.device()]) {
+        Engine::Burn => x + scaled(branch, scale),
+        Engine::Kernels => add(x, scaled(branch, scale)),
+        #[cfg(feature = "autodiff")]
+        Engine::Recorded => grad::residual(x, branch, scale),
     }
+}
+
+fn scaled(branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
+    match scale {
+        Some(scale) => branch * scale.unsqueeze(),
+        None => branch,
+    }
+}
+
+/// `x + branch` on the CPU.
+fn add(x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
     let x = cpu_primitive(x).to_contiguous();
     let x = x.storage::<f32>();
     map_chunks(branch, ELEMENTS_PER_TASK, |start, piece| {
@@ -77,21 +190,50 @@ pub fn add(x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
     })
 }
 
+/// Multi-head self-attention of queries, keys and values that stand side by side:
+/// `[batch, tokens, 3 · dim]` to `[batch, tokens, dim]`, scores scaled by `1/√head_dim`.
+pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    #[cfg(feature = "autodiff")]
+    if let Engine::Recorded = Engine::of([qkv.device()]) {
+        return grad::self_attention(qkv, heads);
+    }
+    let [_, _, width] = qkv.dims();
+    let [q, k, v] = split_heads(qkv, heads);
+    let mixed = attention(q, k, v, None, head_scale(width / 3 / heads));
+    merge_heads(mixed)
+}
+
+/// Queries, keys and values `[batch, heads, tokens, head_dim]` of `[batch, tokens, 3 · dim]`.
+/// They are views where the device has them: nothing is copied.
+pub(crate) fn split_heads(qkv: Tensor<3>, heads: usize) -> [Tensor<4>; 3] {
+    let [batch, tokens, width] = qkv.dims();
+    let parts = qkv
+        .reshape([batch, tokens, 3 * heads, width / 3 / heads])
+        .swap_dims(1, 2);
+    [0, 1, 2].map(|i| parts.clone().narrow(1, i * heads, heads))
+}
+
+/// `1/√head_dim`.
+pub(crate) fn head_scale(head_dim: usize) -> f64 {
+    (head_dim as f64).powf(-0.5)
+}
+
 /// Heads side by side again: `[batch, heads, tokens, head_dim]` to
 /// `[batch, tokens, heads · head_dim]`.
-pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, tokens, head_dim] = x.dims();
     let shape = [batch, tokens, heads * head_dim];
     let device = x.device();
-    if !has_cpu_kernels(&device) {
+    let Engine::Kernels = Engine::of([device.clone()]) else {
         return x.swap_dims(1, 2).reshape(shape);
-    }
+    };
     let x = cpu_primitive(x).to_contiguous();
     let x = x.storage::<f32>();
     let dim = heads * head_dim;
-    let rows_per_task = (ELEMENTS_PER_TASK / dim.max(1)).max(1);
+    let rows_per_task = rows_of_task(dim);
+    let result = TensorData::new(vec![0.0f32; batch * tokens * dim], shape);
     map_chunks(
-        Tensor::empty(shape, &device),
+        Tensor::from_data(result, &device),
         rows_per_task * dim,
         |start, rows| {
             for (i, row) in rows.chunks_mut(dim.max(1)).enumerate() {
@@ -107,14 +249,22 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 
 /// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if !has_cpu_kernels(&x.device()) {
-        return activation::gelu(x);
+    match Engine::of([x.device()]) {
+        Engine::Burn => activation::gelu(x),
+        Engine::Kernels => map_chunks(x, ELEMENTS_PER_TASK, |_, chunk| {
+            for v in chunk {
+                *v *= normal_cdf(*v);
+            }
+        }),
+        #[cfg(feature = "autodiff")]
+        Engine::Recorded => grad::gelu(x),
     }
-    map_chunks(x, ELEMENTS_PER_TASK, |_, chunk| {
-        for v in chunk {
-            *v *= 0.5 * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
-        }
-    })
+}
+
+/// Φ, the probability that a standard normal variable is below `x`.
+#[inline(always)]
+pub(crate) fn normal_cdf(x: f32) -> f32 {
+    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// Multi-head attention `softmax(scale · q·kᵀ + bias) · v`.
@@ -128,7 +278,8 @@ pub fn attention(
     bias: Option<Tensor<4>>,
     scale: f64,
 ) -> Tensor<4> {
-    if bias.is_some() || !has_cpu_kernels(&q.device()) {
+    let kernels = matches!(Engine::of([q.device()]), Engine::Kernels);
+    if bias.is_some() || !kernels {
         let options = AttentionModuleOptions {
             scale: Some(scale),
             ..Default::default()
@@ -148,9 +299,9 @@ pub fn attention(
 }
 
 /// `softmax(scale · x)` over the last axis, on the CPU.
-fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
+pub(crate) fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
     let [.., row] = x.dims();
-    let rows_per_task = (ELEMENTS_PER_TASK / row.max(1)).max(1);
+    let rows_per_task = rows_of_task(row);
     map_chunks(x, rows_per_task * row.max(1), |_, rows| {
         for row in rows.chunks_mut(row) {
             softmax_row(row, scale);
@@ -158,34 +309,44 @@ fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
     })
 }
 
-/// Whether tensors of `device` can be handed to the kernels of this module.
-fn has_cpu_kernels(device: &Device) -> bool {
-    !device.is_autodiff() && *device == Device::flex()
-}
-
 /// Applies `kernel` to consecutive pieces of `x`, `chunk` elements each (the last may be
 /// shorter), in parallel and compiled for this CPU's vector instructions; it is told where its
 /// piece begins. In place when nobody else holds the tensor.
-fn map_chunks<const D: usize>(
+pub(crate) fn map_chunks<const D: usize>(
     x: Tensor<D>,
     chunk: usize,
     kernel: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Tensor<D> {
     let mut primitive = cpu_primitive(x).to_contiguous();
     let arch = pulp::Arch::new();
-    primitive
-        .storage_mut::<f32>()
+    if primitive.is_unique() {
+        primitive
+            .storage_mut::<f32>()
+            .par_chunks_mut(chunk.max(1))
+            .enumerate()
+            .for_each(|(i, piece)| arch.dispatch(|| kernel(i * chunk, piece)));
+        return Tensor::from_primitive::<Flex>(primitive);
+    }
+    // A copy as large as the tensor would leave the cache before the kernel comes to it.
+    let values = primitive.storage::<f32>();
+    let mut result = vec![0.0f32; values.len()];
+    result
         .par_chunks_mut(chunk.max(1))
+        .zip(values.par_chunks(chunk.max(1)))
         .enumerate()
-        .for_each(|(i, piece)| arch.dispatch(|| kernel(i * chunk, piece)));
-    Tensor::from_primitive::<Flex>(primitive)
+        .for_each(|(i, (piece, values))| {
+            piece.copy_from_slice(values);
+            arch.dispatch(|| kernel(i * chunk, piece));
+        });
+    let shape = primitive.layout().shape().clone();
+    Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(result, shape)))
 }
 
-/// The CPU backend's own tensor inside a tensor for which [`has_cpu_kernels`] holds.
-fn cpu_primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+/// The CPU backend's own tensor inside a tensor of [`Engine::Kernels`].
+pub(crate) fn cpu_primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
     match x.try_into_primitive::<Flex>() {
         Ok(primitive) => primitive,
-        Err(error) => unreachable!("has_cpu_kernels checked the backend: {error:?}"),
+        Err(error) => unreachable!("Engine::of checked the backend: {error:?}"),
     }
 }
 
@@ -224,7 +385,7 @@ fn softmax_row(row: &mut [f32], scale: f32) {
 
 /// `eˣ` without branches, relative error below 3e-7 between the clamps.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Beyond these the result would leave the normal numbers.
     let x = x.clamp(-87.0, 88.0);
     // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits of the sum.
@@ -315,7 +476,7 @@ mod tests {
         let device = Device::flex();
         for tokens in [1, 2, 15, 16, 17, 50, 333] {
             let random = || {
-                Tensor::<4>::random([2, tokens, 3, 8], Distribution::Normal(0.0, 2.0), &device)
+                Tensor::<4>::random([2, tokens, 3, 8], Distribution::Normal(0.0, 1.0), &device)
                     .swap_dims(1, 2)
             };
             let (q, k, v) = (random(), random(), random());
@@ -325,7 +486,8 @@ mod tests {
             };
             let expected = module::attention(q.clone(), k.clone(), v.clone(), None, None, options);
             let difference = (attention(q, k, v, None, 0.5) - expected).abs().max();
-            assert!(difference.into_scalar::<f32>() < 1e-5, "{tokens} tokens");
+            let difference = difference.into_scalar::<f32>();
+            assert!(difference < 1e-5, "{tokens} tokens: {difference:e}");
         }
     }
 

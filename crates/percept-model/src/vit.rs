@@ -4,10 +4,10 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::pos_embed;
-use crate::{PositionInterpolation, VitConfig, ops};
+use crate::{Pooling, PositionInterpolation, VitConfig, ops};
 
 /// Standard deviation of randomly initialised weights (timm's and DINO's choice).
 const INIT_STD: f64 = 0.02;
@@ -24,6 +24,8 @@ pub struct Vit {
     blocks: Vec<Block>,
     norm: LayerNorm,
     #[module(skip)]
+    epsilon: f64,
+    #[module(skip)]
     grid: [usize; 2],
     #[module(skip)]
     interpolation: PositionInterpolation,
@@ -34,10 +36,30 @@ pub struct Vit {
 pub struct VitOutput {
     /// The CLS token, `[batch, dim]`.
     pub cls: Tensor<2>,
-    /// The patch tokens row by row, `[batch, rows · columns, dim]`.
+    /// The patch tokens row by row, `[batch, rows · columns, dim]`; under sub-sampling the kept
+    /// ones in the order of their indices, `[batch, kept, dim]`.
     pub patches: Tensor<3>,
-    /// Rows and columns of the patches.
+    /// Rows and columns of the image's patches, kept or not.
     pub grid: [usize; 2],
+}
+
+impl VitOutput {
+    /// The image embeddings `[batch, dim]` (paper §2.1), not normalised; the differentiable form
+    /// of [`TokenGrid::pool`](crate::TokenGrid::pool).
+    pub fn pool(self, pooling: Pooling) -> Tensor<2> {
+        let max = |tokens: Tensor<3>| tokens.max_dim(1).squeeze_dim::<2>(1);
+        let avg = |tokens: Tensor<3>| tokens.mean_dim(1).squeeze_dim::<2>(1);
+        match pooling {
+            Pooling::Max => max(self.patches),
+            Pooling::MaxWithCls => max(Tensor::cat(
+                vec![self.cls.unsqueeze_dim::<3>(1), self.patches],
+                1,
+            )),
+            Pooling::Avg => avg(self.patches),
+            Pooling::Cls => self.cls,
+            Pooling::ClsAvg => (self.cls + avg(self.patches)).mul_scalar(0.5),
+        }
+    }
 }
 
 impl VitConfig {
@@ -61,6 +83,7 @@ impl VitConfig {
             },
             blocks: (0..self.depth).map(|_| Block::init(self, device)).collect(),
             norm: self.layer_norm(device),
+            epsilon: self.layer_norm_eps,
             grid: self.grid,
             interpolation: self.interpolation,
         }
@@ -76,31 +99,80 @@ impl VitConfig {
 impl Vit {
     /// Encodes normalised images `[batch, 3, height, width]`; both sides are multiples of the
     /// patch size.
-    pub fn forward(&self, images: Tensor<4>) -> VitOutput {
+    ///
+    /// `keep` sub-samples the tokens (paper §2.3): of each image only the patches of these indices
+    /// `[batch, kept]`, counted row by row, are seen. The others are never computed; CLS and
+    /// registers stay.
+    pub fn forward(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> VitOutput {
         let [_, _, height, width] = images.dims();
-        let patch = self.patch_embed.patch_size;
-        let grid = [height / patch, width / patch];
-        let patches = self.patch_embed.forward(images);
-        let tokens = self.with_positions(patches, grid);
-        self.encode(tokens, grid)
+        let tokens = self.embed(images, keep);
+        let tokens = (0..self.depth()).fold(tokens, |tokens, block| self.block(block, tokens));
+        self.finish(tokens, self.grid_of([height, width]))
     }
 
-    /// Puts CLS and registers before the patch tokens `[batch, rows · columns, dim]` and adds the
-    /// positions.
-    fn with_positions(&self, patches: Tensor<3>, grid: [usize; 2]) -> Tensor<3> {
-        let [batch, _, dim] = patches.dims();
-        let position = self.pos_embed.val();
-        let [_, positions, _] = position.dims();
-        let prefix = positions - self.grid[0] * self.grid[1];
-        let patch_positions = position.clone().slice([0..1, prefix..positions]).reshape([
-            self.grid[0],
-            self.grid[1],
-            dim,
-        ]);
-        let patches = patches
-            + pos_embed::interpolate(patch_positions, grid, self.interpolation).unsqueeze::<3>();
+    /// Rows and columns of the patches of an image of these sides, in pixels.
+    pub fn grid_of(&self, [height, width]: [usize; 2]) -> [usize; 2] {
+        let patch = self.patch_embed.patch_size;
+        [height / patch, width / patch]
+    }
 
+    /// Side of a patch in pixels.
+    pub fn patch_size(&self) -> usize {
+        self.patch_embed.patch_size
+    }
+
+    /// Number of blocks.
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// First stage of [`forward`](Self::forward): patches, positions, CLS and registers,
+    /// `[batch, 1 + registers + patches, dim]`. The stages are public so that training can
+    /// recompute one of them at a time.
+    pub fn embed(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<3> {
+        let [batch, _, height, width] = images.dims();
+        let grid = self.grid_of([height, width]);
+        let mut pixels = self.patch_embed.cut(images);
+        let mut positions = self.patch_positions(grid).unsqueeze::<3>();
+        if let Some(keep) = keep {
+            // Before the projection: it and the positions are per patch, so the order is free.
+            let [_, count, inputs] = pixels.dims();
+            let [_, kept] = keep.dims();
+            let [_, _, dim] = positions.dims();
+            let first = Tensor::<1, Int>::arange(0..batch as i64, &keep.device())
+                .mul_scalar(count as i64)
+                .unsqueeze_dim::<2>(1);
+            let rows = (keep.clone() + first).reshape([batch * kept]);
+            pixels = pixels
+                .reshape([batch * count, inputs])
+                .select(0, rows)
+                .reshape([batch, kept, inputs]);
+            positions = positions
+                .squeeze_dim::<2>(0)
+                .select(0, keep.reshape([batch * kept]))
+                .reshape([batch, kept, dim]);
+        }
+        let patches = ops::linear(pixels, &self.patch_embed.proj) + positions;
+        let first = self.first_tokens().repeat_dim(0, batch);
+        Tensor::cat(vec![first, patches], 1)
+    }
+
+    /// Position embeddings of a grid of patches, row by row, `[rows · columns, dim]`.
+    fn patch_positions(&self, grid: [usize; 2]) -> Tensor<2> {
+        let position = self.pos_embed.val();
+        let [_, positions, dim] = position.dims();
+        let prefix = self.position_prefix();
+        let of_patches =
+            position
+                .slice([0..1, prefix..positions])
+                .reshape([self.grid[0], self.grid[1], dim]);
+        pos_embed::interpolate(of_patches, grid, self.interpolation)
+    }
+
+    /// CLS and registers with their positions, `[1, 1 + registers, dim]`.
+    fn first_tokens(&self) -> Tensor<3> {
         let registers = self.reg_token.as_ref().map(Param::val);
+        let prefix = self.position_prefix();
         let mut first = vec![self.cls_token.val()];
         // Registers have positions of their own only where the grid's prefix is longer than CLS.
         if prefix > 1 {
@@ -108,28 +180,36 @@ impl Vit {
         }
         let mut first = Tensor::cat(first, 1);
         if prefix > 0 {
-            first = first + position.slice([0..1, 0..prefix]);
+            first = first + self.pos_embed.val().slice([0..1, 0..prefix]);
         }
-        if prefix <= 1
-            && let Some(registers) = registers
-        {
-            first = Tensor::cat(vec![first, registers], 1);
+        match registers {
+            Some(registers) if prefix <= 1 => Tensor::cat(vec![first, registers], 1),
+            _ => first,
         }
-        Tensor::cat(vec![first.repeat_dim(0, batch), patches], 1)
     }
 
-    /// The blocks and the final norm over `[batch, 1 + registers + rows · columns, dim]`.
-    fn encode(&self, tokens: Tensor<3>, grid: [usize; 2]) -> VitOutput {
-        let tokens = self
-            .blocks
-            .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens));
-        let tokens = self.norm.forward(tokens);
+    /// Rows of `pos_embed` before those of the patches.
+    fn position_prefix(&self) -> usize {
+        let [_, positions, _] = self.pos_embed.dims();
+        positions - self.grid[0] * self.grid[1]
+    }
+
+    /// Block number `index` over tokens `[batch, tokens, dim]`.
+    ///
+    /// # Panics
+    /// There is no such block.
+    pub fn block(&self, index: usize, tokens: Tensor<3>) -> Tensor<3> {
+        self.blocks[index].forward(tokens)
+    }
+
+    /// Last stage: the final norm of `[batch, 1 + registers + patches, dim]`, and its parts.
+    pub fn finish(&self, tokens: Tensor<3>, grid: [usize; 2]) -> VitOutput {
+        let tokens = ops::layer_norm(tokens, &self.norm, self.epsilon);
         let [batch, count, dim] = tokens.dims();
-        let first_patch = count - grid[0] * grid[1];
+        let registers = self.reg_token.as_ref().map_or(0, |token| token.dims()[1]);
         VitOutput {
             cls: tokens.clone().slice([0..batch, 0..1]).reshape([batch, dim]),
-            patches: tokens.slice([0..batch, first_patch..count]),
+            patches: tokens.slice([0..batch, 1 + registers..count]),
             grid,
         }
     }
@@ -144,16 +224,16 @@ struct PatchEmbed {
 }
 
 impl PatchEmbed {
-    /// `[batch, 3, height, width]` to `[batch, rows · columns, dim]`.
-    fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+    /// The pixels of each patch, `[batch, rows · columns, 3 · patch · patch]`, which the
+    /// projection takes.
+    fn cut(&self, images: Tensor<4>) -> Tensor<3> {
         let [batch, channels, height, width] = images.dims();
         let p = self.patch_size;
         let (rows, columns) = (height / p, width / p);
-        let patches = images
+        images
             .reshape([batch, channels, rows, p, columns, p])
             .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, rows * columns, channels * p * p]);
-        ops::linear(patches, &self.proj)
+            .reshape([batch, rows * columns, channels * p * p])
     }
 }
 
@@ -166,6 +246,8 @@ struct Block {
     norm2: LayerNorm,
     mlp: Mlp,
     ls2: Option<LayerScale>,
+    #[module(skip)]
+    epsilon: f64,
 }
 
 impl Block {
@@ -189,14 +271,19 @@ impl Block {
                 fc2: linear(config.mlp_dim, config.dim, device),
             },
             ls2: scale(),
+            epsilon: config.layer_norm_eps,
         }
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = ops::add(x, LayerScale::apply(&self.ls1, attended));
-        let expanded = self.mlp.forward(self.norm2.forward(x.clone()));
-        ops::add(x, LayerScale::apply(&self.ls2, expanded))
+        let attended = self.attn.forward(self.norm(&self.norm1, &x));
+        let x = ops::residual(x, attended, LayerScale::gamma(&self.ls1));
+        let expanded = self.mlp.forward(self.norm(&self.norm2, &x));
+        ops::residual(x, expanded, LayerScale::gamma(&self.ls2))
+    }
+
+    fn norm(&self, layer: &LayerNorm, x: &Tensor<3>) -> Tensor<3> {
+        ops::layer_norm(x.clone(), layer, self.epsilon)
     }
 }
 
@@ -211,15 +298,8 @@ struct Attention {
 
 impl Attention {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, dim] = x.dims();
-        let head_dim = dim / self.heads;
-        let qkv = ops::linear(x, &self.qkv)
-            .reshape([batch, tokens, 3, self.heads, head_dim])
-            .permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
-        let scale = (head_dim as f64).powf(-0.5);
-        let mixed = ops::attention(part(0), part(1), part(2), None, scale);
-        ops::linear(ops::merge_heads(mixed), &self.proj)
+        let mixed = ops::self_attention(ops::linear(x, &self.qkv), self.heads);
+        ops::linear(mixed, &self.proj)
     }
 }
 
@@ -252,11 +332,8 @@ impl LayerScale {
         }
     }
 
-    fn apply(scale: &Option<Self>, x: Tensor<3>) -> Tensor<3> {
-        match scale {
-            Some(scale) => x * scale.gamma.val().unsqueeze(),
-            None => x,
-        }
+    fn gamma(scale: &Option<Self>) -> Option<Tensor<1>> {
+        scale.as_ref().map(|scale| scale.gamma.val())
     }
 }
 

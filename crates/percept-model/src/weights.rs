@@ -135,7 +135,13 @@ impl Path {
 
     /// The parameter's name as PyTorch spells it.
     fn name(&self) -> String {
-        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<&str> = self
+            .0
+            .iter()
+            // The variant of an enum is a step of the path to Burn, not to PyTorch.
+            .filter(|(_, container)| !container.starts_with("Enum:"))
+            .map(|(name, _)| name.as_str())
+            .collect();
         if let Some((name, container)) = self.0.last()
             && (container.ends_with("LayerNorm") || container.ends_with("RmsNorm"))
             && let Some(last) = names.last_mut()
@@ -281,6 +287,148 @@ impl ModuleVisitor for Saver {
         }
         self.tensors.push((self.path.name(), shape, values));
     }
+}
+
+/// Hands the values of every parameter to `change`, with its name, and puts them back. On the CPU
+/// they are changed where they are.
+pub fn update<M: Module>(module: M, change: impl FnMut(&str, &mut [f32])) -> M {
+    module.map(&mut Updater {
+        path: Path::default(),
+        change,
+    })
+}
+
+struct Updater<F> {
+    path: Path,
+    change: F,
+}
+
+impl<F: FnMut(&str, &mut [f32])> ModuleMapper for Updater<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.name();
+        param.map(|tensor| {
+            let device = tensor.device();
+            let shape = tensor.dims();
+            let mut data = tensor.into_data();
+            if let Ok(values) = data.as_mut_slice::<f32>() {
+                (self.change)(&name, values);
+                return Tensor::from_data(data, &device);
+            }
+            // A device that stores half precision.
+            let mut values: Vec<f32> = data.iter().collect();
+            (self.change)(&name, &mut values);
+            Tensor::from_data(TensorData::new(values, shape), &device)
+        })
+    }
+}
+
+/// Names of the parameters of `module` with their shapes in memory, in order. They are those of
+/// [`save`], except that a linear layer's matrix is `[in, out]`.
+pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    let mut visitor = Visitor {
+        path: Path::default(),
+        see: Shapes(Vec::new()),
+    };
+    module.visit(&mut visitor);
+    visitor.see.0
+}
+
+struct Shapes(Vec<(String, Vec<usize>)>);
+
+impl See for Shapes {
+    fn see<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+        self.0.push((name, param.lazy_shape().to_vec()));
+    }
+}
+
+/// Gives the name and the values of every parameter, row-major in the shapes of [`shapes`].
+pub fn read<M: Module>(module: &M, see: impl FnMut(&str, Vec<f32>)) {
+    struct Reader<F>(F);
+    impl<F: FnMut(&str, Vec<f32>)> See for Reader<F> {
+        fn see<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+            (self.0)(&name, param.val().into_data().iter().collect());
+        }
+    }
+    module.visit(&mut Visitor {
+        path: Path::default(),
+        see: Reader(see),
+    });
+}
+
+/// What a [`Visitor`] does with a parameter.
+trait See {
+    fn see<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>);
+}
+
+struct Visitor<S> {
+    path: Path,
+    see: S,
+}
+
+impl<S: See> ModuleVisitor for Visitor<S> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.path.name();
+        self.see.see(name, param);
+    }
+}
+
+/// `module` with every parameter a leaf of Burn's graph: what is computed with it can be
+/// differentiated. The values are shared with the original.
+#[cfg(feature = "autodiff")]
+pub fn recorded<M: Module>(module: &M) -> M {
+    struct Recorder;
+    impl ModuleMapper for Recorder {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.without_autodiff().autodiff().require_grad())
+        }
+    }
+    module.clone().map(&mut Recorder)
+}
+
+/// Takes the gradients of a [`recorded`] module out of `gradients`: name and values, row-major in
+/// the shapes of [`shapes`]. Parameters that the loss did not depend on are left out.
+#[cfg(feature = "autodiff")]
+pub fn take_gradients<M: Module>(
+    module: &M,
+    gradients: &mut burn::tensor::Gradients,
+    take: impl FnMut(&str, &[f32]),
+) {
+    struct Taker<'a, F> {
+        gradients: &'a mut burn::tensor::Gradients,
+        take: F,
+    }
+    impl<F: FnMut(&str, &[f32])> See for Taker<'_, F> {
+        fn see<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+            let Some(gradient) = param.val().grad_remove(self.gradients) else {
+                return;
+            };
+            let data = gradient.into_data();
+            match data.as_slice::<f32>() {
+                Ok(values) => (self.take)(&name, values),
+                Err(_) => (self.take)(&name, &data.iter().collect::<Vec<f32>>()),
+            }
+        }
+    }
+    module.visit(&mut Visitor {
+        path: Path::default(),
+        see: Taker { gradients, take },
+    });
 }
 
 /// Row-major `[rows, columns]` to row-major `[columns, rows]`.

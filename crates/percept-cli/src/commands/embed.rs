@@ -80,7 +80,7 @@ fn embed_photos(
     let mut grids: Vec<Named> = Vec::new();
     let failures = pipeline::run(
         &inputs,
-        common.batch_size,
+        common.batch_size(),
         console,
         |photo| embedder.prepare(photo),
         |images| embedder.encode(images),

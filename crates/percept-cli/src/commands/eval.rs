@@ -9,7 +9,7 @@ use percept_data::{
     open_coco_stuff, open_context, open_context59, open_custom, open_voc,
 };
 use percept_eval::{
-    EvalResult, Event, Protocol, Run, RunOptions, Subject, brief, compare, write_report,
+    EvalError, EvalResult, Event, Protocol, Run, RunOptions, Subject, brief, compare, write_report,
 };
 
 use crate::args::{Common, EvalArgs, Task};
@@ -33,10 +33,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         ))
         .into());
     }
-    let dataset = task
-        .and_then(|task| task.to_possible_value())
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default();
+    let dataset = task.map(name_of).unwrap_or_default();
     let protocol =
         Protocol::load(&args.protocol, &dataset, &args.set).map_err(|e| Usage(e.to_string()))?;
     if args.show_protocol {
@@ -49,14 +46,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         ))
         .into());
     };
-    let split = args.split.as_deref().or(protocol.split.as_deref());
-    let set = Set::open(task, args, data, split)?;
-    if args.grouping && !matches!(set, Set::Segmentation(_)) {
-        return Err(Usage(format!(
-            "--grouping needs a segmentation set, not {dataset}"
-        ))
-        .into());
-    }
+    let benchmark = Benchmark::open(task, data, protocol, args)?;
     let (model, path) = models::load_with_path(common, console)?;
     let name = common
         .model
@@ -65,7 +55,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
     let subject = Subject::new(&model, &short_name(&name), &path)?;
     let options = RunOptions {
         limit: args.limit.unwrap_or(0),
-        batch_size: common.batch_size,
+        batch_size: common.batch_size(),
         out: args.out.clone(),
         resume: args.resume,
     };
@@ -87,23 +77,15 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
     };
     let how = Run {
         subject: &subject,
-        protocol: &protocol,
+        protocol: &benchmark.protocol,
         options: &options,
         progress: &progress,
     };
-    let result = match &set {
-        Set::Segmentation(set) if args.grouping => percept_eval::grouping(set.as_ref(), how),
-        Set::Segmentation(set) => percept_eval::segmentation(set.as_ref(), how),
-        Set::Folder(set) => {
-            percept_eval::classification(set, &dataset, split.unwrap_or("val"), how)
-        }
-        Set::Captions(set) => percept_eval::retrieval(set, &dataset, split.unwrap_or("val"), how),
-        Set::Waterbirds(set) => percept_eval::waterbirds(set, split.unwrap_or("test"), how),
-    };
+    let result = benchmark.measure(how);
     bar.finish();
     let result = result?;
     if let Some(out) = &args.out {
-        let (names, background) = set.legend();
+        let (names, background) = benchmark.set.legend();
         write_report(&result, &names, background, out)?;
         console.detail(&format!("results in {}", out.display()));
     }
@@ -121,6 +103,93 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         return Ok(Outcome::SomeFailed);
     }
     Ok(Outcome::Done)
+}
+
+/// The name of a task on the command line.
+fn name_of(task: Task) -> String {
+    task.to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+/// A dataset with the protocol that it is measured by.
+pub struct Benchmark {
+    /// Its name, that of the task.
+    pub dataset: String,
+    /// Every choice behind the numbers.
+    pub protocol: Protocol,
+    set: Set,
+    split: Option<String>,
+    grouping: bool,
+}
+
+impl Benchmark {
+    /// Opens the dataset at `data` as the flags say.
+    ///
+    /// # Errors
+    /// The folder does not have the layout of the dataset, or it has no groups.
+    pub fn open(
+        task: Task,
+        data: &Path,
+        protocol: Protocol,
+        args: &EvalArgs,
+    ) -> anyhow::Result<Self> {
+        let dataset = name_of(task);
+        let split = args.split.clone().or_else(|| protocol.split.clone());
+        let set = Set::open(task, args, data, split.as_deref())?;
+        if args.grouping && !matches!(set, Set::Segmentation(_)) {
+            return Err(Usage(format!(
+                "--grouping needs a segmentation set, not {dataset}"
+            ))
+            .into());
+        }
+        Ok(Self {
+            dataset,
+            protocol,
+            set,
+            split,
+            grouping: args.grouping,
+        })
+    }
+
+    /// Opens the dataset of `TASK=DIR`.
+    ///
+    /// # Errors
+    /// There is no such task or protocol, or the folder does not have its layout.
+    pub fn parse(spec: &str, protocol: &str) -> anyhow::Result<Self> {
+        let (task, data) = spec.split_once('=').ok_or_else(|| {
+            Usage(format!(
+                "--eval {spec}: not TASK=DIR, such as voc=VOCdevkit"
+            ))
+        })?;
+        let task = Task::from_str(task, false)
+            .ok()
+            .filter(|task| *task != Task::Compare)
+            .ok_or_else(|| {
+                Usage(format!(
+                    "--eval {task}: no such task; see `percept eval --help`"
+                ))
+            })?;
+        let protocol =
+            Protocol::load(protocol, &name_of(task), &[]).map_err(|e| Usage(e.to_string()))?;
+        Self::open(task, Path::new(data), protocol, &EvalArgs::default())
+    }
+
+    /// Measures a model.
+    ///
+    /// # Errors
+    /// As the task of percept-eval that it is.
+    pub fn measure(&self, how: Run<'_>) -> Result<EvalResult, EvalError> {
+        let dataset = &self.dataset;
+        let split = |usual| self.split.as_deref().unwrap_or(usual);
+        match &self.set {
+            Set::Segmentation(set) if self.grouping => percept_eval::grouping(set.as_ref(), how),
+            Set::Segmentation(set) => percept_eval::segmentation(set.as_ref(), how),
+            Set::Folder(set) => percept_eval::classification(set, dataset, split("val"), how),
+            Set::Captions(set) => percept_eval::retrieval(set, dataset, split("val"), how),
+            Set::Waterbirds(set) => percept_eval::waterbirds(set, split("test"), how),
+        }
+    }
 }
 
 /// A dataset of any kind.

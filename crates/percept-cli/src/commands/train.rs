@@ -1,0 +1,241 @@
+//! `percept train`: from pairs of photos and captions to a model folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use percept::{Hints, Model};
+use percept_eval::{Run, RunOptions, Subject};
+use percept_train::config::{self, Settings};
+use percept_train::run::{find_checkpoint, folder, named};
+use percept_train::{
+    Alone, Ending, Evaluator, Hooks, Resume, Saved, Start, TrainConfig, TrainError, train,
+};
+use serde_json::{Value, json};
+
+use super::eval::Benchmark;
+use crate::args::{Common, TrainArgs};
+use crate::console::Console;
+use crate::output::print_line;
+use crate::train_view::TrainView;
+use crate::{Outcome, Usage, models};
+
+/// Exit code after a signal: 128 and the number of SIGINT, as shells have it.
+pub const STOPPED: u8 = 130;
+
+/// What resumes the run of `--name`.
+const LATEST: &str = "latest";
+
+/// Runs the command.
+///
+/// # Errors
+/// Settings that make no sense, towers or data that cannot be used, a training that goes astray,
+/// files that cannot be written.
+pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let (config, saved) = settings(args, common, console)?;
+    if args.show_params {
+        print_line(&serde_json::to_string_pretty(&config)?)?;
+        return Ok(Outcome::Done);
+    }
+    check(&config)?;
+    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let mut benchmarks = Vec::new();
+    for spec in &args.eval {
+        benchmarks.push(Benchmark::parse(spec, &args.eval_protocol)?);
+    }
+    let start = Start::open(&config, &device, |name| {
+        models::resolve(name).map_err(|error| TrainError::Config {
+            origin: "where a tower begins".into(),
+            reason: format!("{error:#}"),
+        })
+    })?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(stop.clone())?;
+    let mut view = TrainView::new(console);
+    let mut evaluator = Benchmarks {
+        benchmarks,
+        device: &common.device,
+        limit: args.eval_limit.unwrap_or(0),
+    };
+    let resume = match (saved, &args.resume) {
+        (Some(saved), _) => Resume::From(Box::new(saved)),
+        (None, Some(_)) => Resume::Again,
+        (None, None) => Resume::New,
+    };
+    let hooks = Hooks {
+        observer: &mut view,
+        evaluator: (!args.eval.is_empty()).then_some(&mut evaluator as &mut dyn Evaluator),
+        stop: &stop,
+        collective: &Alone,
+    };
+    let finished = train(&config, start, resume, hooks);
+    view.finish();
+    let finished = finished?;
+
+    let progress = &finished.progress;
+    let (path, outcome) = match &finished.ending {
+        Ending::Complete { model } => {
+            console.note(&format!("model written to {}", model.display()));
+            (model, Outcome::Done)
+        }
+        Ending::Stopped { checkpoint } => {
+            console.note(&format!(
+                "stopped at step {}, saved as {}; go on with --name {} --resume latest",
+                progress.step,
+                checkpoint.display(),
+                config.name.as_deref().unwrap_or_default(),
+            ));
+            (checkpoint, Outcome::Stopped)
+        }
+    };
+    if common.json {
+        let line = json!({
+            "complete": outcome == Outcome::Done,
+            "path": path,
+            "folder": finished.folder,
+            "step": progress.step,
+            "samples": progress.samples,
+            "bad_samples": progress.bad_samples,
+            "seconds": progress.seconds,
+            "validation": finished.validation,
+        });
+        print_line(&line.to_string())?;
+    }
+    Ok(outcome)
+}
+
+/// All settings, and the checkpoint to go on from.
+fn settings(
+    args: &TrainArgs,
+    common: &Common,
+    console: &Console,
+) -> anyhow::Result<(TrainConfig, Option<Saved>)> {
+    let recipe = args.recipe.as_deref().map(config::recipe).transpose()?;
+    let Value::Object(mut flags) = serde_json::to_value(&args.settings)? else {
+        return Err(Usage("the flags are no settings".into()).into());
+    };
+    let recipe = recipe.map(|recipe| {
+        let name = args.recipe.as_deref().unwrap_or_default();
+        (format!("recipe {name}"), recipe)
+    });
+    let layers = |base: Option<(String, Settings)>, flags: Settings| {
+        let flags = ("flags".to_owned(), flags);
+        TrainConfig::layered(base.into_iter().chain(recipe.clone()).chain([flags]))
+    };
+
+    let saved = match &args.resume {
+        None => None,
+        Some(which) => {
+            let path = match which.as_str() {
+                LATEST => run_folder(&layers(None, flags.clone())?)?,
+                path => PathBuf::from(path),
+            };
+            let (saved, broken) = find_checkpoint(&path)?;
+            for error in broken {
+                console.note(&format!("a newer checkpoint is not used: {error}"));
+            }
+            if saved.is_none() && which != LATEST {
+                return Err(Usage(format!("--resume {which}: no checkpoint there")).into());
+            }
+            if saved.is_none() {
+                console.note(&format!("no checkpoint in {}: beginning", path.display()));
+            }
+            saved
+        }
+    };
+    // Both towers of --model, where nothing else says where they begin.
+    if let Some(model) = &common.model {
+        let known = recipe.as_ref().map(|(_, recipe)| recipe);
+        for tower in ["init_image", "init_text"] {
+            let is_set = |settings: &Settings| settings.get(tower).is_some_and(|v| !v.is_null());
+            if saved.is_none() && !is_set(&flags) && !known.is_some_and(is_set) {
+                flags.insert(tower.into(), model.clone().into());
+            }
+        }
+    }
+    let base = (saved.as_ref()).map(|saved| {
+        let name = saved.path().display().to_string();
+        (name, saved.config().settings())
+    });
+    Ok((named(layers(base, flags)?), saved))
+}
+
+fn run_folder(config: &TrainConfig) -> anyhow::Result<PathBuf> {
+    if config.name.is_none() {
+        return Err(Usage("--resume latest: of which run? name it with --name".into()).into());
+    }
+    Ok(folder(config))
+}
+
+/// What is most often forgotten, in words that help.
+fn check(config: &TrainConfig) -> anyhow::Result<()> {
+    let usage = |message: &str| Err(Usage(message.to_owned()).into());
+    if config.train_data.is_empty() {
+        return usage(
+            "nothing to train on: name shards with --train-data 'shards/{00000..00099}.tar', or a \
+             CSV of filepath and title",
+        );
+    }
+    if config.init_image.is_empty() || config.init_text.is_empty() {
+        return usage(
+            "where do the towers begin? name them with --init-image and --init-text (a checkpoint, \
+             or random), or both with --model",
+        );
+    }
+    Ok(config.validate()?)
+}
+
+/// The first signal asks the run to save and end, the second one ends it.
+fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    Ok(ctrlc::set_handler(move || {
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(STOPPED));
+        }
+        // Nobody is left to tell if this fails.
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"\nsaving after this step; again to stop at once\n",
+        );
+    })?)
+}
+
+/// The benchmarks of `--eval`.
+struct Benchmarks<'a> {
+    benchmarks: Vec<Benchmark>,
+    device: &'a str,
+    limit: usize,
+}
+
+impl Evaluator for Benchmarks<'_> {
+    fn evaluate(&mut self, path: &Path) -> Result<BTreeMap<String, f64>, String> {
+        let device = percept::device(self.device).map_err(|e| e.to_string())?;
+        let model = Model::load(path, &Hints::default(), &device).map_err(|e| e.to_string())?;
+        let subject = Subject::new(&model, "training", path).map_err(|e| e.to_string())?;
+        let options = RunOptions {
+            limit: self.limit,
+            batch_size: 1,
+            ..RunOptions::default()
+        };
+        let mut metrics = BTreeMap::new();
+        for benchmark in &self.benchmarks {
+            let result = benchmark
+                .measure(Run {
+                    subject: &subject,
+                    protocol: &benchmark.protocol,
+                    options: &options,
+                    progress: &|_| {},
+                })
+                .map_err(|e| format!("{}: {e}", benchmark.dataset))?;
+            let name = |metric: &str| format!("{}/{metric}", benchmark.dataset);
+            metrics.extend(
+                result
+                    .metrics
+                    .iter()
+                    .map(|(metric, value)| (name(metric), *value)),
+            );
+        }
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,356 @@
+//! `percept train` as its users meet it: killed, interrupted, taken up, and then used.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use percept_checkpoint::Checkpoint;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn photos() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/photos")
+}
+
+/// A dual encoder with random weights in the layout of the public CLIPpy checkpoint, 48 px.
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../percept-model/tests/goldens/clippy/clippy.pt")
+}
+
+/// A folder with two shards of 20 pairs.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let photo = percept::image::open(&photos().join("coffee.jpg"), &Default::default()).unwrap();
+    for shard in 0..2u32 {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |name: String, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, name, bytes).unwrap();
+        };
+        for at in 0..20u32 {
+            // Stretched differently, so that each is another photo.
+            let small = percept::image::resize(&photo, 50 + at, 60, percept::image::Filter::Box);
+            let bytes = percept::image::jpeg_rgb(&small, 60 + shard as u8 * 20).unwrap();
+            add(format!("{shard}-{at:02}.jpg"), &bytes);
+            let caption = format!(
+                "a photo of a {} near a window",
+                ["dog", "cat", "sofa"][at as usize % 3]
+            );
+            add(format!("{shard}-{at:02}.txt"), caption.as_bytes());
+        }
+        fs::write(
+            place.path().join(format!("{shard}.tar")),
+            builder.into_inner().unwrap(),
+        )
+        .unwrap();
+    }
+    place
+}
+
+/// `percept` in `folder`, away from any model, cache or network.
+fn percept(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_percept"));
+    command
+        .current_dir(folder)
+        .env("HF_HOME", folder)
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("HF_HUB_CACHE")
+        .env_remove("PERCEPT_MODEL")
+        .args(args)
+        .stdin(Stdio::null());
+    command
+}
+
+/// `percept train` on the tiny model.
+fn train(folder: &Path, rest: &[&str]) -> Command {
+    let mut command = percept(folder, &["train", "--train-data", "{0..1}.tar", "--model"]);
+    command.arg(tiny());
+    command.args(["--batch-size", "4", "--warmup", "5", "--workers", "1"]);
+    command.args(rest);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn expect(output: &Output, code: i32, message: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(message), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// Every number of a checkpoint, as bits.
+fn bits(path: &Path) -> BTreeMap<String, Vec<u32>> {
+    let file = Checkpoint::open(path).unwrap();
+    file.names()
+        .map(|name| {
+            let values = file.read_f32(name).unwrap();
+            (
+                name.to_owned(),
+                values.iter().map(|v| v.to_bits()).collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_trained_model_segments() {
+    let place = place();
+    let classes = place.path().join("classes");
+    for (class, photo) in [("cat", "chelsea.jpg"), ("cup", "coffee.jpg")] {
+        fs::create_dir_all(classes.join(class)).unwrap();
+        fs::copy(photos().join(photo), classes.join(class).join(photo)).unwrap();
+    }
+    let flags = [
+        "--name",
+        "x",
+        "--epochs",
+        "2",
+        "--val-fraction",
+        "0.2",
+        "--ema",
+        "0.9",
+        "--pool",
+        "max",
+        "--aug-scale",
+        "0.5,1",
+        "--lock-text",
+        "--eval",
+        "folder=classes",
+        "--eval-steps",
+        "5",
+        "--log-every-n-steps",
+        "1",
+        "--json",
+    ];
+    let output = train(place.path(), &flags).output().unwrap();
+    expect(&output, 0, "model written to logs/x/model");
+    let said = text(&output.stderr);
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["complete"], true);
+    // Which pairs are held out depends on their names alone: the same number each time.
+    let steps = line["step"].as_u64().unwrap();
+    assert!((12..=18).contains(&steps), "{steps}");
+    for part in [
+        format!("numbers learn in {steps} steps of 4 pairs").as_str(),
+        format!("step {steps}/{steps} loss").as_str(),
+        "validation loss",
+        "folder/",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(line["validation"]["loss"].as_f64().unwrap() > 0.0);
+
+    let model = place.path().join("logs/x/model");
+    let photo = photos().join("chelsea.jpg");
+    let mut segment = percept(
+        place.path(),
+        &["segment", "--labels", "cat, dog", "--size", "48"],
+    );
+    let output = segment
+        .arg("--model")
+        .arg(&model)
+        .arg(&photo)
+        .output()
+        .unwrap();
+    expect(&output, 0, "");
+    assert!(
+        place
+            .path()
+            .join("percept-out/chelsea.overlay.png")
+            .is_file()
+    );
+
+    // Its parameters are those that were asked for, and go on by themselves.
+    let params = fs::read(place.path().join("logs/x/params.json")).unwrap();
+    let params: Value = serde_json::from_slice(&params).unwrap();
+    assert_eq!(
+        (&params["lock_text"], &params["batch_size"]),
+        (&true.into(), &4.into())
+    );
+    let more = [
+        "train", "--name", "x", "--resume", "latest", "--epochs", "3", "--quiet",
+    ];
+    let output = percept(place.path(), &more).output().unwrap();
+    expect(&output, 0, "");
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    let results = fs::read_to_string(place.path().join("logs/x/results.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(results.lines().last().unwrap()).unwrap();
+    assert_eq!(last["step"], steps / 2 * 3);
+}
+
+#[test]
+fn a_run_that_is_killed_twenty_times_ends_as_one_that_is_not() {
+    let place = place();
+    let flags = |name| {
+        [
+            "--steps",
+            "200",
+            "--save-steps",
+            "7",
+            "--keep",
+            "2",
+            "--ema",
+            "0.9",
+            "--resume",
+            "latest",
+            "--force-patch-dropout",
+            "0.3",
+            "--chunk",
+            "3",
+            "--name",
+            name,
+        ]
+    };
+    let begun = Instant::now();
+    let output = train(place.path(), &flags("whole")).output().unwrap();
+    expect(&output, 0, "model written");
+    let whole = begun.elapsed();
+
+    let mut random = 7u64;
+    let mut killed = 0;
+    for _ in 0..20 {
+        let mut child = train(place.path(), &flags("killed"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let share = (random >> 40) as f64 / (1u64 << 24) as f64;
+        std::thread::sleep(whole.mul_f64(share / 6.0));
+        if child.try_wait().unwrap().is_none() {
+            killed += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // The moments are random: most of them are within the run.
+    assert!(killed >= 5, "{killed}");
+    let output = train(place.path(), &flags("killed")).output().unwrap();
+    expect(&output, 0, "model written");
+    let file = |name: &str, file: &str| place.path().join("logs").join(name).join(file);
+    let last = "checkpoints/step_00000200.safetensors";
+    assert!(bits(&file("killed", last)) == bits(&file("whole", last)));
+    let model = |name| fs::read(file(name, "model/model.safetensors")).unwrap();
+    assert!(model("killed") == model("whole"));
+    let results = |name| {
+        let text = fs::read_to_string(file(name, "results.jsonl")).unwrap();
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["step"].as_u64().unwrap()).max()
+    };
+    assert_eq!(results("killed"), results("whole"));
+    let left = fs::read_dir(file("killed", "checkpoints")).unwrap();
+    assert_eq!(left.count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves() {
+    let place = place();
+    let flags = [
+        "--name",
+        "x",
+        "--steps",
+        "1000000",
+        "--log-every-n-steps",
+        "1",
+    ];
+    let child = train(place.path(), &flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let results = place.path().join("logs/x/results.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&results).map_or(0, |about| about.len()) == 0 {
+        assert!(Instant::now() < deadline, "no step in a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    expect(&output, 130, "saved as logs/x/checkpoints/step_");
+    let lines = fs::read_to_string(&results).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let step = last["step"].as_u64().unwrap();
+    let saved = format!("logs/x/checkpoints/step_{step:08}.safetensors");
+    assert!(place.path().join(saved).is_file());
+
+    let steps = (step + 1).to_string();
+    let more = [
+        "train", "--name", "x", "--resume", "latest", "--steps", &steps,
+    ];
+    let output = percept(place.path(), &more).output().unwrap();
+    expect(&output, 0, "changed: steps 1000000 -> ");
+}
+
+#[test]
+fn what_cannot_be_trained_is_explained() {
+    let place = place();
+    let here = place.path();
+    fs::write(here.join("bad.toml"), "learning_rate = 1").unwrap();
+    let say = |args: &[&str]| percept(here, args).output().unwrap();
+    expect(&say(&["train"]), 2, "--train-data");
+    expect(&say(&["train", "--train-data", "0.tar"]), 2, "--init-image");
+    expect(&say(&["train", "--recipe", "nowhere"]), 2, "clippy-cc12m");
+    expect(
+        &say(&["train", "--recipe", "bad.toml"]),
+        2,
+        "unknown field `learning_rate`",
+    );
+    expect(&say(&["train", "--resume", "latest"]), 2, "--name");
+    expect(&say(&["train", "--resume", "0.tar"]), 1, "0.tar");
+    expect(
+        &say(&["train", "--steps", "1", "--epochs", "1"]),
+        2,
+        "cannot be used with",
+    );
+
+    let run = |flags: &[&str]| train(here, flags).output().unwrap();
+    expect(&run(&["--image-size", "50"]), 2, "take 48 or 64");
+    expect(&run(&["--lr=-1"]), 2, "lr");
+    expect(
+        &run(&["--batch-size", "100", "--steps", "2"]),
+        2,
+        "no batch of 100 samples",
+    );
+    expect(&run(&["--eval", "voc"]), 2, "TASK=DIR");
+    expect(&run(&["--eval", "voc=nowhere"]), 2, "nowhere");
+    expect(&run(&["--train-data", "2.tar"]), 2, "2.tar");
+    expect(
+        &run(&[
+            "--lr", "1e30", "--warmup", "0", "--name", "nan", "--steps", "9",
+        ]),
+        1,
+        "on a batch of ",
+    );
+
+    let output = run(&["--recipe", "pilot", "--show-params", "--lock-text=false"]);
+    let params: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&params["multi_positive"], &params["lock_text"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(params["batch_size"], 4);
+}

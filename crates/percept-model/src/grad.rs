@@ -1,0 +1,613 @@
+//! Derivatives of the kernels of [`ops`](crate::ops), for training on the CPU.
+//!
+//! Each operation computes its output as `ops` does, keeps what its derivative needs, and is
+//! recorded as one step of Burn's graph. What is kept is small: inputs that the graph holds
+//! anyway, two numbers a row for a layer norm, and no attention scores, which are computed again.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::{Device, GradientCheckpointingStrategy, Tensor, TensorData};
+use rayon::prelude::*;
+
+use crate::ops::{
+    self, ELEMENTS_PER_TASK, FlexTensor, LANES, SCORES_IN_CACHE, cpu_primitive, map_chunks,
+    rows_of_task,
+};
+
+type Recorder = Autodiff<Flex, NoCheckpointing>;
+type Tracked = FloatTensor<Recorder>;
+
+/// 1/√(2π), the height of the standard normal density.
+const NORMAL_PEAK: f32 = 0.398_942_3;
+
+/// Whether a CPU tensor of this device can enter the operations below. Burn's own recomputing of
+/// activations cannot see into them; its devices take Burn's operations.
+pub fn can_record(device: &Device) -> bool {
+    matches!(
+        device.gradient_checkpointing_strategy(),
+        None | Some(GradientCheckpointingStrategy::Disabled)
+    )
+}
+
+/// [`ops::linear`].
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    match bias {
+        Some(bias) => {
+            let inputs = [track(x), track(weight), track(bias)];
+            record(LinearStep, inputs, |[x, weight, bias]| {
+                let (x, weight, bias) = (plain(x), plain(weight), plain(bias));
+                let kept = (x.clone(), weight.clone());
+                (kept, ops::affine(x, weight, Some(bias)))
+            })
+        }
+        None => {
+            let inputs = [track(x), track(weight)];
+            record(LinearStep, inputs, |[x, weight]| {
+                let (x, weight) = (plain(x), plain(weight));
+                let kept = (x.clone(), weight.clone());
+                (kept, ops::affine(x, weight, None))
+            })
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearStep;
+
+/// With and without bias: the inputs are `x`, `weight` and perhaps `bias`.
+impl<const N: usize> Backward<Flex, N> for LinearStep {
+    type State = (Tensor<3>, Tensor<2>);
+
+    fn backward(self, step: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, weight) = step.state;
+        let [batch, tokens, width] = x.dims();
+        let dy: Tensor<3> = plain(grads.consume::<Flex>(&step.node));
+        let [.., out] = dy.dims();
+        let dy = dy.reshape([batch * tokens, out]);
+        if let Some(Some(bias)) = step.parents.get(2) {
+            grads.register::<Flex>(bias.id, primitive(sum_rows(dy.clone())));
+        }
+        if let Some(node) = &step.parents[1] {
+            let x = x.reshape([batch * tokens, width]);
+            let dw = x.transpose().matmul(dy.clone());
+            grads.register::<Flex>(node.id, primitive(dw));
+        }
+        if let Some(node) = &step.parents[0] {
+            let dx = ops::product(dy, weight.transpose(), None);
+            let dx = dx.reshape([batch, tokens, width]);
+            grads.register::<Flex>(node.id, primitive(dx));
+        }
+    }
+}
+
+/// [`ops::gelu`].
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    record(GeluStep, [track(x)], |[x]| {
+        let x = plain::<D>(x);
+        (primitive(x.clone()), ops::gelu(x))
+    })
+}
+
+#[derive(Debug)]
+struct GeluStep;
+
+impl Backward<Flex, 1> for GeluStep {
+    type State = FlexTensor;
+
+    fn backward(self, step: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let mut dx = grads.consume::<Flex>(&step.node).to_contiguous();
+        let [Some(node)] = &step.parents else { return };
+        let x = step.state.to_contiguous();
+        let x = x.storage::<f32>();
+        for_chunks(&mut dx, ELEMENTS_PER_TASK, |start, chunk| {
+            for (d, x) in chunk.iter_mut().zip(&x[start..]) {
+                let density = NORMAL_PEAK * ops::exp(-0.5 * x * x);
+                *d *= ops::normal_cdf(*x) + x * density;
+            }
+        });
+        grads.register::<Flex>(node.id, dx);
+    }
+}
+
+/// [`ops::residual`].
+pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
+    match scale {
+        Some(scale) => {
+            let inputs = [track(x), track(branch), track(scale)];
+            record(ResidualStep, inputs, |[x, branch, scale]| {
+                let (branch, scale) = (plain(branch), plain(scale));
+                let kept = Some((branch.clone(), scale.clone()));
+                (kept, ops::residual(plain(x), branch, Some(scale)))
+            })
+        }
+        None => record(ResidualStep, [track(x), track(branch)], |[x, branch]| {
+            (None, ops::residual(plain(x), plain(branch), None))
+        }),
+    }
+}
+
+#[derive(Debug)]
+struct ResidualStep;
+
+/// With and without scale: the inputs are `x`, `branch` and perhaps `scale`.
+impl<const N: usize> Backward<Flex, N> for ResidualStep {
+    type State = Option<(Tensor<3>, Tensor<1>)>;
+
+    fn backward(self, step: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&step.node);
+        if let Some(node) = &step.parents[0] {
+            grads.register::<Flex>(node.id, dy.clone());
+        }
+        let Some((branch, scale)) = step.state else {
+            if let Some(node) = &step.parents[1] {
+                grads.register::<Flex>(node.id, dy);
+            }
+            return;
+        };
+        let [batch, tokens, dim] = branch.dims();
+        let branch = cpu_primitive(branch).to_contiguous();
+        let dy = dy.to_contiguous();
+        if let Some(Some(node)) = step.parents.get(2) {
+            let (branch, dy) = (branch.storage::<f32>(), dy.storage::<f32>());
+            let sums = column_sums(batch * tokens, dim, [0.0; 1], |row, [sum]| {
+                let range = row * dim..(row + 1) * dim;
+                for ((sum, b), d) in sum.iter_mut().zip(&branch[range.clone()]).zip(&dy[range]) {
+                    *sum += b * d;
+                }
+            });
+            let [dscale] = sums.map(|sum| vector(sum, dim));
+            grads.register::<Flex>(node.id, dscale);
+        }
+        if let Some(node) = &step.parents[1] {
+            let scale = cpu_primitive(scale).to_contiguous();
+            let scale = scale.storage::<f32>();
+            let dbranch = map_chunks(plain::<3>(dy), chunk_of_rows(dim), |_, rows| {
+                for row in rows.chunks_mut(dim) {
+                    row.iter_mut().zip(scale).for_each(|(d, s)| *d *= s);
+                }
+            });
+            grads.register::<Flex>(node.id, primitive(dbranch));
+        }
+    }
+}
+
+/// [`ops::layer_norm`].
+pub fn layer_norm(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<3> {
+    let inputs = [track(x), track(gamma), track(beta)];
+    record(LayerNormStep, inputs, |[x, gamma, beta]| {
+        let x = plain::<3>(x);
+        let shape = x.dims();
+        let [.., dim] = shape;
+        let (x, gamma) = (primitive(x).to_contiguous(), gamma.to_contiguous());
+        let beta = beta.to_contiguous();
+        let moments: Vec<Moments> = rows(&x, dim)
+            .par_chunks(rows_of_task(dim) * dim)
+            .flat_map_iter(|rows| {
+                let arch = pulp::Arch::new();
+                let rows = rows.chunks_exact(dim);
+                rows.map(move |row| arch.dispatch(|| Moments::of(row, epsilon as f32)))
+            })
+            .collect();
+        let (g, b) = (gamma.storage::<f32>(), beta.storage::<f32>());
+        let y = map_chunks(plain::<3>(x.clone()), chunk_of_rows(dim), |start, rows| {
+            for (row, m) in rows.chunks_mut(dim).zip(&moments[start / dim..]) {
+                for ((v, g), b) in row.iter_mut().zip(g).zip(b) {
+                    *v = (*v - m.mean) * m.inverse * g + b;
+                }
+            }
+        });
+        ((x, gamma, moments), y)
+    })
+}
+
+/// Mean and inverse deviation of a row.
+#[derive(Debug, Clone, Copy)]
+struct Moments {
+    mean: f32,
+    inverse: f32,
+}
+
+impl Moments {
+    #[inline(always)]
+    fn of(row: &[f32], epsilon: f32) -> Self {
+        let count = row.len() as f32;
+        let mean = sums(row, row, |v, _| [v])[0] / count;
+        let variance = sums(row, row, |v, _| [(v - mean) * (v - mean)])[0] / count;
+        Self {
+            mean,
+            inverse: 1.0 / (variance + epsilon).sqrt(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNormStep;
+
+impl Backward<Flex, 3> for LayerNormStep {
+    type State = (FlexTensor, FlexTensor, Vec<Moments>);
+
+    fn backward(self, step: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, gamma, moments) = step.state;
+        let mut dy = grads.consume::<Flex>(&step.node).to_contiguous();
+        let gamma = gamma.storage::<f32>();
+        let dim = gamma.len();
+        let x = rows(&x, dim);
+        let [dx_to, dgamma_to, dbeta_to] = &step.parents;
+        if dgamma_to.is_some() || dbeta_to.is_some() {
+            let dy = dy.storage::<f32>();
+            let found = column_sums(moments.len(), dim, [0.0; 2], |row, [dgamma, dbeta]| {
+                let range = row * dim..(row + 1) * dim;
+                let (x, dy, m) = (&x[range.clone()], &dy[range], moments[row]);
+                for i in 0..dim {
+                    dgamma[i] += dy[i] * (x[i] - m.mean) * m.inverse;
+                    dbeta[i] += dy[i];
+                }
+            });
+            let [dgamma, dbeta] = found.map(|sum| vector(sum, dim));
+            if let Some(node) = dgamma_to {
+                grads.register::<Flex>(node.id, dgamma);
+            }
+            if let Some(node) = dbeta_to {
+                grads.register::<Flex>(node.id, dbeta);
+            }
+        }
+        if let Some(node) = dx_to {
+            for_chunks(&mut dy, chunk_of_rows(dim), |start, chunk| {
+                for (i, dy) in chunk.chunks_mut(dim).enumerate() {
+                    let (row, m) = (start / dim + i, moments[start / dim + i]);
+                    let x = &x[row * dim..(row + 1) * dim];
+                    dy.iter_mut().zip(gamma).for_each(|(d, g)| *d *= g);
+                    let normal = |x: f32| (x - m.mean) * m.inverse;
+                    let [sum, product] = sums(dy, x, |d, x| [d, d * normal(x)]);
+                    let (mean, slope) = (sum / dim as f32, product / dim as f32);
+                    for (d, x) in dy.iter_mut().zip(x) {
+                        *d = m.inverse * (*d - mean - normal(*x) * slope);
+                    }
+                }
+            });
+            grads.register::<Flex>(node.id, dy);
+        }
+    }
+}
+
+/// [`ops::self_attention`].
+pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    record(AttentionStep, [track(qkv)], |[qkv]| {
+        let qkv = plain::<3>(qkv);
+        ((qkv.clone(), heads), ops::self_attention(qkv, heads))
+    })
+}
+
+#[derive(Debug)]
+struct AttentionStep;
+
+impl Backward<Flex, 1> for AttentionStep {
+    type State = (Tensor<3>, usize);
+
+    fn backward(self, step: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (qkv, heads) = step.state;
+        let dy: Tensor<3> = plain(grads.consume::<Flex>(&step.node));
+        let [Some(node)] = &step.parents else { return };
+        let [batch, tokens, width] = qkv.dims();
+        let head_dim = width / 3 / heads;
+        let scale = ops::head_scale(head_dim) as f32;
+        let parts = ops::split_heads(qkv, heads);
+        let dy = dy.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
+        let mut dqkv = vec![0.0f32; batch * tokens * width];
+        // Some images at a time, so that their scores stay in the cache.
+        let images = (SCORES_IN_CACHE / (heads * tokens * tokens).max(1)).clamp(1, batch.max(1));
+        for (chunk, out) in dqkv
+            .chunks_mut((images * tokens * width).max(1))
+            .enumerate()
+        {
+            let first = chunk * images;
+            let count = images.min(batch - first);
+            let [q, k, v] = parts.clone().map(|part| part.narrow(0, first, count));
+            let dy = dy.clone().narrow(0, first, count);
+            let p = ops::softmax(q.clone().matmul(k.clone().swap_dims(2, 3)), scale);
+            let dv = p.clone().swap_dims(2, 3).matmul(dy.clone());
+            let dp = dy.matmul(v.swap_dims(2, 3));
+            let ds = softmax_gradient(p, dp, scale);
+            let dq = ds.clone().matmul(k);
+            let dk = ds.swap_dims(2, 3).matmul(q);
+            side_by_side([dq, dk, dv], out);
+        }
+        let dqkv = TensorData::new(dqkv, [batch, tokens, width]);
+        grads.register::<Flex>(node.id, FlexTensor::from_data(dqkv));
+    }
+}
+
+/// Gradient of `softmax(scale · s)` with respect to `s`, from its output and that one's gradient.
+fn softmax_gradient(p: Tensor<4>, dp: Tensor<4>, scale: f32) -> Tensor<4> {
+    let [.., width] = p.dims();
+    let p = cpu_primitive(p).to_contiguous();
+    let p = p.storage::<f32>();
+    map_chunks(dp, chunk_of_rows(width), |start, chunk| {
+        for (dp, p) in chunk.chunks_mut(width).zip(p[start..].chunks(width)) {
+            let [dot] = sums(dp, p, |d, p| [d * p]);
+            for (d, p) in dp.iter_mut().zip(p) {
+                *d = scale * p * (*d - dot);
+            }
+        }
+    })
+}
+
+/// Writes three `[batch, heads, tokens, head_dim]` as `[batch, tokens, 3 · heads · head_dim]`.
+fn side_by_side(parts: [Tensor<4>; 3], out: &mut [f32]) {
+    let [_, heads, tokens, head_dim] = parts[0].dims();
+    let parts = parts.map(|part| cpu_primitive(part).to_contiguous());
+    let dim = heads * head_dim;
+    out.par_chunks_mut(3 * dim)
+        .enumerate()
+        .for_each(|(i, row)| {
+            let (image, token) = (i / tokens, i % tokens);
+            for (part, row) in parts.iter().zip(row.chunks_mut(dim)) {
+                let part = part.storage::<f32>();
+                for (head, to) in row.chunks_mut(head_dim).enumerate() {
+                    let from = ((image * heads + head) * tokens + token) * head_dim;
+                    to.copy_from_slice(&part[from..from + head_dim]);
+                }
+            }
+        });
+}
+
+/// Computes an operation on plain tensors and records it: `compute` gives what the derivative
+/// will need, and the output.
+fn record<O, S, const N: usize, const D: usize>(
+    operation: O,
+    inputs: [Tracked; N],
+    compute: impl FnOnce([FlexTensor; N]) -> (S, Tensor<D>),
+) -> Tensor<D>
+where
+    O: Backward<Flex, N, State = S>,
+    S: Clone + Send + std::fmt::Debug + 'static,
+{
+    let guards = inputs.each_ref().map(|input| input.node());
+    let (kept, output) = compute(inputs.map(|input| input.into_primitive()));
+    let output = primitive(output);
+    let output = match operation
+        .prepare::<NoCheckpointing>(guards)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(step) => step.finish(kept, output),
+        OpsKind::UnTracked(step) => step.finish(output),
+    };
+    Tensor::from_primitive::<Recorder>(output)
+}
+
+/// The graph's tensor inside a CPU tensor; a constant if it is not part of a graph.
+fn track<const D: usize>(x: Tensor<D>) -> Tracked {
+    match x.autodiff().try_into_primitive::<Recorder>() {
+        Ok(tracked) => tracked,
+        Err(error) => unreachable!("can_record checked the backend: {error:?}"),
+    }
+}
+
+fn plain<const D: usize>(x: FlexTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(x)
+}
+
+fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    cpu_primitive(x)
+}
+
+fn vector(values: Vec<f32>, length: usize) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, [length]))
+}
+
+/// [`map_chunks`] in place.
+fn for_chunks(x: &mut FlexTensor, chunk: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    let arch = pulp::Arch::new();
+    x.storage_mut::<f32>()
+        .par_chunks_mut(chunk.max(1))
+        .enumerate()
+        .for_each(|(i, piece)| arch.dispatch(|| kernel(i * chunk, piece)));
+}
+
+/// The values of a contiguous tensor whose last axis is `dim`.
+fn rows(x: &FlexTensor, dim: usize) -> &[f32] {
+    let values = x.storage::<f32>();
+    debug_assert!(values.len().is_multiple_of(dim.max(1)));
+    values
+}
+
+/// Elements of a task that works on whole rows.
+fn chunk_of_rows(width: usize) -> usize {
+    rows_of_task(width) * width.max(1)
+}
+
+/// Sums over rows, `add` telling what a row adds to each of `M` sums of width `width`. The order of additions
+/// does not depend on the number of threads.
+fn column_sums<const M: usize>(
+    count: usize,
+    width: usize,
+    start: [f32; M],
+    add: impl Fn(usize, &mut [Vec<f32>; M]) + Sync,
+) -> [Vec<f32>; M] {
+    let arch = pulp::Arch::new();
+    let step = rows_of_task(width);
+    let parts: Vec<[Vec<f32>; M]> = (0..count.div_ceil(step))
+        .into_par_iter()
+        .map(|task| {
+            let mut part = start.map(|v| vec![v; width]);
+            let end = ((task + 1) * step).min(count);
+            arch.dispatch(|| {
+                for row in task * step..end {
+                    add(row, &mut part);
+                }
+            });
+            part
+        })
+        .collect();
+    let mut total = start.map(|v| vec![v; width]);
+    for part in parts {
+        for (total, part) in total.iter_mut().zip(part) {
+            total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+        }
+    }
+    total
+}
+
+/// `[rows, width]` summed to `[width]`.
+fn sum_rows(x: Tensor<2>) -> Tensor<1> {
+    let [count, width] = x.dims();
+    let x = primitive(x).to_contiguous();
+    let x = x.storage::<f32>();
+    let [sum] = column_sums(count, width, [0.0; 1], |row, [sum]| {
+        let row = &x[row * width..(row + 1) * width];
+        sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+    });
+    plain(vector(sum, width))
+}
+
+/// Sums of `term` over two rows of one length, in independent lanes (see [`LANES`]).
+#[inline(always)]
+fn sums<const M: usize>(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> [f32; M]) -> [f32; M] {
+    let mut lanes = [[0.0f32; LANES]; M];
+    let (a_body, a_tail) = a.as_chunks::<LANES>();
+    let (b_body, b_tail) = b.as_chunks::<LANES>();
+    for (a, b) in a_body.iter().zip(b_body) {
+        for i in 0..LANES {
+            let terms = term(a[i], b[i]);
+            for (lanes, term) in lanes.iter_mut().zip(terms) {
+                lanes[i] += term;
+            }
+        }
+    }
+    for (i, (a, b)) in a_tail.iter().zip(b_tail).enumerate() {
+        let terms = term(*a, *b);
+        for (lanes, term) in lanes.iter_mut().zip(terms) {
+            lanes[i] += term;
+        }
+    }
+    lanes.map(|lanes| lanes.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Distribution, activation};
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    /// Largest difference between the gradients of two functions of the same inputs, over the
+    /// largest gradient.
+    fn difference<const N: usize>(
+        inputs: [Tensor<3>; N],
+        ours: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+        burns: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+    ) -> f32 {
+        let gradients = |f: &dyn Fn([Tensor<3>; N]) -> Tensor<3>| {
+            let inputs = inputs.clone().map(|x| x.autodiff().require_grad());
+            let y = f(inputs.clone());
+            // Uneven weights: a plain sum would hide errors that cancel.
+            let shape = y.dims();
+            let count = shape.iter().product::<usize>() as i64;
+            let weights = Tensor::<1, burn::tensor::Int>::arange(0..count, &Device::flex())
+                .float()
+                .sin()
+                .reshape(shape);
+            let grads = (y * weights).sum().backward();
+            inputs.map(|x| x.grad(&grads).unwrap())
+        };
+        let (ours, burns) = (gradients(&ours), gradients(&burns));
+        let mut worst = 0.0f32;
+        for (a, b) in ours.into_iter().zip(burns) {
+            let scale = b.clone().abs().max().into_scalar::<f32>();
+            worst = worst.max((a - b).abs().max().into_scalar::<f32>() / scale);
+        }
+        worst
+    }
+
+    fn row(x: Tensor<3>) -> Tensor<1> {
+        x.flatten(0, 2)
+    }
+
+    #[test]
+    fn linear_agrees_with_burn() {
+        let inputs = [random([3, 5, 33]), random([1, 33, 7]), random([1, 1, 7])];
+        let d = difference(
+            inputs.clone(),
+            |[x, w, b]| linear(x, w.squeeze_dim(0), Some(row(b))),
+            |[x, w, b]| x.matmul(w) + b,
+        );
+        assert!(d < 1e-5, "{d:e}");
+        let [x, w, _] = inputs;
+        let d = difference(
+            [x, w],
+            |[x, w]| linear(x, w.squeeze_dim(0), None),
+            |[x, w]| x.matmul(w),
+        );
+        assert!(d < 1e-5, "{d:e}");
+    }
+
+    #[test]
+    fn gelu_agrees_with_burn() {
+        let x = random([3, 5, 77]).mul_scalar(3.0);
+        let d = difference([x], |[x]| gelu(x), |[x]| activation::gelu(x));
+        assert!(d < 1e-5, "{d:e}");
+    }
+
+    #[test]
+    fn residuals_agree_with_burn() {
+        let inputs = [random([3, 50, 24]), random([3, 50, 24]), random([1, 1, 24])];
+        let d = difference(
+            inputs.clone(),
+            |[x, y, s]| residual(x, y, Some(row(s))),
+            |[x, y, s]| x + y * s,
+        );
+        assert!(d < 1e-5, "{d:e}");
+        let [x, y, _] = inputs;
+        let d = difference([x, y], |[x, y]| residual(x, y, None), |[x, y]| x + y);
+        assert!(d < 1e-6, "{d:e}");
+    }
+
+    #[test]
+    fn layer_norm_agrees_with_burn() {
+        for dim in [24, 33, 384] {
+            let inputs = [
+                random([3, 150, dim]).add_scalar(0.5),
+                random([1, 1, dim]),
+                random([1, 1, dim]),
+            ];
+            let d = difference(
+                inputs,
+                |[x, g, b]| layer_norm(x, row(g), row(b), 1e-6),
+                |[x, g, b]| {
+                    let centered = x.clone() - x.mean_dim(2);
+                    let variance = (centered.clone() * centered.clone()).mean_dim(2);
+                    centered / (variance + 1e-6).sqrt() * g + b
+                },
+            );
+            // Burn sums a row in one go, which costs a digit.
+            assert!(d < 5e-5, "{dim}: {d:e}");
+        }
+    }
+
+    #[test]
+    fn attention_agrees_with_burn() {
+        for (batch, tokens, heads) in [(2, 5, 3), (5, 17, 2), (3, 600, 1)] {
+            let width = 3 * heads * 8;
+            let plain = |[qkv]: [Tensor<3>; 1]| {
+                let [batch, tokens, _] = qkv.dims();
+                let parts = qkv
+                    .reshape([batch, tokens, 3, heads, 8])
+                    .permute([2, 0, 3, 1, 4]);
+                let part = |i| parts.clone().narrow(0, i, 1).squeeze_dim::<4>(0);
+                let scores = part(0).matmul(part(1).swap_dims(2, 3)) * ops::head_scale(8);
+                let mixed = activation::softmax(scores, 3).matmul(part(2));
+                mixed.swap_dims(1, 2).reshape([batch, tokens, heads * 8])
+            };
+            let inputs = [random([batch, tokens, width])];
+            let d = difference(inputs, |[x]| self_attention(x, heads), plain);
+            assert!(d < 1e-5, "{batch} {tokens} {heads}: {d:e}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Large batches in bounded memory, exactly (GradCache, Gao et al., 2021).
+//!
+//! The contrastive loss needs the embeddings of the whole batch, but not their graphs. So every
+//! chunk is embedded without a graph; the loss gives its gradient with respect to every embedding;
+//! then each chunk is computed a second time with a graph, and only its own gradients are sent
+//! back through it. The result is that of the whole batch at once, to rounding.
+//!
+//! A batch of a single chunk keeps its graph from the first pass, and is not computed twice.
+
+use std::ops::Range;
+
+use burn::module::Module;
+use burn::tensor::{Gradients, Int, Tensor};
+use percept_model::text::{TextTower, TokenBatch};
+use percept_model::vit::Vit;
+use percept_model::{Pooling, weights};
+use serde::{Deserialize, Serialize};
+
+use crate::optim::{GradientSum, IMAGE, TEXT};
+
+/// Whether a tower learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Learning {
+    /// Its weights are trained.
+    #[default]
+    Trained,
+    /// Its weights stay; it is computed without a graph (open_clip's `--lock-image`,
+    /// `--lock-text`).
+    Locked,
+}
+
+/// What the image tower keeps for the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Everything.
+    #[default]
+    Activations,
+    /// The input of each block, whose inside is computed again (open_clip's
+    /// `--grad-checkpointing`): a third more time for a tenth of the activations.
+    BlockInputs,
+}
+
+/// A tower over a batch that is divided into chunks.
+pub trait Side {
+    /// Its weights.
+    type Tower: Module;
+    /// What a pass keeps for the way back.
+    type Kept;
+
+    /// Samples in the batch.
+    fn count(&self) -> usize;
+
+    /// Embeddings `[samples, dim]` of some of the samples, not normalised, of which nothing is kept.
+    fn embed(&self, tower: &Self::Tower, samples: Range<usize>) -> Tensor<2>;
+
+    /// The same outside any graph, with what [`backward`](Self::backward) needs.
+    fn forward(&self, tower: &Self::Tower, samples: Range<usize>) -> (Tensor<2>, Self::Kept);
+
+    /// Adds the gradients of `Σ embeddings · gradient` by the tower's parameters to `sum`.
+    fn backward(
+        &self,
+        tower: &Self::Tower,
+        kept: Self::Kept,
+        gradient: Tensor<2>,
+        sum: &mut GradientSum,
+    );
+}
+
+/// A tower in a graph, and its output there.
+#[derive(Debug)]
+pub struct Graph<M> {
+    tower: M,
+    embeddings: Tensor<2>,
+}
+
+impl<M: Module> Graph<M> {
+    fn new(tower: &M, embed: impl FnOnce(&M) -> Tensor<2>) -> (Tensor<2>, Self) {
+        let tower = weights::recorded(tower);
+        let embeddings = embed(&tower);
+        let plain = embeddings.clone().without_autodiff();
+        (plain, Self { tower, embeddings })
+    }
+
+    fn backward(self, prefix: &str, gradient: Tensor<2>, sum: &mut GradientSum) {
+        let mut gradients = (self.embeddings * gradient).sum().backward();
+        collect(&self.tower, prefix, &mut gradients, sum);
+    }
+}
+
+/// Adds a recorded tower's gradients to `sum`, under names that begin with `prefix`.
+fn collect<M: Module>(
+    recorded: &M,
+    prefix: &str,
+    gradients: &mut Gradients,
+    sum: &mut GradientSum,
+) {
+    weights::take_gradients(recorded, gradients, |name, values| {
+        sum.add(&format!("{prefix}{name}"), values);
+    });
+}
+
+/// The images of a batch.
+#[derive(Debug)]
+pub struct ImageSide {
+    /// Normalised pixels, `[batch, 3, height, width]`, on a device without autodiff.
+    pub pixels: Tensor<4>,
+    /// Indices of the patches that are kept, `[batch, kept]`; all if `None`.
+    pub keep: Option<Tensor<2, Int>>,
+    /// How tokens become an embedding.
+    pub pooling: Pooling,
+    /// What is kept for the way back.
+    pub memory: Keep,
+}
+
+impl ImageSide {
+    fn inputs(&self, samples: Range<usize>) -> (Tensor<4>, Option<Tensor<2, Int>>) {
+        let length = samples.len();
+        let pixels = self.pixels.clone().narrow(0, samples.start, length);
+        let keep = self.keep.clone();
+        (
+            pixels,
+            keep.map(|keep| keep.narrow(0, samples.start, length)),
+        )
+    }
+}
+
+/// What a pass over images keeps.
+#[derive(Debug)]
+pub enum ImageKept {
+    /// [`Keep::Activations`].
+    Activations(Box<Graph<Vit>>),
+    /// [`Keep::BlockInputs`].
+    BlockInputs {
+        /// The samples of the pass.
+        samples: Range<usize>,
+        /// What goes into each block, and what comes out of the last.
+        inputs: Vec<Tensor<3>>,
+    },
+}
+
+impl Side for ImageSide {
+    type Tower = Vit;
+    type Kept = ImageKept;
+
+    fn count(&self) -> usize {
+        self.pixels.dims()[0]
+    }
+
+    fn embed(&self, tower: &Vit, samples: Range<usize>) -> Tensor<2> {
+        let (pixels, keep) = self.inputs(samples);
+        tower.forward(pixels, keep).pool(self.pooling)
+    }
+
+    fn forward(&self, tower: &Vit, samples: Range<usize>) -> (Tensor<2>, ImageKept) {
+        match self.memory {
+            Keep::Activations => {
+                let (embeddings, graph) = Graph::new(tower, |tower| self.embed(tower, samples));
+                (embeddings, ImageKept::Activations(Box::new(graph)))
+            }
+            Keep::BlockInputs => {
+                let (pixels, keep) = self.inputs(samples.clone());
+                let mut tokens = tower.embed(pixels, keep);
+                let mut inputs = vec![tokens.clone()];
+                for block in 0..tower.depth() {
+                    tokens = tower.block(block, tokens);
+                    inputs.push(tokens.clone());
+                }
+                let embeddings = tower.finish(tokens, self.grid(tower)).pool(self.pooling);
+                (embeddings, ImageKept::BlockInputs { samples, inputs })
+            }
+        }
+    }
+
+    fn backward(&self, tower: &Vit, kept: ImageKept, gradient: Tensor<2>, sum: &mut GradientSum) {
+        match kept {
+            ImageKept::Activations(graph) => graph.backward(IMAGE, gradient, sum),
+            ImageKept::BlockInputs { samples, inputs } => {
+                self.backward_by_block(tower, samples, inputs, gradient, sum);
+            }
+        }
+    }
+}
+
+impl ImageSide {
+    fn grid(&self, tower: &Vit) -> [usize; 2] {
+        let [_, _, height, width] = self.pixels.dims();
+        tower.grid_of([height, width])
+    }
+
+    /// Computes one stage of the tower after the other again, from the last to the first, and
+    /// sends the gradient through it.
+    fn backward_by_block(
+        &self,
+        tower: &Vit,
+        samples: Range<usize>,
+        mut inputs: Vec<Tensor<3>>,
+        gradient: Tensor<2>,
+        sum: &mut GradientSum,
+    ) {
+        let recorded = weights::recorded(tower);
+        let mut through = None;
+        if let Some(tokens) = inputs.pop() {
+            let tokens = tokens.autodiff().require_grad();
+            let output = recorded.finish(tokens.clone(), self.grid(tower));
+            let mut gradients = (output.pool(self.pooling) * gradient).sum().backward();
+            collect(&recorded, IMAGE, &mut gradients, sum);
+            through = tokens.grad_remove(&mut gradients);
+        }
+        for block in (0..tower.depth()).rev() {
+            let (Some(input), Some(gradient)) = (inputs.pop(), through.take()) else {
+                return;
+            };
+            let input = input.autodiff().require_grad();
+            let output = recorded.block(block, input.clone());
+            let mut gradients = (output * gradient).sum().backward();
+            collect(&recorded, IMAGE, &mut gradients, sum);
+            through = input.grad_remove(&mut gradients);
+        }
+        if let Some(gradient) = through {
+            let (pixels, keep) = self.inputs(samples);
+            let tokens = recorded.embed(pixels, keep);
+            let mut gradients = (tokens * gradient).sum().backward();
+            collect(&recorded, IMAGE, &mut gradients, sum);
+        }
+    }
+}
+
+/// The texts of a batch.
+#[derive(Debug)]
+pub struct TextSide {
+    /// Token ids of each text.
+    pub ids: Vec<Vec<u32>>,
+    /// Where they are computed, without autodiff.
+    pub device: burn::tensor::Device,
+}
+
+impl Side for TextSide {
+    type Tower = TextTower;
+    type Kept = Graph<TextTower>;
+
+    fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn embed(&self, tower: &TextTower, samples: Range<usize>) -> Tensor<2> {
+        let ids: Vec<&[u32]> = self.ids[samples].iter().map(Vec::as_slice).collect();
+        tower.forward(&TokenBatch::new(&ids, &self.device))
+    }
+
+    fn forward(&self, tower: &TextTower, samples: Range<usize>) -> (Tensor<2>, Self::Kept) {
+        Graph::new(tower, |tower| self.embed(tower, samples))
+    }
+
+    fn backward(
+        &self,
+        _tower: &TextTower,
+        kept: Self::Kept,
+        gradient: Tensor<2>,
+        sum: &mut GradientSum,
+    ) {
+        kept.backward(TEXT, gradient, sum);
+    }
+}
+
+/// The embeddings of a whole batch, and the way back.
+#[derive(Debug)]
+pub struct Embedded<K> {
+    /// `[batch, dim]`, not normalised, outside any graph.
+    pub embeddings: Tensor<2>,
+    chunk: usize,
+    kept: Option<K>,
+}
+
+impl<K> Embedded<K> {
+    /// Embeds a batch, `chunk` samples at a time.
+    pub fn new<S: Side<Kept = K>>(
+        side: &S,
+        tower: &S::Tower,
+        chunk: usize,
+        learning: Learning,
+    ) -> Self {
+        let count = side.count();
+        let chunk = chunk.max(1);
+        if learning == Learning::Trained && count <= chunk {
+            let (embeddings, kept) = side.forward(tower, 0..count);
+            return Self {
+                embeddings,
+                chunk,
+                kept: Some(kept),
+            };
+        }
+        let parts = chunks(count, chunk).map(|samples| side.embed(tower, samples));
+        Self {
+            embeddings: Tensor::cat(parts.collect(), 0),
+            chunk,
+            kept: None,
+        }
+    }
+
+    /// Sends the gradients of the embeddings `[batch, dim]` back through the tower and adds its
+    /// parameters' to `sum`.
+    pub fn backward<S: Side<Kept = K>>(
+        self,
+        side: &S,
+        tower: &S::Tower,
+        gradient: Tensor<2>,
+        sum: &mut GradientSum,
+    ) {
+        if let Some(kept) = self.kept {
+            side.backward(tower, kept, gradient, sum);
+            return;
+        }
+        for samples in chunks(side.count(), self.chunk) {
+            let part = gradient.clone().narrow(0, samples.start, samples.len());
+            let (_, kept) = side.forward(tower, samples);
+            side.backward(tower, kept, part, sum);
+        }
+    }
+}
+
+fn chunks(count: usize, chunk: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count)
+        .step_by(chunk)
+        .map(move |start| start..count.min(start.saturating_add(chunk)))
+}

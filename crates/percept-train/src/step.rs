@@ -1,0 +1,422 @@
+//! One step of training, from a batch to new weights.
+
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use percept_model::text::TextTower;
+use percept_model::vit::Vit;
+use percept_model::{Pooling, weights};
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::ema::Ema;
+use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
+use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
+use crate::optim::{GradientSum, IMAGE, LOGIT_SCALE, OptimConfig, Optimizer, TEXT};
+use crate::schedule::Schedule;
+use crate::subsample::{Kept, kept_count};
+
+/// Settings of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepConfig {
+    /// How tokens become an image embedding.
+    pub pooling: Pooling,
+    /// Which captions are right.
+    #[serde(default)]
+    pub targets: Targets,
+    /// Part of the patch tokens that is dropped (paper §2.3); 0 keeps all.
+    #[serde(default)]
+    pub patch_dropout: f64,
+    /// Samples computed at once; a larger batch is accumulated exactly.
+    pub chunk: usize,
+    /// What the image tower keeps for the way back.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Whether the image tower learns.
+    #[serde(default)]
+    pub image: Learning,
+    /// Whether the text tower learns.
+    #[serde(default)]
+    pub text: Learning,
+    /// Of everything that is drawn.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl StepConfig {
+    fn validate(&self) -> Result<(), TrainError> {
+        let setting = |name, value: String, reason| {
+            Err(TrainError::Setting {
+                name,
+                value,
+                reason,
+            })
+        };
+        if !(0.0..1.0).contains(&self.patch_dropout) {
+            let value = self.patch_dropout.to_string();
+            return setting("patch_dropout", value, "not in [0, 1)");
+        }
+        if self.chunk == 0 {
+            return setting("chunk", "0".into(), "no samples at all");
+        }
+        Ok(())
+    }
+}
+
+/// Image–caption pairs, ready to be encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Normalised pixels, `[samples, 3, height, width]`, row-major.
+    pub pixels: Vec<f32>,
+    /// Height and width of every image, in pixels.
+    pub size: [usize; 2],
+    /// Token ids of each sample's caption.
+    pub captions: Vec<Vec<u32>>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepReport {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// The loss before the update.
+    pub loss: f32,
+    /// L2 norm of the gradient of all parameters, before clipping.
+    pub grad_norm: f64,
+    /// The logarithm of the temperature after the update.
+    pub logit_scale: f32,
+    /// As [`Contrast::accuracy`](crate::loss::Contrast::accuracy), before the update.
+    pub accuracy: f32,
+    /// The learning rate.
+    pub lr: f64,
+}
+
+/// Two towers that learn, with all that a step changes.
+#[derive(Debug)]
+pub struct Trainer {
+    image: Vit,
+    text: TextTower,
+    logit_scale: f32,
+    config: StepConfig,
+    schedule: Schedule,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    device: Device,
+}
+
+impl Trainer {
+    /// A trainer at its first step. The towers are on `device`, without autodiff.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for a setting outside its range.
+    #[expect(clippy::too_many_arguments, reason = "one of each of what it holds")]
+    pub fn new(
+        image: Vit,
+        text: TextTower,
+        logit_scale: f32,
+        config: StepConfig,
+        schedule: Schedule,
+        optim: OptimConfig,
+        ema: Option<Ema>,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        schedule.validate()?;
+        let optimizer = Optimizer::new(optim, &trained_shapes(&image, &text, &config))?;
+        Ok(Self {
+            image,
+            text,
+            logit_scale: logit_scale.clamp(0.0, MAX_LOGIT_SCALE),
+            config,
+            schedule,
+            optimizer,
+            ema,
+            device,
+        })
+    }
+
+    /// The image tower.
+    pub fn image(&self) -> &Vit {
+        &self.image
+    }
+
+    /// The text tower.
+    pub fn text(&self) -> &TextTower {
+        &self.text
+    }
+
+    /// The logarithm of the temperature.
+    pub fn logit_scale(&self) -> f32 {
+        self.logit_scale
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &StepConfig {
+        &self.config
+    }
+
+    /// The learning rates.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The optimiser, whose [`step`](Optimizer::step) is the number of steps taken.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimiser, to restore its state.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// The average of the weights.
+    pub fn ema(&self) -> Option<&Ema> {
+        self.ema.as_ref()
+    }
+
+    /// The average of the weights, to restore its state.
+    pub fn ema_mut(&mut self) -> Option<&mut Ema> {
+        self.ema.as_mut()
+    }
+
+    /// Names and shapes in memory of the parameters that learn.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        trained_shapes(&self.image, &self.text, &self.config)
+    }
+
+    /// Names and values of the parameters that learn, in the shapes of [`shapes`](Self::shapes).
+    pub fn weights(&self) -> impl Iterator<Item = (String, Vec<f32>)> {
+        let mut found = Vec::new();
+        if self.config.image == Learning::Trained {
+            weights::read(&self.image, |name, values| {
+                found.push((format!("{IMAGE}{name}"), values));
+            });
+        }
+        if self.config.text == Learning::Trained {
+            weights::read(&self.text, |name, values| {
+                found.push((format!("{TEXT}{name}"), values));
+            });
+        }
+        found.push((LOGIT_SCALE.to_owned(), vec![self.logit_scale]));
+        found.into_iter()
+    }
+
+    /// Puts back weights by the names of [`shapes`](Self::shapes); `read` has the values of a name, in
+    /// the shape that the parameter has in memory.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] when one is absent or has another length; nothing is changed.
+    pub fn restore_weights(
+        &mut self,
+        mut read: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), TrainError> {
+        let mut found = std::collections::BTreeMap::new();
+        for (name, shape) in self.shapes() {
+            let values = crate::optim::read_state(&name, &shape, &mut read)?;
+            found.insert(name, values);
+        }
+        let (weights, _, _) = self.parts();
+        weights.change(|name, values| {
+            if let Some(found) = found.get(name) {
+                values.copy_from_slice(found);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// What a step changes of a [`Trainer`], apart from its optimiser.
+struct Weights<'a> {
+    image: Option<&'a mut Vit>,
+    text: Option<&'a mut TextTower>,
+    logit_scale: &'a mut f32,
+}
+
+impl Weights<'_> {
+    /// Hands every parameter that learns to `change`, by its name.
+    fn change(self, mut change: impl FnMut(&str, &mut [f32])) {
+        if let Some(image) = self.image {
+            *image = weights::update(image.clone(), |name, values| {
+                change(&format!("{IMAGE}{name}"), values);
+            });
+        }
+        if let Some(text) = self.text {
+            *text = weights::update(text.clone(), |name, values| {
+                change(&format!("{TEXT}{name}"), values);
+            });
+        }
+        change(LOGIT_SCALE, std::slice::from_mut(self.logit_scale));
+    }
+}
+
+fn trained_shapes(image: &Vit, text: &TextTower, config: &StepConfig) -> Vec<(String, Vec<usize>)> {
+    let mut shapes = Vec::new();
+    let mut add = |prefix: &str, named: Vec<(String, Vec<usize>)>| {
+        shapes.extend(
+            named
+                .into_iter()
+                .map(|(name, shape)| (format!("{prefix}{name}"), shape)),
+        );
+    };
+    if config.image == Learning::Trained {
+        add(IMAGE, weights::shapes(image));
+    }
+    if config.text == Learning::Trained {
+        add(TEXT, weights::shapes(text));
+    }
+    add("", vec![(LOGIT_SCALE.to_owned(), vec![])]);
+    shapes
+}
+
+/// Takes one step: embeds the batch, finds the loss and its gradients, and updates every
+/// parameter that learns.
+///
+/// # Errors
+/// [`TrainError::Batch`] for one that cannot be computed; [`TrainError::NotFinite`] for a loss or
+/// a gradient that is not finite. In both cases the trainer is as it was.
+pub fn train_step(trainer: &mut Trainer, batch: &Batch) -> Result<StepReport, TrainError> {
+    let config = trainer.config.clone();
+    let step = trainer.optimizer.step();
+    let not_finite = |what: String| TrainError::NotFinite { step, what };
+    let images = trainer.image_side(batch, step)?;
+    let (texts, groups) = trainer.text_side(batch);
+
+    let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
+    let text = Embedded::new(&texts, &trainer.text, config.chunk, config.text);
+    // Each caption was embedded once; here it is again at every image that has it.
+    let which = indices(&groups, &trainer.device);
+    let captions = text.embeddings.clone().select(0, which.clone());
+    let found = contrast(
+        image.embeddings.clone(),
+        captions,
+        trainer.logit_scale,
+        &groups,
+        config.targets,
+    );
+    if !found.loss.is_finite() {
+        return Err(not_finite("the loss".into()));
+    }
+
+    let mut gradients = GradientSum::new();
+    gradients.add(LOGIT_SCALE, &[found.logit_scale]);
+    if config.image == Learning::Trained {
+        image.backward(&images, &trainer.image, found.images, &mut gradients);
+    }
+    if config.text == Learning::Trained {
+        let by_caption = text.embeddings.zeros_like();
+        let by_caption = by_caption.select_assign(0, which, found.texts, IndexingUpdateOp::Add);
+        text.backward(&texts, &trainer.text, by_caption, &mut gradients);
+    }
+    let grad_norm = gradients.norm();
+    if !grad_norm.is_finite() {
+        let name = gradients.not_finite().unwrap_or("all parameters");
+        return Err(not_finite(format!("the gradient of {name}")));
+    }
+
+    let lr = trainer.schedule.at(step);
+    trainer.update(&gradients, grad_norm, lr);
+    Ok(StepReport {
+        step,
+        loss: found.loss,
+        grad_norm,
+        logit_scale: trainer.logit_scale,
+        accuracy: found.accuracy,
+        lr,
+    })
+}
+
+impl Trainer {
+    /// The images of a batch, with the patches that this step keeps.
+    fn image_side(&self, batch: &Batch, step: u64) -> Result<ImageSide, TrainError> {
+        let fail = |reason: String| Err(TrainError::Batch { reason });
+        let samples = batch.captions.len();
+        let [height, width] = batch.size;
+        let patch = self.image.patch_size();
+        if samples == 0 {
+            return fail("it is empty".into());
+        }
+        if height == 0
+            || width == 0
+            || !height.is_multiple_of(patch)
+            || !width.is_multiple_of(patch)
+        {
+            return fail(format!("{height} x {width} pixels in patches of {patch}"));
+        }
+        if batch.pixels.len() != samples * 3 * height * width {
+            let values = batch.pixels.len();
+            return fail(format!(
+                "{values} values for {samples} images of {height} x {width}"
+            ));
+        }
+        if let Some(empty) = batch.captions.iter().position(Vec::is_empty) {
+            return fail(format!("caption {empty} has no tokens"));
+        }
+        let [rows, columns] = self.image.grid_of(batch.size);
+        let patches = rows * columns;
+        let keep = (self.config.patch_dropout > 0.0).then(|| {
+            let count = kept_count(patches, self.config.patch_dropout);
+            Kept::draw(self.config.seed, step, 0, samples, patches, count).rows(
+                0,
+                samples,
+                &self.device,
+            )
+        });
+        let pixels = TensorData::new(batch.pixels.clone(), [samples, 3, height, width]);
+        Ok(ImageSide {
+            pixels: Tensor::from_data(pixels, &self.device),
+            keep,
+            pooling: self.config.pooling,
+            memory: self.config.keep,
+        })
+    }
+
+    /// The different captions of a batch, and which of them each sample has.
+    fn text_side(&self, batch: &Batch) -> (TextSide, Vec<usize>) {
+        let groups = group(&batch.captions);
+        let mut ids: Vec<Vec<u32>> = Vec::new();
+        for (caption, group) in batch.captions.iter().zip(&groups) {
+            if *group == ids.len() {
+                ids.push(caption.clone());
+            }
+        }
+        let device = self.device.clone();
+        (TextSide { ids, device }, groups)
+    }
+
+    /// Moves every parameter by its gradient, and the average of the weights with it.
+    fn update(&mut self, gradients: &GradientSum, norm: f64, lr: f64) {
+        let (weights, optimizer, mut ema) = self.parts();
+        let update = optimizer.begin(norm, lr);
+        if let Some(ema) = &mut ema {
+            ema.begin();
+        }
+        weights.change(|name, values| {
+            if let Some(gradient) = gradients.get(name) {
+                optimizer.apply(&update, name, values, gradient);
+            }
+            if name == LOGIT_SCALE {
+                // As open_clip: the parameter itself, after the update.
+                values[0] = values[0].clamp(0.0, MAX_LOGIT_SCALE);
+            }
+            if let Some(ema) = &mut ema {
+                ema.observe(name, values);
+            }
+        });
+    }
+
+    /// Everything that a step changes, apart.
+    fn parts(&mut self) -> (Weights<'_>, &mut Optimizer, Option<&mut Ema>) {
+        let learns = |learning| learning == Learning::Trained;
+        let weights = Weights {
+            image: learns(self.config.image).then_some(&mut self.image),
+            text: learns(self.config.text).then_some(&mut self.text),
+            logit_scale: &mut self.logit_scale,
+        };
+        (weights, &mut self.optimizer, self.ema.as_mut())
+    }
+}
+
+fn indices(groups: &[usize], device: &Device) -> Tensor<1, Int> {
+    let rows: Vec<i64> = groups.iter().map(|group| *group as i64).collect();
+    Tensor::from_data(TensorData::new(rows, [groups.len()]), device)
+}

@@ -1,0 +1,502 @@
+//! Agreement with PyTorch on the goldens of `tools/parity/train.py`, and of percept with itself
+//! however a batch is divided.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use percept_checkpoint::Checkpoint;
+use percept_model::{Hints, ModelFiles, Pooling, Towers, vit::Vit};
+use percept_model::{device, text::TextTower};
+use percept_train::ema::{Ema, EmaStart};
+use percept_train::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
+use percept_train::loss::{Targets, contrast, group};
+use percept_train::optim::{GradientSum, LOGIT_SCALE, NoDecay, OptimConfig, Rule};
+use percept_train::schedule::{Schedule, Shape};
+use percept_train::subsample::Kept;
+use percept_train::{Batch, StepConfig, TrainError, Trainer, train_step};
+use serde_json::Value;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/train-tiny")
+}
+
+/// The device under test: `PERCEPT_TEST_DEVICE`, else the CPU.
+fn test_device() -> Device {
+    let name = std::env::var("PERCEPT_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    device(&name).unwrap()
+}
+
+struct Golden {
+    expect: Checkpoint,
+    image: Vit,
+    text: TextTower,
+    logit_scale: f32,
+    device: Device,
+}
+
+impl Golden {
+    fn open() -> Self {
+        let device = test_device();
+        let files = ModelFiles::open(&goldens(), &Hints::default()).unwrap();
+        let towers = Towers::load(&files, &device).unwrap();
+        assert!(towers.report.unused.is_empty(), "{}", towers.report);
+        Self {
+            expect: Checkpoint::open(&goldens().join("expect.safetensors")).unwrap(),
+            image: towers.image.unwrap(),
+            text: towers.text.unwrap(),
+            logit_scale: towers.logit_scale.unwrap(),
+            device,
+        }
+    }
+
+    fn values(&self, name: &str) -> Vec<f32> {
+        self.expect.read_f32(name).unwrap()
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        self.expect.info(name).unwrap().shape.clone()
+    }
+
+    fn captions(&self) -> Vec<Vec<u32>> {
+        let length = self.shape("ids")[1];
+        let (ids, mask) = (self.integers("ids"), self.integers("mask"));
+        ids.chunks(length)
+            .zip(mask.chunks(length))
+            .map(|(ids, mask)| {
+                let seen = ids.iter().zip(mask).filter(|(_, m)| **m == 1);
+                seen.map(|(id, _)| *id as u32).collect()
+            })
+            .collect()
+    }
+
+    fn integers(&self, name: &str) -> Vec<i64> {
+        self.expect
+            .read_f32(name)
+            .unwrap()
+            .iter()
+            .map(|v| *v as i64)
+            .collect()
+    }
+
+    fn images(&self, which: &str, keep: bool, pooling: Pooling) -> ImageSide {
+        let name = format!("images.{which}");
+        let shape: [usize; 4] = self.shape(&name).try_into().unwrap();
+        let pixels = TensorData::new(self.values(&name), shape);
+        let name = format!("keep.{which}");
+        let shape: [usize; 2] = self.shape(&name).try_into().unwrap();
+        ImageSide {
+            pixels: Tensor::from_data(pixels, &self.device),
+            keep: keep.then(|| {
+                let indices = TensorData::new(self.integers(&name), shape);
+                Tensor::from_data(indices, &self.device)
+            }),
+            pooling,
+            memory: Keep::Activations,
+        }
+    }
+}
+
+/// The loss and the gradients of all parameters.
+#[expect(clippy::too_many_arguments, reason = "a test's helper")]
+fn gradients(
+    image: &Vit,
+    text: &TextTower,
+    logit_scale: f32,
+    images: &ImageSide,
+    texts: &TextSide,
+    groups: &[usize],
+    targets: Targets,
+    chunk: usize,
+) -> (f32, GradientSum) {
+    let by_image = Embedded::new(images, image, chunk, Learning::Trained);
+    let by_text = Embedded::new(texts, text, chunk, Learning::Trained);
+    let found = contrast(
+        by_image.embeddings.clone(),
+        by_text.embeddings.clone(),
+        logit_scale,
+        groups,
+        targets,
+    );
+    let mut sum = GradientSum::new();
+    by_image.backward(images, image, found.images, &mut sum);
+    by_text.backward(texts, text, found.texts, &mut sum);
+    sum.add(LOGIT_SCALE, &[found.logit_scale]);
+    (found.loss, sum)
+}
+
+/// As `sample` of `train.py`: some elements, then the norm.
+fn sample(values: &[f32]) -> Vec<f32> {
+    const SAMPLES: usize = 32;
+    let count = values.len();
+    let mut sampled: Vec<f32> = if count <= SAMPLES {
+        values.to_vec()
+    } else {
+        (0..SAMPLES)
+            .map(|i| values[i * 2_654_435_761 % count])
+            .collect()
+    };
+    let squares: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+    sampled.push(squares.sqrt() as f32);
+    sampled
+}
+
+/// Compares named values with samples in the order of the names. `floor` is what a difference is
+/// measured by where the values themselves are smaller.
+fn compare<'a>(
+    what: &str,
+    named: impl Iterator<Item = (&'a str, &'a [f32])>,
+    expected: &[f32],
+    floor: f32,
+    tolerance: f32,
+) {
+    let mut left = expected;
+    let mut worst = (0.0f32, "");
+    for (name, values) in named {
+        let ours = sample(values);
+        let (theirs, rest) = left.split_at(ours.len());
+        left = rest;
+        let size = theirs[..theirs.len() - 1]
+            .iter()
+            .fold(floor, |m, v| m.max(v.abs()));
+        let last = ours.len() - 1;
+        let norm = (ours[last] - theirs[last]).abs() / theirs[last].max(floor);
+        let difference = ours[..last]
+            .iter()
+            .zip(theirs)
+            .map(|(a, b)| (a - b).abs() / size)
+            .fold(norm, |m, d| if d > m || d.is_nan() { d } else { m });
+        if difference > worst.0 || difference.is_nan() {
+            worst = (difference, name);
+        }
+    }
+    assert!(left.is_empty(), "{what}: {} values left over", left.len());
+    println!("{what}: {:.1e} at {}", worst.0, worst.1);
+    assert!(
+        worst.0 <= tolerance,
+        "{what}: {} is off by {:e}",
+        worst.1,
+        worst.0
+    );
+}
+
+#[test]
+fn losses_and_gradients_agree_with_pytorch() {
+    let golden = Golden::open();
+    let case: Value =
+        serde_json::from_str(&std::fs::read_to_string(goldens().join("case.json")).unwrap())
+            .unwrap();
+    let captions = golden.captions();
+    let same = golden.integers("same");
+    let cases = case["cases"].as_object().unwrap();
+    assert!(cases.len() >= 10);
+    for (name, case) in cases {
+        let pooling = Pooling::ALL
+            .into_iter()
+            .find(|p| Some(p.name()) == case["pooling"].as_str())
+            .unwrap();
+        let which = case["images"].as_str().unwrap_or("native");
+        let images = golden.images(which, case["kept"].as_bool() == Some(true), pooling);
+        let identical = case["same"].as_bool() == Some(true);
+        let ids: Vec<Vec<u32>> = if identical {
+            same.iter().map(|i| captions[*i as usize].clone()).collect()
+        } else {
+            captions.clone()
+        };
+        let targets = if identical {
+            Targets::IdenticalCaptions
+        } else {
+            Targets::Diagonal
+        };
+        let groups = group(&ids);
+        let texts = TextSide {
+            ids,
+            device: golden.device.clone(),
+        };
+        let (loss, sum) = gradients(
+            &golden.image,
+            &golden.text,
+            golden.logit_scale,
+            &images,
+            &texts,
+            &groups,
+            targets,
+            usize::MAX,
+        );
+        let expected = golden.values(&format!("loss.{name}"))[0];
+        let off = (loss - expected).abs() / expected;
+        println!("{name}: loss {loss} is off by {off:.1e}");
+        assert!(off <= 1e-6, "{name}: loss {loss}, not {expected}");
+        // The biases of BERT's keys change no softmax: their gradients are rounding. They are
+        // measured by the others.
+        let largest = sum
+            .iter()
+            .flat_map(|(_, g)| g)
+            .fold(0.0f32, |m, v| m.max(v.abs()));
+        let expected = golden.values(&format!("gradients.{name}"));
+        compare(name, sum.iter(), &expected, 1e-3 * largest, 1e-4);
+    }
+}
+
+#[test]
+fn a_sub_sampled_pass_is_a_full_one_that_attends_to_the_kept() {
+    let golden = Golden::open();
+    let images = golden.images("native", true, Pooling::Max);
+    let output = golden.image.forward(images.pixels, images.keep);
+    let ours: Vec<f32> = output.patches.into_data().iter().collect();
+    let theirs = golden.values("tokens.masked");
+    assert_eq!(ours.len(), theirs.len());
+    let worst = ours
+        .iter()
+        .zip(&theirs)
+        .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    println!("masked tokens: {worst:.1e}");
+    assert!(worst < 1e-5, "{worst:e}");
+}
+
+fn trainer(golden: Golden, optim: OptimConfig, change: impl FnOnce(&mut StepConfig)) -> Trainer {
+    let mut config = StepConfig {
+        pooling: Pooling::Max,
+        targets: Targets::Diagonal,
+        patch_dropout: 0.0,
+        chunk: 8,
+        keep: Keep::Activations,
+        image: Learning::Trained,
+        text: Learning::Trained,
+        seed: 1,
+    };
+    change(&mut config);
+    let schedule = Schedule {
+        lr: 1e-3,
+        warmup: 0,
+        steps: 10,
+        shape: Shape::Const,
+    };
+    let ema = Some(Ema::new(0.9, EmaStart::Full));
+    Trainer::new(
+        golden.image,
+        golden.text,
+        golden.logit_scale,
+        config,
+        schedule,
+        optim,
+        ema,
+        golden.device,
+    )
+    .unwrap()
+}
+
+fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
+    trainer.weights().collect()
+}
+
+fn batch(golden: &Golden) -> Batch {
+    Batch {
+        pixels: golden.values("images.native"),
+        size: [16, 16],
+        captions: golden.captions(),
+    }
+}
+
+#[test]
+fn ten_steps_agree_with_pytorch() {
+    let adamw = OptimConfig {
+        rule: Rule::ADAMW,
+        weight_decay: 0.2,
+        clip_grad_norm: Some(1.0),
+        ..Default::default()
+    };
+    let lamb = OptimConfig {
+        rule: Rule::LAMB,
+        weight_decay: 0.01,
+        no_decay: NoDecay::OpenClip,
+        ..Default::default()
+    };
+    for (name, optim) in [("adamw", adamw), ("lamb", lamb)] {
+        let golden = Golden::open();
+        let batch = batch(&golden);
+        let expected = golden.values(&format!("weights.{name}"));
+        let mut trainer = trainer(golden, optim, |_| {});
+        let before = weights(&trainer);
+        let mut losses = Vec::new();
+        for _ in 0..10 {
+            losses.push(train_step(&mut trainer, &batch).unwrap().loss);
+        }
+        println!("{name}: losses {losses:?}");
+        assert!(losses[9] < losses[0]);
+        let after = weights(&trainer);
+        assert!(before.iter().all(|(name, values)| after[name] != *values));
+        let named = after.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+        compare(name, named, &expected, 1e-2, 1e-4);
+    }
+}
+
+/// 128 samples made of the golden's eight.
+fn many(golden: &Golden) -> Batch {
+    let pixels = golden.values("images.native");
+    let captions = golden.captions();
+    let per_image = pixels.len() / 8;
+    let mut many = Batch {
+        pixels: Vec::new(),
+        size: [16, 16],
+        captions: Vec::new(),
+    };
+    for i in 0..128 {
+        let image = &pixels[i % 8 * per_image..(i % 8 + 1) * per_image];
+        let turn = i / 8 * 7;
+        let noise = (0..per_image).map(|j| ((i * 31 + j * 17) % 101) as f32 / 101.0 - 0.5);
+        let turned = image[turn..].iter().chain(&image[..turn]);
+        many.pixels.extend(turned.zip(noise).map(|(v, n)| v + n));
+        let mut caption = captions[(i * 3 + i / 8) % 8].clone();
+        // Some captions stay the same.
+        if i % 3 != 0 {
+            caption[0] = 4 + (i % 36) as u32;
+        }
+        many.captions.push(caption);
+    }
+    many
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() {
+    let golden = Golden::open();
+    let batch = many(&golden);
+    let pixels = TensorData::new(batch.pixels.clone(), [128, 3, 16, 16]);
+    let pixels = Tensor::from_data(pixels, &golden.device);
+    let keep = Kept::draw(3, 4, 0, 128, 16, 5).rows(0, 128, &golden.device);
+    let texts = TextSide {
+        ids: batch.captions.clone(),
+        device: golden.device.clone(),
+    };
+    let groups = group(&batch.captions);
+    let run = |chunk, memory| {
+        let images = ImageSide {
+            pixels: pixels.clone(),
+            keep: Some(keep.clone()),
+            pooling: Pooling::Max,
+            memory,
+        };
+        gradients(
+            &golden.image,
+            &golden.text,
+            golden.logit_scale,
+            &images,
+            &texts,
+            &groups,
+            Targets::IdenticalCaptions,
+            chunk,
+        )
+    };
+    let (loss, whole) = run(128, Keep::Activations);
+    let largest = whole
+        .iter()
+        .flat_map(|(_, g)| g)
+        .fold(0.0f32, |m, v| m.max(v.abs()));
+    for (chunk, memory) in [
+        (16, Keep::Activations),
+        (16, Keep::BlockInputs),
+        (128, Keep::BlockInputs),
+        (50, Keep::Activations),
+    ] {
+        let (other, parts) = run(chunk, memory);
+        assert!((loss - other).abs() <= 1e-6 * loss);
+        let mut worst = 0.0f32;
+        for ((name, a), (other, b)) in whole.iter().zip(parts.iter()) {
+            assert_eq!(name, other);
+            let size = a.iter().fold(1e-3 * largest, |m, v| m.max(v.abs()));
+            for (a, b) in a.iter().zip(b) {
+                worst = worst.max((a - b).abs() / size);
+            }
+        }
+        println!("chunks of {chunk}, {memory:?}: {worst:.1e}");
+        assert!(worst <= 1e-5, "chunks of {chunk}, {memory:?}: {worst:e}");
+    }
+}
+
+#[test]
+fn a_locked_tower_stays_and_the_other_learns_as_before() {
+    let run = |text| {
+        let golden = Golden::open();
+        let batch = many(&golden);
+        let mut trainer = trainer(golden, OptimConfig::default(), |config| {
+            config.text = text;
+            config.chunk = 128;
+            config.patch_dropout = 0.5;
+        });
+        let tower = percept_model::weights::save(trainer.text());
+        let report = train_step(&mut trainer, &batch).unwrap();
+        let moved = percept_model::weights::save(trainer.text()) != tower;
+        (weights(&trainer), report.loss, moved)
+    };
+    let (locked, loss, moved) = run(Learning::Locked);
+    assert!(!moved);
+    assert!(locked.keys().all(|name| !name.starts_with("text.")));
+    let (free, same_loss, moved) = run(Learning::Trained);
+    assert!(moved);
+    assert!((loss - same_loss).abs() < 1e-6);
+    // A recorded text tower rounds otherwise than one that is not.
+    for (name, values) in locked {
+        for (a, b) in values.iter().zip(&free[&name]) {
+            assert!((a - b).abs() < 1e-5, "{name}: {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_training_is_the_same_bit_for_bit() {
+    let start = |golden| {
+        trainer(golden, OptimConfig::default(), |config| {
+            config.patch_dropout = 0.5;
+            config.chunk = 4;
+        })
+    };
+    let golden = Golden::open();
+    let batch = batch(&golden);
+    let mut first = start(golden);
+    for _ in 0..2 {
+        train_step(&mut first, &batch).unwrap();
+    }
+    let saved = weights(&first);
+    let state: BTreeMap<String, Vec<f32>> = first
+        .optimizer()
+        .tensors()
+        .map(|(name, _, values)| (name, values.to_vec()))
+        .collect();
+    let mut second = start(Golden::open());
+    second
+        .restore_weights(|name| saved.get(name).cloned())
+        .unwrap();
+    let step = first.optimizer().step();
+    second
+        .optimizer_mut()
+        .restore(step, |name| state.get(name).cloned())
+        .unwrap();
+    let (a, b) = (
+        train_step(&mut first, &batch).unwrap(),
+        train_step(&mut second, &batch).unwrap(),
+    );
+    assert_eq!(a, b);
+    assert!(weights(&first) == weights(&second), "weights differ");
+}
+
+#[test]
+fn what_is_not_finite_changes_nothing() {
+    let golden = Golden::open();
+    let mut batch = batch(&golden);
+    batch.pixels[5] = f32::NAN;
+    let mut trainer = trainer(golden, OptimConfig::default(), |_| {});
+    let before = weights(&trainer);
+    let error = train_step(&mut trainer, &batch).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    assert!(weights(&trainer) == before, "weights changed");
+    assert_eq!(trainer.optimizer().step(), 0);
+    batch.pixels.pop();
+    let error = train_step(&mut trainer, &batch).unwrap_err();
+    assert!(matches!(error, TrainError::Batch { .. }), "{error}");
+}
