@@ -27,24 +27,11 @@ run() {
 }
 
 # By words
-for protocol in clippy clippy-448 tcl sclip groupvit; do
+for protocol in clippy clippy-448; do
     run voc-$protocol voc --data $data/VOCdevkit --model $pilot --protocol $protocol
-    run coco-object-$protocol coco-object --data $data/coco --model $pilot --protocol $protocol
 done
-run voc-clippy-448-pamr voc --data $data/VOCdevkit --model $pilot --protocol clippy-448 \
-    --set refine.method=pamr
-
-# Without words
-sweep=grouping.sweep=[2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]
-for centering in raw centered; do
-    for model in pilot vit; do
-        [ $model = pilot ] && path=$pilot || path=$vit
-        run voc-groups-$model-$centering voc --data $data/VOCdevkit --model $path \
-            --protocol clippy-448 --grouping --set $sweep --set grouping.centering=$centering
-    done
-done
-run coco-groups-pilot coco-object --data $data/coco --model $pilot --protocol clippy-448 --grouping
-run coco-groups-vit coco-object --data $data/coco --model $vit --protocol clippy-448 --grouping
+run coco-object-clippy coco-object --data $data/coco --model $pilot --protocol clippy
+run coco-object-clippy-448 coco-object --data $data/coco --model $pilot --protocol clippy-448
 
 # Whole photos
 run imagenette folder --data $data/imagenette --model $pilot
@@ -58,3 +45,23 @@ for pair in cat,cow dog,horse; do
         --place "a parachute=$data/imagenette/val/n03888257" --per-group 40 --out "$set"
     run waterbirds-${pair/,/-} waterbirds --data "$set" --model $pilot --protocol clippy-448
 done
+
+# Without words
+sweep=grouping.sweep=[2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]
+for centering in raw centered; do
+    for model in pilot vit; do
+        [ $model = pilot ] && path=$pilot || path=$vit
+        run voc-groups-$model-$centering voc --data $data/VOCdevkit --model $path \
+            --protocol clippy-448 --grouping --set $sweep --set grouping.centering=$centering
+    done
+done
+run coco-groups-pilot coco-object --data $data/coco --model $pilot --protocol clippy-448 --grouping
+run coco-groups-vit coco-object --data $data/coco --model $vit --protocol clippy-448 --grouping
+
+# By words, as others do it: windows, which take their time
+for protocol in sclip tcl groupvit; do
+    run coco-object-$protocol coco-object --data $data/coco --model $pilot --protocol $protocol
+    run voc-$protocol voc --data $data/VOCdevkit --model $pilot --protocol $protocol
+done
+run voc-clippy-448-pamr voc --data $data/VOCdevkit --model $pilot --protocol clippy-448 \
+    --set refine.method=pamr

@@ -72,11 +72,7 @@ impl<'a> Grouper<'a> {
     /// # Errors
     /// The model has no image tower, or a setting makes no sense.
     pub fn new(model: &'a Model, options: &GroupOptions) -> Result<Self, Error> {
-        if options.groups == 0 || options.groups > MAX_GROUPS {
-            return Err(Error::Setting(format!(
-                "groups must be between 1 and {MAX_GROUPS}"
-            )));
-        }
+        check_groups(options.groups)?;
         Ok(Self {
             options: *options,
             view: View::new(model, options.size, options.window)?,
@@ -110,7 +106,28 @@ impl<'a> Grouper<'a> {
     /// # Errors
     /// The photo has no pixels, or too many.
     pub fn assign(&self, grid: &TokenGrid, width: u32, height: u32) -> Result<Grouping, Error> {
-        let principal = principal_directions(grid, self.options.groups);
+        let mut found = self.assign_each(grid, [width, height], &[self.options.groups])?;
+        found
+            .pop()
+            .ok_or_else(|| Error::Setting("no number of groups".into()))
+    }
+
+    /// As [`Self::assign`], once for each number of groups: the principal directions, which take most
+    /// of the time, are found once.
+    ///
+    /// # Errors
+    /// The photo has no pixels, or too many; a number is 0 or too large.
+    pub fn assign_each(
+        &self,
+        grid: &TokenGrid,
+        [width, height]: [u32; 2],
+        groups: &[usize],
+    ) -> Result<Vec<Grouping>, Error> {
+        for &groups in groups {
+            check_groups(groups)?;
+        }
+        let most = groups.iter().copied().max().unwrap_or(1);
+        let principal = principal_directions(grid, most);
         let mut grid = grid.clone();
         if self.options.centering == Centering::Centered {
             let mean = &principal.mean;
@@ -118,15 +135,28 @@ impl<'a> Grouper<'a> {
                 token.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
             }
         }
-        let similarity = SimilarityMaps::new(&grid, principal.directions.iter().map(Vec::as_slice));
-        let count = principal.directions.len();
-        let class_of: Vec<u16> = (1..=count as u16).collect();
-        let assigned = similarity.assign(width, height, &class_of, count + 1, None)?;
-        Ok(Grouping {
-            labels: assigned.labels,
-            similarity,
-            explained: principal.explained,
-        })
+        let of = |groups: &usize| {
+            let strongest = principal.directions.iter().take(*groups);
+            let similarity = SimilarityMaps::new(&grid, strongest.map(Vec::as_slice));
+            let count = principal.directions.len().min(*groups);
+            let class_of: Vec<u16> = (1..=count as u16).collect();
+            let assigned = similarity.assign(width, height, &class_of, count + 1, None)?;
+            Ok(Grouping {
+                labels: assigned.labels,
+                similarity,
+                explained: principal.explained.iter().take(count).copied().collect(),
+            })
+        };
+        groups.iter().map(of).collect()
+    }
+}
+
+fn check_groups(groups: usize) -> Result<(), Error> {
+    match groups {
+        1..=MAX_GROUPS => Ok(()),
+        _ => Err(Error::Setting(format!(
+            "groups must be between 1 and {MAX_GROUPS}"
+        ))),
     }
 }
 

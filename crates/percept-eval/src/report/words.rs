@@ -61,10 +61,10 @@ pub(crate) fn headline(task: Task) -> &'static [&'static str] {
         Task::ZeroshotClassification => &["acc1", "acc5", "mean_per_class_recall"],
         Task::ZeroshotRetrieval => &["image_to_text_recall@5", "text_to_image_recall@5"],
         Task::SpuriousCorrelation => &[
-            "grouping_acc_waterbird_on_water",
-            "grouping_acc_waterbird_on_land",
-            "grouping_acc_landbird_on_water",
-            "grouping_acc_landbird_on_land",
+            "grouping_worst_group",
+            "pooled_worst_group",
+            "grouping_average",
+            "pooled_average",
         ],
     }
 }
@@ -90,10 +90,19 @@ pub(crate) fn metric_label(name: &str) -> String {
         "text_to_image_recall@5" => "photo found among five".to_owned(),
         "acc1" => "top-1 accuracy".to_owned(),
         "acc5" => "top-5 accuracy".to_owned(),
-        other => match other.strip_prefix("grouping_acc_") {
-            Some(group) => group.replace('_', " "),
-            None => other.replace('_', " "),
-        },
+        other => {
+            let (name, way) = match other.split_once('_') {
+                Some(("grouping", name)) => (name, ", by grouping"),
+                Some(("pooled", name)) => (name, ", pooled"),
+                _ => (other, ""),
+            };
+            let name = match (name.strip_prefix("acc_"), name.strip_prefix("delta_")) {
+                (Some(group), _) => group.to_owned(),
+                (_, Some(kind)) => format!("Δ of {kind}"),
+                _ => name.to_owned(),
+            };
+            format!("{}{way}", name.replace('_', " "))
+        }
     }
 }
 
@@ -107,6 +116,11 @@ pub(crate) fn metric_meaning(name: &str) -> Option<&'static str> {
         "acc1" => "photos whose best class is right",
         "acc5" => "photos with the right class among the best five",
         "mean_per_class_recall" => "accuracy of each class, averaged",
+        "grouping_worst_group" | "pooled_worst_group" => {
+            "accuracy where object and place go together worst"
+        }
+        "grouping_average" => "the kind with more pixels is the right one",
+        "pooled_average" => "the whole photo's embedding is nearer to the right kind",
         _ => return None,
     })
 }
@@ -198,6 +212,24 @@ mod tests {
         assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(number_of(1, "photo"), "1 photo");
         assert_eq!(number_of(0, "photo"), "0 photos");
+    }
+
+    #[test]
+    fn metrics_have_the_names_people_use() {
+        for (metric, label) in [
+            ("miou", "mIoU"),
+            ("mean_accuracy", "mean accuracy"),
+            ("jaccard@16", "jaccard@16"),
+            (
+                "grouping_acc_cat_on_a_church",
+                "cat on a church, by grouping",
+            ),
+            ("pooled_worst_group", "worst group, pooled"),
+            ("pooled_delta_waterbird", "Δ of waterbird, pooled"),
+            ("image_to_text_recall@1", "image to text recall@1"),
+        ] {
+            assert_eq!(metric_label(metric), label);
+        }
     }
 
     #[test]

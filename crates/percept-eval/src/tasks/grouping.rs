@@ -27,8 +27,9 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
         ));
     }
     let image = &how.protocol.image;
-    let options = |groups| GroupOptions {
-        groups,
+    let grouping = &how.protocol.grouping;
+    let options = GroupOptions {
+        groups: grouping.groups,
         centering: match how.protocol.grouping.centering {
             protocol::Centering::Raw => Centering::Raw,
             protocol::Centering::Centered => Centering::Centered,
@@ -39,16 +40,9 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             stride: image.stride.unwrap_or(side.div_ceil(2)),
         }),
     };
-    let grouping = &how.protocol.grouping;
-    let grouper = |groups: &usize| Grouper::new(how.model(), &options(*groups));
     let benchmark = Grouping {
         set,
-        grouper: grouper(&grouping.groups)?,
-        sweep: grouping
-            .sweep
-            .iter()
-            .map(grouper)
-            .collect::<Result<_, _>>()?,
+        grouper: Grouper::new(how.model(), &options)?,
         protocol: how.protocol,
     };
     let settings = how.settings(Task::Grouping, set.name(), set.split(), json!({}));
@@ -123,8 +117,6 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
 struct Grouping<'a> {
     set: &'a dyn SegmentationSet,
     grouper: Grouper<'a>,
-    /// The same with other numbers of groups.
-    sweep: Vec<Grouper<'a>>,
     protocol: &'a Protocol,
 }
 
@@ -144,39 +136,23 @@ struct Scene {
 }
 
 impl Grouping<'_> {
-    /// The groups at a region's size.
+    /// The groups at the truth's size, for each number of groups.
     fn groups(
         &self,
-        grouper: &Grouper<'_>,
         grid: &TokenGrid,
-        [width, height]: [u32; 2],
-    ) -> Result<LabelMap, String> {
-        match self.protocol.grouping.upsample {
-            Upsample::Bilinear => grouper.assign(grid, width, height),
-            Upsample::Nearest => grouper.assign(grid, grid.columns as u32, grid.rows as u32),
-        }
-        .map(|grouping| percept_image::resize_labels(&grouping.labels, width, height))
-        .map_err(|e| e.to_string())
-    }
-
-    /// The class of each region, and the IoU of the group that fits it best.
-    fn best(
-        &self,
-        grouper: &Grouper<'_>,
-        scene: &Scene,
-        grid: &TokenGrid,
-    ) -> Result<Vec<(u16, f64)>, String> {
-        let size = [scene.truth.width(), scene.truth.height()];
-        let groups = self.groups(grouper, grid, size)?;
-        // Pixels that nobody annotated are no fault of a group.
-        let sizes = GroupSizes::new(&groups, Some(&scene.truth)).map_err(|e| e.to_string())?;
-        let mut regions = Vec::new();
-        for region in &scene.regions {
-            if let Some(best) = sizes.best(&region.mask).map_err(|e| e.to_string())? {
-                regions.push((region.class, best.iou));
-            }
-        }
-        Ok(regions)
+        truth: &LabelMap,
+        groups: &[usize],
+    ) -> Result<Vec<LabelMap>, String> {
+        let (width, height) = (truth.width(), truth.height());
+        let size = match self.protocol.grouping.upsample {
+            Upsample::Bilinear => [width, height],
+            Upsample::Nearest => [grid.columns as u32, grid.rows as u32],
+        };
+        let found = self.grouper.assign_each(grid, size, groups);
+        let found = found.map_err(|e| e.to_string())?.into_iter();
+        Ok(found
+            .map(|grouping| percept_image::resize_labels(&grouping.labels, width, height))
+            .collect())
     }
 
     /// All of a class together, background left out.
@@ -196,10 +172,9 @@ impl Grouping<'_> {
     fn picture(&self, sample: usize) -> Result<Picture, String> {
         let (scene, image) = self.load(sample)?;
         let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let size = [scene.truth.width(), scene.truth.height()];
-        let groups = self.groups(&self.grouper, &grid, size)?;
+        let groups = self.groups(&grid, &scene.truth, &[self.protocol.grouping.groups])?;
         let photo = read_photo(&self.set.samples()[sample].image)?;
-        let mut picture = Picture::of_maps(photo, scene.truth, &groups);
+        let mut picture = Picture::of_maps(photo, scene.truth, &groups[0]);
         picture.note = "the prediction's colours are groups, not classes".into();
         Ok(picture)
     }
@@ -244,14 +219,31 @@ impl Benchmark for Grouping<'_> {
     }
 
     fn judge(&self, _: usize, scene: Scene, grid: TokenGrid) -> Result<Record, String> {
-        let regions = self.best(&self.grouper, &scene, &grid)?;
-        let sweep = self.sweep.iter().map(|grouper| {
-            let best = self.best(grouper, &scene, &grid)?;
-            Ok(best.into_iter().map(|(_, iou)| iou).collect())
-        });
+        let settings = &self.protocol.grouping;
+        let numbers: Vec<usize> = std::iter::once(&settings.groups)
+            .chain(&settings.sweep)
+            .copied()
+            .collect();
+        let maps = self.groups(&grid, &scene.truth, &numbers)?;
+        let mut best = maps.iter().map(|groups| best(&scene, groups));
+        let regions = best.next().ok_or("no number of groups")??;
+        let sweep = best.map(|found| Ok(found?.into_iter().map(|(_, iou)| iou).collect()));
         Ok(Record {
             regions,
             sweep: sweep.collect::<Result<_, String>>()?,
         })
     }
+}
+
+/// The class of each region, and the IoU of the group that fits it best.
+fn best(scene: &Scene, groups: &LabelMap) -> Result<Vec<(u16, f64)>, String> {
+    // Pixels that nobody annotated are no fault of a group.
+    let sizes = GroupSizes::new(groups, Some(&scene.truth)).map_err(|e| e.to_string())?;
+    let mut regions = Vec::new();
+    for region in &scene.regions {
+        if let Some(best) = sizes.best(&region.mask).map_err(|e| e.to_string())? {
+            regions.push((region.class, best.iou));
+        }
+    }
+    Ok(regions)
 }
