@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .take(photos)
             .map(|sample| {
                 let photo = percept_image::open(&sample.image, &Limits::default())?;
-                Ok(view.prepare(&photo)?)
+                Ok(view.prepare(&photo))
             })
             .collect::<Result<Vec<ChwImage>, Box<dyn std::error::Error>>>()?;
         let (mut bare, mut harness) = (Duration::MAX, Duration::MAX);

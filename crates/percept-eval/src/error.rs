@@ -21,10 +21,10 @@ pub enum EvalError {
     Setting(String),
     /// The model or its encoders fail.
     #[error(transparent)]
-    Model(#[from] percept::Error),
+    Model(Box<percept::Error>),
     /// The model has no image tower, or its encoder fails.
     #[error(transparent)]
-    Encoder(#[from] percept::model::ModelError),
+    Encoder(Box<percept::model::ModelError>),
     /// The dataset cannot be read.
     #[error(transparent)]
     Data(#[from] percept_data::DataError),
@@ -44,4 +44,16 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl From<percept::Error> for EvalError {
+    fn from(error: percept::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl From<percept::model::ModelError> for EvalError {
+    fn from(error: percept::model::ModelError) -> Self {
+        Self::Encoder(Box::new(error))
+    }
 }

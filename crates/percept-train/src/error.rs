@@ -86,7 +86,7 @@ pub enum TrainError {
         /// The checkpoint that was to be written.
         path: PathBuf,
         /// Why.
-        error: CheckpointError,
+        error: Box<CheckpointError>,
     },
 
     /// A run that cannot go on, but has a checkpoint to go on from.

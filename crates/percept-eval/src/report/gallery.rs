@@ -118,7 +118,7 @@ fn thumbnail_size((width, height): (u32, u32)) -> (u32, u32) {
 fn paint(map: &LabelMap, background: Option<u16>) -> RgbImage {
     RgbImage::from_fn(map.width(), map.height(), |x, y| {
         Rgb(match map.get(x, y) {
-            None | Some(IGNORED) if (x + y) / STRIPE % 2 == 0 => STRIPES[0],
+            None | Some(IGNORED) if ((x + y) / STRIPE).is_multiple_of(2) => STRIPES[0],
             None | Some(IGNORED) => STRIPES[1],
             Some(label) => label_colour(label, background),
         })

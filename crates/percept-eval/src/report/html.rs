@@ -30,9 +30,9 @@ pub fn html(report: &Report<'_>) -> String {
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<header class=\"top\"><p class=\"kicker\">{}</p><h1>{title}</h1></header>\n",
+        "<header class=\"top\"><p class=\"kicker\">{}</p><h1>{title}</h1></header>",
         escape(task_label(result.task))
     );
     html.push_str(&tiles(result));
