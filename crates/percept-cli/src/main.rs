@@ -99,6 +99,12 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(DataError::Layout { .. } | DataError::Setting(_))
             )
             || matches!(
+                cause.downcast_ref::<percept_train::TrainError>(),
+                Some(percept_train::TrainError::Data(
+                    DataError::Layout { .. } | DataError::Setting(_)
+                ))
+            )
+            || matches!(
                 cause.downcast_ref::<TrainError>(),
                 Some(
                     TrainError::Setting { .. }

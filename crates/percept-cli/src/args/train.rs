@@ -8,8 +8,11 @@ use serde::Serialize;
 
 use super::{pooling, positive};
 
+// The last of equal flags counts, so that a script's settings can be changed at the end of its line.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Settings come from the recipe, then from the flags. With --resume they come from the checkpoint, then
 from the flags: `percept train --name x --resume latest` is enough. All of them are written to
 LOGS/NAME/params.json; --show-params prints them and stops.
@@ -35,7 +38,8 @@ Examples:
       --batch-size 512 --chunk 16 --val-fraction 0.05 --ema 0.999
   percept train --name x --resume latest --eval voc=VOCdevkit --eval-steps 500 --eval-limit 100
 
-Ctrl-C saves and stops with exit code 130; a second one stops at once.")]
+Ctrl-C saves and stops with exit code 130; a second one stops at once."
+)]
 pub struct TrainArgs {
     /// Settings to begin with: clippy-cc12m, pilot, or a TOML file of them.
     #[arg(long, value_name = "NAME|FILE.toml")]
