@@ -99,17 +99,13 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(DataError::Layout { .. } | DataError::Setting(_))
             )
             || matches!(
-                cause.downcast_ref::<percept_train::TrainError>(),
-                Some(percept_train::TrainError::Data(
-                    DataError::Layout { .. } | DataError::Setting(_)
-                ))
-            )
-            || matches!(
                 cause.downcast_ref::<TrainError>(),
                 Some(
                     TrainError::Setting { .. }
                         | TrainError::Config { .. }
                         | TrainError::Exists { .. }
+                        // Its text is that of the inner error, which is no link of the chain.
+                        | TrainError::Data(DataError::Layout { .. } | DataError::Setting(_))
                 )
             )
             || matches!(

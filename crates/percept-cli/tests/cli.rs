@@ -6,44 +6,13 @@
     reason = "a failing helper fails its test"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::process::Output;
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-/// A dual encoder with random weights in the layout of the public CLIPpy checkpoint.
-fn tiny() -> PathBuf {
-    goldens().join("clippy/clippy.pt")
-}
-
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../percept-model/tests/goldens")
-}
-
-fn photos() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/photos")
-}
-
-/// Runs percept away from any model, cache or network.
-fn percept(args: &[&str]) -> Output {
-    let empty = tempfile::tempdir().unwrap();
-    Command::cargo_bin("percept")
-        .unwrap()
-        .current_dir(empty.path())
-        .env("HF_HOME", empty.path())
-        .env("HF_HUB_OFFLINE", "1")
-        .env_remove("HF_HUB_CACHE")
-        .env_remove("PERCEPT_MODEL")
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
+use crate::common::{expect, goldens, percept, photos, text, tiny};
 /// Runs a command on the tiny model with a small size, which keeps the tests short.
 fn on_tiny(command: &str, rest: &[&str]) -> Output {
     let model = tiny();
@@ -54,14 +23,6 @@ fn on_tiny(command: &str, rest: &[&str]) -> Output {
     args.extend(rest);
     percept(&args)
 }
-
-fn expect_failure(output: &Output, code: i32, message: &str) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains(message), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-}
-
 #[test]
 fn help_is_what_it_was() {
     for command in [
@@ -233,13 +194,13 @@ fn labels_that_cannot_be_used_are_explained() {
         (&format!("{long},{long}"), "there twice"),
     ] {
         let output = on_tiny("segment", &[photo, "--labels", labels]);
-        expect_failure(&output, 2, message);
+        expect(&output, 2, message);
         assert!(output.stderr.len() < 500);
     }
     let output = on_tiny("segment", &[photo]);
-    expect_failure(&output, 2, "--labels");
+    expect(&output, 2, "--labels");
     let output = on_tiny("segment", &[photo, "--labels-file", "nowhere.txt"]);
-    expect_failure(&output, 2, "nowhere.txt");
+    expect(&output, 2, "nowhere.txt");
 }
 
 #[test]
@@ -247,13 +208,13 @@ fn inputs_that_are_not_there_are_explained() {
     let photos = photos();
     let slip = photos.join("chelsae.jpg");
     let output = on_tiny("segment", &[slip.to_str().unwrap(), "--labels", "cat"]);
-    expect_failure(&output, 2, "chelsea.jpg?");
+    expect(&output, 2, "chelsea.jpg?");
     let empty = tempfile::tempdir().unwrap();
     let output = on_tiny("group", &[empty.path().to_str().unwrap()]);
-    expect_failure(&output, 2, "no images in this folder");
+    expect(&output, 2, "no images in this folder");
     let pattern = empty.path().join("*.jpg");
     let output = on_tiny("group", &[pattern.to_str().unwrap()]);
-    expect_failure(&output, 2, "matches no file");
+    expect(&output, 2, "matches no file");
 }
 
 #[test]
@@ -273,7 +234,7 @@ fn an_output_that_cannot_be_written_ends_the_run_at_once() {
             below_a_file.to_str().unwrap(),
         ],
     );
-    expect_failure(&output, 1, "cannot make the output folder");
+    expect(&output, 1, "cannot make the output folder");
     // Found out only when the first result is written: the run stops with the reason.
     let out = folder.path().join("out");
     std::fs::create_dir_all(out.join("coffee.mask.png")).unwrap();
@@ -289,7 +250,7 @@ fn an_output_that_cannot_be_written_ends_the_run_at_once() {
             out.to_str().unwrap(),
         ],
     );
-    expect_failure(&output, 1, "coffee.mask.png");
+    expect(&output, 1, "coffee.mask.png");
 }
 
 #[test]
@@ -297,19 +258,19 @@ fn models_that_are_not_there_are_explained() {
     let photo = photos().join("coffee.jpg");
     let photo = photo.to_str().unwrap();
     let output = percept(&["group", photo]);
-    expect_failure(&output, 2, "no model named");
+    expect(&output, 2, "no model named");
     let output = percept(&["group", photo, "--model", "clipy"]);
-    expect_failure(&output, 2, "clippy");
+    expect(&output, 2, "clippy");
     let output = percept(&["group", photo, "--model", "clippy"]);
-    expect_failure(&output, 2, "percept pull clippy");
+    expect(&output, 2, "percept pull clippy");
     let output = percept(&["group", photo, "--model", "nowhere/model.pt"]);
-    expect_failure(&output, 2, "no such model");
+    expect(&output, 2, "no such model");
     let output = percept(&["group", photo, "--model", photo]);
-    expect_failure(&output, 1, "coffee.jpg");
+    expect(&output, 1, "coffee.jpg");
     let output = percept(&["pull", "clippy"]);
-    expect_failure(&output, 1, "HF_HUB_OFFLINE");
+    expect(&output, 1, "HF_HUB_OFFLINE");
     let output = on_tiny("group", &[photo, "--device", "abacus"]);
-    expect_failure(&output, 2, "not one of auto, cpu");
+    expect(&output, 2, "not one of auto, cpu");
 }
 
 #[test]
@@ -378,7 +339,7 @@ fn embeddings_are_written_in_both_forms() {
 
     let wrong = out.path().join("words.txt");
     let output = on_tiny("embed", &["--text", "x", "--out", wrong.to_str().unwrap()]);
-    expect_failure(&output, 2, ".safetensors or .npy");
+    expect(&output, 2, ".safetensors or .npy");
 }
 
 #[test]
@@ -431,7 +392,7 @@ fn towers_of_different_width_do_not_join() {
         goldens.join("minilm").to_str().unwrap(),
         out.to_str().unwrap(),
     ]);
-    expect_failure(&output, 1, "no image tower");
+    expect(&output, 1, "no image tower");
     assert!(!out.exists());
 }
 

@@ -6,49 +6,29 @@
     reason = "a failing helper fails its test"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::Output;
 
-use assert_cmd::Command;
 use percept::LabelMap;
 use percept::image::{Rgb, RgbImage, mask_png, png_rgb};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A dual encoder with random weights: it knows nothing, so no test here is about its scores.
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../percept-model/tests/goldens/clippy/clippy.pt")
-}
-
-/// Runs percept on the tiny model, away from any cache or network.
+use crate::common::{expect, percept_in, text, tiny};
+/// Runs percept on the tiny model.
 fn percept(args: &[&str]) -> Output {
     let empty = tempfile::tempdir().unwrap();
-    Command::cargo_bin("percept")
-        .unwrap()
-        .current_dir(empty.path())
-        .env("HF_HOME", empty.path())
-        .env("HF_HUB_OFFLINE", "1")
+    percept_in(empty.path())
         .env("PERCEPT_MODEL", tiny())
         .args(args)
         .output()
         .unwrap()
 }
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
-
-fn expect_failure(output: &Output, code: i32, message: &str) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains(message), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-}
-
 /// The result that `--json` prints.
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
@@ -98,8 +78,8 @@ fn two_thousand_photos_with_a_broken_one_are_counted_and_named() {
     std::fs::write(set.path().join("images/0777.png"), "no photo").unwrap();
     let out = tempfile::tempdir().unwrap();
     let output = eval_custom(&set, &["--out", path(out.path()), "--batch-size", "16"]);
-    expect_failure(&output, 1, "0777");
-    expect_failure(&output, 1, "1 of 2000 photos failed, 1999 done");
+    expect(&output, 1, "0777");
+    expect(&output, 1, "1 of 2000 photos failed, 1999 done");
     let result = json(&output);
     assert_eq!(result["counts"]["samples"], 2000);
     assert_eq!(result["counts"]["done"], 1999);
@@ -148,7 +128,7 @@ fn a_resumed_run_ends_with_the_same_numbers() {
             "score.softmax=40",
         ],
     );
-    expect_failure(&other, 1, "made with other settings (protocol.score");
+    expect(&other, 1, "made with other settings (protocol.score");
 }
 
 #[test]
@@ -167,10 +147,10 @@ fn results_are_compared() {
     assert!(said.contains("limited to 4 of 6 samples"), "{said}");
     assert!(said.contains("not comparable"), "{said}");
     let nothing = percept(&["eval", "compare"]);
-    expect_failure(&nothing, 2, "name the result files");
+    expect(&nothing, 2, "name the result files");
     let broken = out.path().join("broken.json");
     std::fs::write(&broken, "{").unwrap();
-    expect_failure(
+    expect(
         &percept(&["eval", "compare", path(&broken)]),
         1,
         "broken.json",
@@ -195,14 +175,14 @@ fn groups_are_scored_on_any_segmentation_set() {
 fn layouts_and_settings_that_are_wrong_are_explained() {
     let set = squares(1);
     let wrong = percept(&["eval", "voc", "--data", path(set.path())]);
-    expect_failure(&wrong, 2, "ImageSets/Segmentation/val.txt");
+    expect(&wrong, 2, "ImageSets/Segmentation/val.txt");
     let nowhere = percept(&["eval", "voc", "--data", "/nowhere"]);
-    expect_failure(&nowhere, 2, "nowhere");
-    expect_failure(&percept(&["eval", "voc"]), 2, "--data");
+    expect(&nowhere, 2, "nowhere");
+    expect(&percept(&["eval", "voc"]), 2, "--data");
     let unknown = percept(&["eval", "voc", "--data", ".", "--protocol", "clipy"]);
-    expect_failure(&unknown, 2, "unknown; there are clippy");
+    expect(&unknown, 2, "unknown; there are clippy");
     let setting = eval_custom(&set, &["--set", "image.sise=3"]);
-    expect_failure(&setting, 2, "sise");
+    expect(&setting, 2, "sise");
     let grouping = percept(&["eval", "folder", "--data", ".", "--grouping"]);
     assert_eq!(grouping.status.code(), Some(2));
 }
@@ -299,5 +279,5 @@ fn a_spurious_set_is_built_and_evaluated() {
         "--out",
         path(&out),
     ]);
-    expect_failure(&stray, 2, "no objects called `green`");
+    expect(&stray, 2, "no objects called `green`");
 }

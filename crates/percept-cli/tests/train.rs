@@ -6,25 +6,19 @@
     reason = "a failing helper fails its test"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use percept_checkpoint::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn photos() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/photos")
-}
-
-/// A dual encoder with random weights in the layout of the public CLIPpy checkpoint, 48 px.
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../percept-model/tests/goldens/clippy/clippy.pt")
-}
-
+use crate::common::{expect, percept_in, photos, text, tiny};
 /// A folder with two shards of 20 pairs.
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
@@ -55,41 +49,15 @@ fn place() -> TempDir {
     }
     place
 }
-
-/// `percept` in `folder`, away from any model, cache or network.
-fn percept(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_percept"));
-    command
-        .current_dir(folder)
-        .env("HF_HOME", folder)
-        .env("HF_HUB_OFFLINE", "1")
-        .env_remove("HF_HUB_CACHE")
-        .env_remove("PERCEPT_MODEL")
-        .args(args)
-        .stdin(Stdio::null());
-    command
-}
-
 /// `percept train` on the tiny model.
 fn train(folder: &Path, rest: &[&str]) -> Command {
-    let mut command = percept(folder, &["train", "--train-data", "{0..1}.tar", "--model"]);
+    let mut command = percept_in(folder);
+    command.args(["train", "--train-data", "{0..1}.tar", "--model"]);
     command.arg(tiny());
     command.args(["--batch-size", "4", "--warmup", "5", "--workers", "1"]);
     command.args(rest);
     command
 }
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn expect(output: &Output, code: i32, message: &str) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains(message), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-}
-
 /// Every number of a checkpoint, as bits.
 fn bits(path: &Path) -> BTreeMap<String, Vec<u32>> {
     let file = Checkpoint::open(path).unwrap();
@@ -154,11 +122,8 @@ fn a_trained_model_segments() {
 
     let model = place.path().join("logs/x/model");
     let photo = photos().join("chelsea.jpg");
-    let mut segment = percept(
-        place.path(),
-        &["segment", "--labels", "cat, dog", "--size", "48"],
-    );
-    let output = segment
+    let output = percept_in(place.path())
+        .args(["segment", "--labels", "cat, dog", "--size", "48"])
         .arg("--model")
         .arg(&model)
         .arg(&photo)
@@ -182,7 +147,7 @@ fn a_trained_model_segments() {
     let more = [
         "train", "--name", "x", "--resume", "latest", "--epochs", "3", "--quiet",
     ];
-    let output = percept(place.path(), &more).output().unwrap();
+    let output = percept_in(place.path()).args(more).output().unwrap();
     expect(&output, 0, "");
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
     let results = fs::read_to_string(place.path().join("logs/x/results.jsonl")).unwrap();
@@ -301,7 +266,7 @@ fn ctrl_c_saves() {
     let more = [
         "train", "--name", "x", "--resume", "latest", "--steps", &steps,
     ];
-    let output = percept(place.path(), &more).output().unwrap();
+    let output = percept_in(place.path()).args(more).output().unwrap();
     expect(&output, 0, "changed: steps 1000000 -> ");
 }
 
@@ -310,7 +275,7 @@ fn what_cannot_be_trained_is_explained() {
     let place = place();
     let here = place.path();
     fs::write(here.join("bad.toml"), "learning_rate = 1").unwrap();
-    let say = |args: &[&str]| percept(here, args).output().unwrap();
+    let say = |args: &[&str]| percept_in(here).args(args).output().unwrap();
     expect(&say(&["train"]), 2, "--train-data");
     expect(&say(&["train", "--train-data", "0.tar"]), 2, "--init-image");
     expect(&say(&["train", "--recipe", "nowhere"]), 2, "clippy-cc12m");

@@ -39,12 +39,15 @@ fn gpu(kind: &str, index: Option<usize>) -> Result<Device, String> {
         "metal" => cfg!(feature = "metal"),
         _ => cfg!(feature = "webgpu"),
     };
-    if !compiled {
-        return Err(format!(
-            "this build has no {kind} support; build percept with `--features {kind}`"
-        ));
+    if compiled {
+        open_gpu(kind, index)
+    } else {
+        Err(not_compiled(kind))
     }
-    open_gpu(kind, index)
+}
+
+fn not_compiled(kind: &str) -> String {
+    format!("this build has no {kind} support; build percept with `--features {kind}`")
 }
 
 /// Opens a GPU, once: Burn refuses to set up the same one again.
@@ -82,5 +85,5 @@ fn open_gpu(kind: &str, index: Option<usize>) -> Result<Device, String> {
 
 #[cfg(not(any(feature = "vulkan", feature = "metal", feature = "webgpu")))]
 fn open_gpu(kind: &str, _: Option<usize>) -> Result<Device, String> {
-    Err(format!("no {kind} support"))
+    Err(not_compiled(kind))
 }

@@ -78,13 +78,9 @@ impl SimilarityMaps {
         band: std::ops::Range<usize>,
     ) -> Vec<f32> {
         let map = self.map(row);
-        let columns = taps(self.width, width);
+        let columns = taps(self.width, width, 0..width);
         let mut out = Vec::with_capacity(width * band.len());
-        for y in taps(self.height, height)
-            .into_iter()
-            .take(band.end)
-            .skip(band.start)
-        {
+        for y in taps(self.height, height, band) {
             let (top, bottom) = (&map[y.low * self.width..], &map[y.high * self.width..]);
             for x in &columns {
                 out.push(y.mix(
@@ -115,8 +111,8 @@ impl SimilarityMaps {
         classes: usize,
         threshold: Option<f32>,
     ) -> Result<Assignment, LabelMapError> {
-        let columns = taps(self.width, width as usize);
-        let rows = taps(self.height, height as usize);
+        let columns = taps(self.width, width as usize, 0..width as usize);
+        let rows = taps(self.height, height as usize, 0..height as usize);
         // Pixels between the same two token columns are next to each other.
         let runs: Vec<&[Tap]> = columns.chunk_by(|a, b| a.low == b.low).collect();
         let mut labels = vec![0u16; width as usize * height as usize];
@@ -237,10 +233,10 @@ impl Tap {
     }
 }
 
-/// torch's linear interpolation from `from` to `to` samples, `align_corners=false`.
-fn taps(from: usize, to: usize) -> Vec<Tap> {
+/// torch's linear interpolation from `from` to `to` samples, `align_corners=false`: those of `wanted`.
+fn taps(from: usize, to: usize, wanted: std::ops::Range<usize>) -> Vec<Tap> {
     let scale = from as f32 / to as f32;
-    (0..to)
+    wanted
         .map(|i| {
             let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
             let low = (at as usize).min(from - 1);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use percept::{Hints, Model};
+use percept::{Device, Hints, Model};
 use percept_eval::{Run, RunOptions, Subject};
 use percept_train::config::{self, Settings};
 use percept_train::run::{find_checkpoint, folder, named};
@@ -56,7 +56,7 @@ pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Resu
     let mut view = TrainView::new(console);
     let mut evaluator = Benchmarks {
         benchmarks,
-        device: &common.device,
+        device: device.clone(),
         limit: args.eval_limit.unwrap_or(0),
     };
     let resume = match (saved, &args.resume) {
@@ -202,16 +202,16 @@ fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
 }
 
 /// The benchmarks of `--eval`.
-struct Benchmarks<'a> {
+struct Benchmarks {
     benchmarks: Vec<Benchmark>,
-    device: &'a str,
+    device: Device,
     limit: usize,
 }
 
-impl Evaluator for Benchmarks<'_> {
+impl Evaluator for Benchmarks {
     fn evaluate(&mut self, path: &Path) -> Result<BTreeMap<String, f64>, String> {
-        let device = percept::device(self.device).map_err(|e| e.to_string())?;
-        let model = Model::load(path, &Hints::default(), &device).map_err(|e| e.to_string())?;
+        let model =
+            Model::load(path, &Hints::default(), &self.device).map_err(|e| e.to_string())?;
         let subject = Subject::new(&model, "training", path).map_err(|e| e.to_string())?;
         let options = RunOptions {
             limit: self.limit,

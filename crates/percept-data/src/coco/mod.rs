@@ -24,7 +24,7 @@ pub use panoptic::{PanopticSet, open_coco_panoptic};
 const MAX_JSON_BYTES: u64 = 2 << 30;
 
 /// The name of a split of COCO: `val`, the default, and `train` are those of 2017.
-fn split_name(split: Option<&str>) -> Result<&str, DataError> {
+pub(crate) fn split_name(split: Option<&str>) -> Result<&str, DataError> {
     let split = match split {
         None | Some("val") => "val2017",
         Some("train") => "train2017",

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{Files, MaskSet, Values};
-use crate::layout::{check_split, find, list};
+use super::{MaskSet, Values, pair};
+use crate::layout::{check_split, find};
 use crate::{DataError, classes};
 
 /// Opens ADE20K: 150 classes, stored from 1, with 0 ignored.
@@ -24,16 +24,7 @@ pub fn open_ade20k(root: &Path, split: Option<&str>) -> Result<MaskSet, DataErro
     let variants = above
         .map(|above| ["images", "annotations"].map(|folder| format!("{above}{folder}/{split}")));
     let [photos, masks] = find(root, &variants)?;
-    let mut files = Vec::new();
-    for (name, image) in list(&photos)? {
-        if let Some(id) = name.strip_suffix(".jpg") {
-            files.push(Files {
-                id: id.to_owned(),
-                image,
-                mask: masks.join(format!("{id}.png")),
-            });
-        }
-    }
+    let files = pair(&photos, &masks, ".png")?;
     MaskSet::new(
         "ade20k",
         split,

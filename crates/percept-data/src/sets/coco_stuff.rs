@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Files, MaskSet, Values};
-use crate::layout::{check_split, find, list};
+use super::{MaskSet, Values, pair};
+use crate::coco::split_name;
+use crate::layout::{find, list};
 use crate::{DataError, classes};
 
 /// End of the names of masks with the indices of the 171 classes; those without it store the ids of
@@ -19,12 +20,7 @@ const MASK_END: &str = "_labelTrainIds.png";
 /// # Errors
 /// [`DataError`]: the layout is another one, the masks are not converted, or a folder cannot be read.
 pub fn open_coco_stuff(root: &Path, split: Option<&str>) -> Result<MaskSet, DataError> {
-    let split = match split {
-        None | Some("val") => "val2017",
-        Some("train") => "train2017",
-        Some(split) => split,
-    };
-    check_split(split)?;
+    let split = split_name(split)?;
     let mut variants = Vec::new();
     for above in ["", "coco_stuff164k/", "coco/"] {
         for masks in ["annotations/", "stuffthingmaps/", ""] {
@@ -49,16 +45,7 @@ pub fn open_coco_stuff(root: &Path, split: Option<&str>) -> Result<MaskSet, Data
             ),
         });
     }
-    let mut files = Vec::new();
-    for (name, image) in list(&photos)? {
-        if let Some(id) = name.strip_suffix(".jpg") {
-            files.push(Files {
-                id: id.to_owned(),
-                image,
-                mask: masks.join(format!("{id}{MASK_END}")),
-            });
-        }
-    }
+    let files = pair(&photos, &masks, MASK_END)?;
     let values = Values::classes_and(171, 255);
     MaskSet::new(
         "coco-stuff",

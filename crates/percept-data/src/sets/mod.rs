@@ -14,7 +14,7 @@ use percept_image::LabelMap;
 
 use crate::DataError;
 use crate::index_png::read_index_png;
-use crate::layout::some_present;
+use crate::layout::{list, some_present};
 use crate::segmentation::{ClassName, IGNORE, Region, SegmentationSample, SegmentationSet};
 
 pub use ade20k::open_ade20k;
@@ -90,6 +90,21 @@ struct Files {
     id: String,
     image: PathBuf,
     mask: PathBuf,
+}
+
+/// Every JPEG of `photos` with the mask of its name in `masks`, which ends with `mask_end`.
+fn pair(photos: &Path, masks: &Path, mask_end: &str) -> Result<Vec<Files>, DataError> {
+    let mut files = Vec::new();
+    for (name, image) in list(photos)? {
+        if let Some(id) = name.strip_suffix(".jpg") {
+            files.push(Files {
+                id: id.to_owned(),
+                image,
+                mask: masks.join(format!("{id}{mask_end}")),
+            });
+        }
+    }
+    Ok(files)
 }
 
 impl MaskSet {

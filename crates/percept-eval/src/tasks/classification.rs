@@ -6,10 +6,10 @@ use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Run, gallery, read_photo, whole_view};
+use super::{Picture, Pictured, Run, confusion, named, read_photo, whole_view};
 use crate::metrics::Classification as Scores;
-use crate::result::{self, ClassResult, EvalResult, Task};
-use crate::run::{Benchmark, Event, run};
+use crate::result::{ClassResult, EvalResult, Task};
+use crate::run::{Benchmark, run};
 use crate::{EvalError, Vocabulary};
 
 /// Guesses kept of a photo: what top-5 needs.
@@ -27,11 +27,7 @@ pub fn classification(
 ) -> Result<EvalResult, EvalError> {
     let classes = &set.classes;
     let vocabulary = Vocabulary::plain(how.model(), classes, &how.protocol.text)?;
-    for text in &vocabulary.truncated {
-        (how.progress)(Event::Note(&format!(
-            "\"{text:.60}\" is longer than the text encoder reads and was cut"
-        )));
-    }
+    how.tell_truncated(&vocabulary);
     let benchmark = Classification {
         set,
         view: whole_view(how.model(), how.protocol)?,
@@ -68,15 +64,11 @@ pub fn classification(
         settings,
         tally,
     );
-    let metrics = [
+    result.metrics = named([
         ("acc1", whole.top1()),
         ("acc5", whole.top5()),
         ("mean_per_class_recall", whole.mean_per_class()),
-    ];
-    result.metrics = metrics
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect();
+    ]);
     result.per_class = classes
         .iter()
         .zip(whole.per_class())
@@ -87,24 +79,10 @@ pub fn classification(
             count: found.samples,
         })
         .collect();
-    result.confusion = whole.confusion().map(|confusion| result::Confusion {
-        classes: classes.iter().map(|class| class.name.clone()).collect(),
-        counts: (0..classes.len())
-            .map(|truth| {
-                (0..classes.len())
-                    .map(|p| confusion.get(truth, p))
-                    .collect()
-            })
-            .collect(),
-    });
-    if how.options.out.is_some() {
-        result.gallery = gallery(
-            scores,
-            "probability",
-            |sample| benchmark.id(sample).to_owned(),
-            |sample| benchmark.picture(sample),
-        );
-    }
+    result.confusion = whole
+        .confusion()
+        .map(|found| confusion(classes, |truth, p| found.get(truth, p)));
+    result.gallery = how.gallery(&benchmark, scores, "probability");
     Ok(result)
 }
 
@@ -126,31 +104,6 @@ struct Record {
 
 /// CLIP's factor on cosines before the softmax.
 const LOGIT_SCALE: f32 = 100.0;
-
-impl Classification<'_> {
-    fn picture(&self, sample: usize) -> Result<Picture, String> {
-        let (_, image) = self.load(sample)?;
-        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let record = self.judge(sample, (), grid)?;
-        let item = &self.set.samples[sample];
-        let name = |class: usize| {
-            self.vocabulary
-                .texts
-                .get(class)
-                .map_or("?", String::as_str)
-                .to_owned()
-        };
-        let guess = record
-            .guesses
-            .first()
-            .map_or_else(String::new, |g| name(*g));
-        Ok(Picture {
-            photo: read_photo(&item.image)?,
-            note: format!("truth: {}, guess: {guess}", name(usize::from(item.class))),
-            ..Picture::default()
-        })
-    }
-}
 
 impl Benchmark for Classification<'_> {
     type Extra = ();
@@ -189,6 +142,30 @@ impl Benchmark for Classification<'_> {
         Ok(Record {
             guesses: order,
             truth_probability: 1.0 / sum,
+        })
+    }
+}
+
+impl Pictured for Classification<'_> {
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let ((), grid) = self.again(sample)?;
+        let record = self.judge(sample, (), grid)?;
+        let item = &self.set.samples[sample];
+        let name = |class: usize| {
+            self.vocabulary
+                .texts
+                .get(class)
+                .map_or("?", String::as_str)
+                .to_owned()
+        };
+        let guess = record
+            .guesses
+            .first()
+            .map_or_else(String::new, |g| name(*g));
+        Ok(Picture {
+            photo: read_photo(&item.image)?,
+            note: format!("truth: {}, guess: {guess}", name(usize::from(item.class))),
+            ..Picture::default()
         })
     }
 }

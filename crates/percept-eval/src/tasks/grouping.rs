@@ -6,7 +6,7 @@ use percept_image::{ChwImage, Rle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Run, check_crop, gallery, read_photo, read_truth, size};
+use super::{Picture, Pictured, Run, check_crop, read_photo, read_truth, size};
 use crate::EvalError;
 use crate::metrics::{GroupSizes, Jaccard};
 use crate::protocol::{self, Protocol, Regions, Upsample};
@@ -103,14 +103,7 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             count: jaccard.count,
         })
         .collect();
-    if how.options.out.is_some() {
-        result.gallery = gallery(
-            scores,
-            "jaccard",
-            |sample| benchmark.id(sample).to_owned(),
-            |sample| benchmark.picture(sample),
-        );
-    }
+    result.gallery = how.gallery(&benchmark, scores, "jaccard");
     Ok(result)
 }
 
@@ -168,16 +161,6 @@ impl Grouping<'_> {
             })
             .collect()
     }
-
-    fn picture(&self, sample: usize) -> Result<Picture, String> {
-        let (scene, image) = self.load(sample)?;
-        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let groups = self.groups(&grid, &scene.truth, &[self.protocol.grouping.groups])?;
-        let photo = read_photo(&self.set.samples()[sample].image)?;
-        let mut picture = Picture::of_maps(photo, scene.truth, &groups[0]);
-        picture.note = "the prediction's colours are groups, not classes".into();
-        Ok(picture)
-    }
 }
 
 impl Benchmark for Grouping<'_> {
@@ -232,6 +215,17 @@ impl Benchmark for Grouping<'_> {
             regions,
             sweep: sweep.collect::<Result<_, String>>()?,
         })
+    }
+}
+
+impl Pictured for Grouping<'_> {
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let (scene, grid) = self.again(sample)?;
+        let groups = self.groups(&grid, &scene.truth, &[self.protocol.grouping.groups])?;
+        let photo = read_photo(&self.set.samples()[sample].image)?;
+        let mut picture = Picture::of_maps(photo, scene.truth, &groups[0]);
+        picture.note = "the prediction's colours are groups, not classes".into();
+        Ok(picture)
     }
 }
 

@@ -6,10 +6,11 @@ mod retrieval;
 mod segmentation;
 mod waterbirds;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use percept::{Model, Size, View, Window};
-use percept_data::SegmentationSet;
+use percept::{Model, Size, TokenGrid, View, Window};
+use percept_data::{ClassName, SegmentationSet};
 use percept_image::{LabelMap, Limits, RgbImage};
 use serde_json::{Value, json};
 
@@ -21,9 +22,9 @@ pub use waterbirds::waterbirds;
 
 use crate::protocol::{Image, Protocol, Resize};
 use crate::report::{GalleryItem, Rank};
-use crate::result::{Counts, EvalResult, Task, Versions};
-use crate::run::{RunOptions, Tally};
-use crate::{EvalError, Progress, Subject};
+use crate::result::{self, Counts, EvalResult, Task, Versions};
+use crate::run::{Benchmark, Event, RunOptions, Tally};
+use crate::{EvalError, Progress, Subject, Vocabulary};
 
 /// Photos shown of the best, of the median and of the worst.
 const SHOWN: usize = 4;
@@ -56,6 +57,44 @@ impl Run<'_> {
             "protocol": self.protocol,
             "details": more,
         })
+    }
+
+    /// Says which names the text encoder cut.
+    fn tell_truncated(&self, vocabulary: &Vocabulary) {
+        for text in &vocabulary.truncated {
+            (self.progress)(Event::Note(&format!(
+                "\"{text:.60}\" is longer than the text encoder reads and was cut"
+            )));
+        }
+    }
+
+    /// The pictures of a report: samples with the best, the median and the worst scores. One that
+    /// cannot be drawn any more is left out, and so are all where no report is written.
+    fn gallery(
+        &self,
+        benchmark: &impl Pictured,
+        scores: Vec<(usize, f64)>,
+        score_name: &str,
+    ) -> Vec<GalleryItem> {
+        if self.options.out.is_none() {
+            return Vec::new();
+        }
+        chosen(scores)
+            .into_iter()
+            .filter_map(|(sample, score, rank)| {
+                let picture = benchmark.picture(sample).ok()?;
+                Some(GalleryItem {
+                    id: benchmark.id(sample).to_owned(),
+                    score,
+                    score_name: score_name.to_owned(),
+                    photo: picture.photo,
+                    truth: picture.truth,
+                    prediction: picture.prediction,
+                    note: picture.note,
+                    rank,
+                })
+            })
+            .collect()
     }
 
     /// A result without its numbers.
@@ -193,29 +232,35 @@ fn chosen(mut scores: Vec<(usize, f64)>) -> Vec<(usize, f64, Rank)> {
         .collect()
 }
 
-/// A gallery of chosen samples. One that cannot be drawn any more is left out.
-fn gallery(
-    scores: Vec<(usize, f64)>,
-    score_name: &str,
-    id: impl Fn(usize) -> String,
-    picture: impl Fn(usize) -> Result<Picture, String>,
-) -> Vec<GalleryItem> {
-    chosen(scores)
+/// The metrics that have a value, by name.
+fn named<const N: usize>(metrics: [(&str, Option<f64>); N]) -> BTreeMap<String, f64> {
+    metrics
         .into_iter()
-        .filter_map(|(sample, score, rank)| {
-            let picture = picture(sample).ok()?;
-            Some(GalleryItem {
-                id: id(sample),
-                score,
-                score_name: score_name.to_owned(),
-                photo: picture.photo,
-                truth: picture.truth,
-                prediction: picture.prediction,
-                note: picture.note,
-                rank,
-            })
-        })
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .collect()
+}
+
+/// A confusion matrix for the result file; `count` is given truth and prediction.
+fn confusion(classes: &[ClassName], count: impl Fn(usize, usize) -> u64) -> result::Confusion {
+    let all = 0..classes.len();
+    let row = |truth| all.clone().map(|p| count(truth, p)).collect();
+    result::Confusion {
+        classes: classes.iter().map(|class| class.name.clone()).collect(),
+        counts: all.clone().map(row).collect(),
+    }
+}
+
+/// A benchmark whose samples can be shown.
+trait Pictured: Benchmark {
+    /// What the gallery shows of a sample.
+    fn picture(&self, sample: usize) -> Result<Picture, String>;
+
+    /// A sample once more, with its tokens.
+    fn again(&self, sample: usize) -> Result<(Self::Extra, TokenGrid), String> {
+        let (extra, image) = self.load(sample)?;
+        let mut grids = self.encode(&[image]).map_err(|e| e.to_string())?;
+        Ok((extra, grids.remove(0)))
+    }
 }
 
 /// What the gallery shows of a sample.

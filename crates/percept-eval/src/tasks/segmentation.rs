@@ -6,12 +6,12 @@ use percept_image::{ChwImage, Filter, RgbImage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Run, check_crop, gallery, read_photo, read_truth, view};
+use super::{Picture, Pictured, Run, check_crop, confusion, named, read_photo, read_truth, view};
 use crate::decide::decide;
 use crate::metrics::{Confusion, SparseConfusion};
 use crate::protocol::Protocol;
-use crate::result::{self, ClassResult, EvalResult, Task};
-use crate::run::{Benchmark, Event, run};
+use crate::result::{ClassResult, EvalResult, Task};
+use crate::run::{Benchmark, run};
 use crate::{EvalError, Vocabulary};
 
 /// Segments every photo of `set` with words and counts its pixels into one confusion matrix.
@@ -28,11 +28,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
         set.background(),
         how.protocol,
     )?;
-    for text in &vocabulary.truncated {
-        (how.progress)(Event::Note(&format!(
-            "\"{text:.60}\" is longer than the text encoder reads and was cut"
-        )));
-    }
+    how.tell_truncated(&vocabulary);
     let benchmark = Segmentation {
         set,
         view: view(how.model(), &how.protocol.image)?,
@@ -72,16 +68,12 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
         settings,
         tally,
     );
-    let metrics = [
+    result.metrics = named([
         ("miou", Some(whole.miou())),
         ("miou_present", whole.miou_present()),
         ("pixel_accuracy", whole.pixel_accuracy()),
         ("mean_accuracy", whole.mean_accuracy()),
-    ];
-    result.metrics = metrics
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect();
+    ]);
     result.per_class = classes
         .iter()
         .zip(whole.per_class())
@@ -92,20 +84,8 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
             count: pixels.truth,
         })
         .collect();
-    result.confusion = Some(result::Confusion {
-        classes: classes.iter().map(|class| class.name.clone()).collect(),
-        counts: (0..classes.len())
-            .map(|truth| (0..classes.len()).map(|p| whole.get(truth, p)).collect())
-            .collect(),
-    });
-    if how.options.out.is_some() {
-        result.gallery = gallery(
-            scores,
-            "miou_present",
-            |sample| benchmark.id(sample).to_owned(),
-            |sample| benchmark.picture(sample),
-        );
-    }
+    result.confusion = Some(confusion(classes, |truth, p| whole.get(truth, p)));
+    result.gallery = how.gallery(&benchmark, scores, "miou_present");
     Ok(result)
 }
 
@@ -140,14 +120,6 @@ impl Segmentation<'_> {
             [scene.truth.width(), scene.truth.height()],
             scene.photo.as_ref(),
         )
-    }
-
-    fn picture(&self, sample: usize) -> Result<Picture, String> {
-        let (scene, image) = self.load(sample)?;
-        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let prediction = self.predict(&scene, &grid)?;
-        let photo = read_photo(&self.set.samples()[sample].image)?;
-        Ok(Picture::of_maps(photo, scene.truth, &prediction))
     }
 }
 
@@ -187,5 +159,14 @@ impl Benchmark for Segmentation<'_> {
         Ok(Record {
             confusion: confusion.to_sparse(),
         })
+    }
+}
+
+impl Pictured for Segmentation<'_> {
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let (scene, grid) = self.again(sample)?;
+        let prediction = self.predict(&scene, &grid)?;
+        let photo = read_photo(&self.set.samples()[sample].image)?;
+        Ok(Picture::of_maps(photo, scene.truth, &prediction))
     }
 }

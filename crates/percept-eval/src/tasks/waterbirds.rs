@@ -10,7 +10,7 @@ use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Run, gallery, read_photo, view};
+use super::{Picture, Pictured, Run, read_photo, view};
 use crate::decide::decide;
 use crate::metrics::{Habitat, Waterbirds as Groups};
 use crate::protocol::Protocol;
@@ -39,7 +39,11 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
         pooling: how.model().image_config()?.pooling,
         vocabulary: Vocabulary::plain(how.model(), &classes, &how.protocol.text)?
             .with_background(BACKGROUND),
-        protocol: how.protocol,
+        // Three texts compete; refinement is for annotated sets.
+        protocol: Protocol {
+            refine: None,
+            ..how.protocol.clone()
+        },
     };
     let settings = how.settings(
         Task::SpuriousCorrelation,
@@ -95,14 +99,11 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
     result
         .metrics
         .insert("photos_without_object_pixels".into(), undecided as f64);
-    if how.options.out.is_some() {
-        result.gallery = gallery(
-            scores,
-            "share of object pixels with the right class",
-            |sample| benchmark.id(sample).to_owned(),
-            |sample| benchmark.picture(sample),
-        );
-    }
+    result.gallery = how.gallery(
+        &benchmark,
+        scores,
+        "share of object pixels with the right class",
+    );
     Ok(result)
 }
 
@@ -119,7 +120,7 @@ struct Waterbirds<'a> {
     view: View<'a>,
     pooling: Pooling,
     vocabulary: Vocabulary,
-    protocol: &'a Protocol,
+    protocol: Protocol,
 }
 
 /// What was found in a photo.
@@ -154,40 +155,17 @@ impl Record {
 
 impl Waterbirds<'_> {
     fn map(&self, grid: &TokenGrid, size: [u32; 2]) -> Result<LabelMap, String> {
-        // Three texts compete; refinement and thresholds are for annotated sets.
-        let protocol = Protocol {
-            refine: None,
-            ..self.protocol.clone()
-        };
         let pooled = grid.pool(self.pooling);
-        decide(&self.vocabulary, &protocol, grid, &pooled, size, None)
+        decide(&self.vocabulary, &self.protocol, grid, &pooled, size, None)
     }
 
-    fn picture(&self, sample: usize) -> Result<Picture, String> {
-        let (size, image) = self.load(sample)?;
-        let grid = self.encode(&[image]).map_err(|e| e.to_string())?.remove(0);
-        let prediction = self.map(&grid, size)?;
-        let item = &self.set.samples[sample];
-        let record = self.judge(sample, size, grid)?;
-        let label = |index: u16| {
-            let label = self.set.labels.get(usize::from(index));
-            label.map_or("?", |label| label.name.as_str())
-        };
-        Ok(Picture {
-            photo: read_photo(&item.image)?,
-            truth: None,
-            prediction: Some(prediction),
-            note: format!(
-                "{} on {}; by grouping {}, pooled {}",
-                label(item.label),
-                self.set
-                    .places
-                    .get(usize::from(item.place))
-                    .map_or("?", String::as_str),
-                label(record.grouping()),
-                label(record.pooled)
-            ),
-        })
+    fn record(&self, map: &LabelMap, grid: &TokenGrid) -> Record {
+        let counts = map.counts(3);
+        let cosines = self.vocabulary.cosines(&grid.pool(self.pooling));
+        Record {
+            pixels: [counts[1], counts[2]],
+            pooled: u16::from(cosines[2] > cosines[1]),
+        }
     }
 }
 
@@ -215,11 +193,34 @@ impl Benchmark for Waterbirds<'_> {
 
     fn judge(&self, _: usize, size: [u32; 2], grid: TokenGrid) -> Result<Record, String> {
         let map = self.map(&grid, size)?;
-        let counts = map.counts(3);
-        let cosines = self.vocabulary.cosines(&grid.pool(self.pooling));
-        Ok(Record {
-            pixels: [counts[1], counts[2]],
-            pooled: u16::from(cosines[2] > cosines[1]),
+        Ok(self.record(&map, &grid))
+    }
+}
+
+impl Pictured for Waterbirds<'_> {
+    fn picture(&self, sample: usize) -> Result<Picture, String> {
+        let (size, grid) = self.again(sample)?;
+        let prediction = self.map(&grid, size)?;
+        let item = &self.set.samples[sample];
+        let record = self.record(&prediction, &grid);
+        let label = |index: u16| {
+            let label = self.set.labels.get(usize::from(index));
+            label.map_or("?", |label| label.name.as_str())
+        };
+        Ok(Picture {
+            photo: read_photo(&item.image)?,
+            truth: None,
+            prediction: Some(prediction),
+            note: format!(
+                "{} on {}; by grouping {}, pooled {}",
+                label(item.label),
+                self.set
+                    .places
+                    .get(usize::from(item.place))
+                    .map_or("?", String::as_str),
+                label(record.grouping()),
+                label(record.pooled)
+            ),
         })
     }
 }
