@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
@@ -128,10 +129,7 @@ fn a_folder_is_segmented_into_every_format() {
 #[test]
 fn three_broken_photos_in_a_hundred_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let good = std::fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/photos/coffee.jpg"),
-    )
-    .unwrap();
+    let good = std::fs::read(photos().join("coffee.jpg")).unwrap();
     let small = percept::image::resize(
         &percept::image::decode(&good, &Default::default()).unwrap(),
         40,
