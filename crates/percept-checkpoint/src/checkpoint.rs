@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::dtype::TensorInfo;
 use crate::error::CheckpointError;
 use crate::read::{self, Source, Stored};
-use crate::{locate, safetensors, sharded, torch};
+use crate::{locate, quantized, safetensors, sharded, torch};
 
 /// How a checkpoint is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,7 +128,11 @@ impl Checkpoint {
     }
 
     /// Reads one tensor as row-major `f32`, whatever its strides and type on disk. Integers beyond
-    /// 2²⁴ and doubles are rounded to nearest.
+    /// 2²⁴ and doubles are rounded to nearest; whole numbers that [`Precision::Int8`] and
+    /// [`Precision::Int4`] wrote become the weights they stand for.
+    ///
+    /// [`Precision::Int8`]: crate::Precision::Int8
+    /// [`Precision::Int4`]: crate::Precision::Int4
     ///
     /// # Errors
     /// [`CheckpointError::UnknownTensor`], [`CheckpointError::Io`], and
@@ -141,7 +145,7 @@ impl Checkpoint {
                 tensor: name.to_owned(),
             });
         };
-        read::read_f32(&self.parts.sources[stored.source], name, stored)
+        read::read_f32(&self.parts.sources, name, stored)
     }
 
     /// The `__metadata__` of a safetensors file (of all shards together); empty for PyTorch files.
@@ -153,17 +157,19 @@ impl Checkpoint {
 
 fn open_safetensors(path: &Path, file: File) -> Result<Parts, CheckpointError> {
     let header = safetensors::read_header(path, &file, file_len(path, &file)?)?;
-    let tensors = (header.tensors.into_iter())
+    let mut tensors = (header.tensors.into_iter())
         .map(|t| {
             let stored = Stored {
                 info: t.info,
                 source: 0,
                 offset: t.offset,
                 strides: None,
+                scales: None,
             };
             (t.name, stored)
         })
         .collect();
+    quantized::join(path, &mut tensors, &header.metadata)?;
     Ok(Parts {
         sources: vec![Source::new(path, file)],
         tensors,

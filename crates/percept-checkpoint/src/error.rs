@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::dtype::TensorInfo;
+
 /// Why a checkpoint could not be opened, read or written. Each variant names the file, and the
 /// tensor where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -416,6 +418,22 @@ pub enum CheckpointError {
     StorageView {
         /// The file.
         path: PathBuf,
+    },
+
+    /// Weights in fewer bits whose factors are not theirs.
+    #[error(
+        "{}: `{tensor}` ({} {:?}) and its scales ({} {:?}) do not fit each other",
+        path.display(), numbers.dtype, numbers.shape, scales.dtype, scales.shape
+    )]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its whole numbers.
+        numbers: TensorInfo,
+        /// Its factors.
+        scales: TensorInfo,
     },
 
     /// Values to write that do not fill their shape.

@@ -24,6 +24,7 @@ mod dtype;
 mod error;
 mod json;
 mod locate;
+mod quantized;
 mod read;
 mod safetensors;
 mod sharded;

@@ -9,6 +9,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::dtype::{Dtype, TensorInfo};
 use crate::error::CheckpointError;
+use crate::quantized::{self, Scales};
 
 /// Elements converted at a time: small enough to stay in the second-level cache between being read
 /// and being checked, large enough that system calls do not count.
@@ -41,6 +42,18 @@ pub(crate) struct Stored {
     pub(crate) offset: u64,
     /// Strides in elements, when the elements are not simply consecutive.
     pub(crate) strides: Option<Vec<usize>>,
+    /// For a quantised tensor, what its numbers are to be multiplied by.
+    pub(crate) scales: Option<Scales>,
+}
+
+impl Stored {
+    /// Elements that the file holds: half of the values where two share a byte.
+    fn stored_len(&self) -> usize {
+        match &self.scales {
+            Some(scales) if scales.is_packed() => self.info.len() / 2,
+            _ => self.info.len(),
+        }
+    }
 }
 
 /// Elements from the first to the last that a view touches, or `None` on overflow.
@@ -70,20 +83,37 @@ pub(crate) fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
 
 /// Reads one tensor, refusing values that are not finite.
 pub(crate) fn read_f32(
+    sources: &[Source],
+    name: &str,
+    stored: &Stored,
+) -> Result<Vec<f32>, CheckpointError> {
+    let elements = match &stored.strides {
+        None => stored.stored_len(),
+        // The parser has refused spans that overflow or leave the storage.
+        Some(strides) => span(&stored.info.shape, strides).unwrap_or(0),
+    };
+    let values = read_elements(&sources[stored.source], name, stored, elements)?;
+    let Some(scales) = &stored.scales else {
+        return Ok(values);
+    };
+    let factors = read_f32(sources, &quantized::scale_name(name), scales.stored())?;
+    let values = scales.apply(values, &factors);
+    check_finite(name, &values)?;
+    Ok(values)
+}
+
+/// Reads `elements` of one tensor as they are stored.
+fn read_elements(
     source: &Source,
     name: &str,
     stored: &Stored,
+    elements: usize,
 ) -> Result<Vec<f32>, CheckpointError> {
     let io_error = |source_error| CheckpointError::Io {
         path: source.path.clone(),
         source: source_error,
     };
     let shape = &stored.info.shape;
-    let elements = match &stored.strides {
-        None => stored.info.len(),
-        // The parser has refused spans that overflow or leave the storage.
-        Some(strides) => span(shape, strides).unwrap_or(0),
-    };
     let mut values = vec![0f32; elements];
     if elements == 0 {
         return Ok(values);

@@ -102,11 +102,13 @@ pub(crate) fn open(path: &Path, file: File) -> Result<Parts, CheckpointError> {
                     source: parts.sources.len(),
                     offset,
                     strides: None,
+                    scales: None,
                 },
             );
         }
         parts.sources.push(Source::new(&shard_path, file));
     }
+    crate::quantized::join(path, &mut parts.tensors, &parts.metadata)?;
     Ok(parts)
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dtype::{Dtype, checked_len};
 use crate::error::CheckpointError;
+use crate::quantized::{KEY, scale_name, to_4_bits, to_8_bits};
 use crate::read::check_finite;
 
 /// How to store the values.
@@ -23,6 +24,12 @@ pub enum Precision {
     F32,
     /// Two bytes a value, rounded to nearest.
     F16,
+    /// One byte a value, and a factor for each row (output channel) of a matrix. What is no matrix
+    /// is stored as [`Precision::F32`].
+    Int8,
+    /// Half a byte a value, and a factor for each 64 values of a row. What does not divide so is
+    /// stored as [`Precision::Int8`].
+    Int4,
 }
 
 /// One tensor for [`write_safetensors`].
@@ -38,14 +45,7 @@ pub struct TensorToWrite<'a> {
     pub precision: Precision,
 }
 
-impl TensorToWrite<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
-        }
-    }
-
+impl<'a> TensorToWrite<'a> {
     fn check(&self) -> Result<(), CheckpointError> {
         if self.name == "__metadata__" {
             return Err(CheckpointError::ReservedName {
@@ -62,31 +62,89 @@ impl TensorToWrite<'_> {
         check_finite(&self.name, &self.values)
     }
 
+    /// The tensor as the file has it: itself, or whole numbers and their factors.
+    fn entries(self) -> Result<Vec<Entry<'a>>, CheckpointError> {
+        self.check()?;
+        let quantized = match self.precision {
+            Precision::F32 | Precision::F16 => None,
+            Precision::Int8 => to_8_bits(&self.shape, &self.values),
+            Precision::Int4 => to_4_bits(&self.shape, &self.values)
+                .or_else(|| to_8_bits(&self.shape, &self.values)),
+        };
+        let Some(quantized) = quantized else {
+            return Ok(vec![Entry {
+                dtype: match self.precision {
+                    Precision::F16 => Dtype::F16,
+                    _ => Dtype::F32,
+                },
+                name: self.name,
+                shape: self.shape,
+                values: Values::Floats(self.values),
+            }]);
+        };
+        Ok(vec![
+            Entry {
+                name: scale_name(&self.name),
+                shape: quantized.scale_shape,
+                dtype: Dtype::F32,
+                values: Values::Floats(quantized.scales.into()),
+            },
+            Entry {
+                name: self.name,
+                shape: quantized.shape,
+                dtype: quantized.dtype,
+                values: Values::Bytes(quantized.numbers),
+            },
+        ])
+    }
+}
+
+/// One tensor of the file.
+struct Entry<'a> {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    values: Values<'a>,
+}
+
+enum Values<'a> {
+    Floats(Cow<'a, [f32]>),
+    Bytes(Vec<u8>),
+}
+
+impl Entry<'_> {
+    fn bytes(&self) -> usize {
+        match &self.values {
+            Values::Floats(values) => values.len() * self.dtype.size(),
+            Values::Bytes(bytes) => bytes.len(),
+        }
+    }
+
     fn write(&self, out: &mut impl Write) -> Result<(), WriteError> {
         // In pieces, so that a half-precision copy of a large tensor never exists as a whole.
         const PIECE: usize = 64 * 1024;
-        for (i, piece) in self.values.chunks(PIECE).enumerate() {
-            match self.precision {
-                Precision::F32 if cfg!(target_endian = "little") => {
-                    out.write_all(bytemuck::cast_slice(piece))?;
+        let values = match &self.values {
+            Values::Floats(values) => values,
+            Values::Bytes(bytes) => return Ok(out.write_all(bytes)?),
+        };
+        for (i, piece) in values.chunks(PIECE).enumerate() {
+            if self.dtype == Dtype::F16 {
+                let mut halves = vec![half::f16::ZERO; piece.len()];
+                halves.convert_from_f32_slice(piece);
+                // Finite as f32, but too large for a half.
+                if let Some(at) = halves.iter().position(|h| !h.is_finite()) {
+                    return Err(WriteError::Value(CheckpointError::NonFinite {
+                        tensor: self.name.clone(),
+                        index: i * PIECE + at,
+                    }));
                 }
-                Precision::F32 => {
-                    for v in piece {
-                        out.write_all(&v.to_le_bytes())?;
-                    }
-                }
-                Precision::F16 => {
-                    let mut halves = vec![half::f16::ZERO; piece.len()];
-                    halves.convert_from_f32_slice(piece);
-                    // Finite as f32, but too large for a half.
-                    if let Some(at) = halves.iter().position(|h| !h.is_finite()) {
-                        return Err(WriteError::Value(CheckpointError::NonFinite {
-                            tensor: self.name.clone(),
-                            index: i * PIECE + at,
-                        }));
-                    }
-                    let bytes: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
-                    out.write_all(&bytes)?;
+                let bytes: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
+                out.write_all(&bytes)?;
+            } else if cfg!(target_endian = "little") {
+                out.write_all(bytemuck::cast_slice(piece))?;
+            } else {
+                for v in piece {
+                    out.write_all(&v.to_le_bytes())?;
                 }
             }
         }
@@ -107,13 +165,20 @@ pub fn write_safetensors<'a>(
     tensors: impl IntoIterator<Item = TensorToWrite<'a>>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let mut tensors: Vec<TensorToWrite<'a>> = tensors.into_iter().collect();
+    let mut entries: Vec<Entry<'a>> = Vec::new();
+    let mut metadata = metadata.clone();
+    for tensor in tensors {
+        entries.extend(tensor.entries()?);
+    }
+    if entries.iter().any(|e| matches!(e.values, Values::Bytes(_))) {
+        metadata.insert(KEY.0.to_owned(), KEY.1.to_owned());
+    }
     // By size of element first, as the format asks for the sake of alignment.
-    tensors.sort_by(|a, b| {
-        let size = |t: &TensorToWrite<'_>| t.dtype().size();
+    entries.sort_by(|a, b| {
+        let size = |entry: &Entry<'_>| entry.dtype.size();
         size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name))
     });
-    let header = header(path, &tensors, metadata)?;
+    let header = header(path, &entries, &metadata)?;
     let io_error = |source| CheckpointError::Io {
         path: path.to_owned(),
         source,
@@ -134,8 +199,8 @@ pub fn write_safetensors<'a>(
     let temporary = builder.tempfile_in(folder).map_err(io_error)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
     out.write_all(&header).map_err(io_error)?;
-    for tensor in &tensors {
-        tensor.write(&mut out).map_err(|error| match error {
+    for entry in &entries {
+        entry.write(&mut out).map_err(|error| match error {
             WriteError::Io(source) => io_error(source),
             WriteError::Value(error) => error,
         })?;
@@ -150,7 +215,7 @@ pub fn write_safetensors<'a>(
 /// The length, the JSON, and spaces up to a multiple of eight.
 fn header(
     path: &Path,
-    tensors: &[TensorToWrite<'_>],
+    entries: &[Entry<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, CheckpointError> {
     let mut json = Map::new();
@@ -158,18 +223,17 @@ fn header(
         json.insert("__metadata__".to_owned(), json!(metadata));
     }
     let mut offset = 0;
-    for tensor in tensors {
-        tensor.check()?;
-        let end = offset + tensor.values.len() * tensor.dtype().size();
-        let entry = json!({
-            "dtype": tensor.dtype().name(),
-            "shape": tensor.shape,
+    for entry in entries {
+        let end = offset + entry.bytes();
+        let described = json!({
+            "dtype": entry.dtype.name(),
+            "shape": entry.shape,
             "data_offsets": [offset, end],
         });
-        if json.insert(tensor.name.clone(), entry).is_some() {
+        if json.insert(entry.name.clone(), described).is_some() {
             return Err(CheckpointError::DuplicateTensor {
                 path: path.to_owned(),
-                tensor: tensor.name.clone(),
+                tensor: entry.name.clone(),
             });
         }
         offset = end;

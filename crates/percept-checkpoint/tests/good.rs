@@ -158,6 +158,81 @@ fn writes_what_it_and_others_read() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// Weights as they occur: many small ones and, in some rows, a large one.
+fn weights(rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns)
+        .map(|i| {
+            let wave = ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 0.02;
+            let outlier = if i % (3 * columns) == 5 { 0.5 } else { 0.0 };
+            wave * (1.0 + (i / columns) as f32) + outlier
+        })
+        .collect()
+}
+
+#[test]
+fn quantised_matrices_come_back_within_half_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let matrix = weights(6, 128);
+    let odd = weights(4, 5);
+    let quantised = |name: &str, shape: &[usize], values, precision| TensorToWrite {
+        precision,
+        ..tensor(name, shape, values)
+    };
+    let tensors = [
+        quantised("eight", &[6, 128], &matrix, Precision::Int8),
+        quantised("patches", &[6, 2, 8, 8], &matrix, Precision::Int8),
+        quantised("four", &[6, 128], &matrix, Precision::Int4),
+        quantised("odd", &[4, 5], &odd, Precision::Int4),
+        quantised("zero", &[2, 64], &[0.0; 128], Precision::Int4),
+        quantised("bias", &[6], &matrix[..6], Precision::Int8),
+    ];
+    write_safetensors(&path, tensors, &BTreeMap::new()).unwrap();
+
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let names: Vec<&str> = checkpoint.names().collect();
+    assert_eq!(names, ["bias", "eight", "four", "odd", "patches", "zero"]);
+    assert_eq!(checkpoint.info("four").unwrap().shape, [6, 128]);
+    assert_eq!(checkpoint.read_f32("bias").unwrap(), matrix[..6]);
+    assert_eq!(checkpoint.read_f32("zero").unwrap(), [0.0; 128]);
+    let eight = checkpoint.read_f32("eight").unwrap();
+    assert_eq!(checkpoint.read_f32("patches").unwrap(), eight);
+    let largest = |values: &[f32]| values.iter().fold(0f32, |most, v| most.max(v.abs()));
+    for (row, stored) in matrix.chunks(128).zip(eight.chunks(128)) {
+        let half_step = largest(row) / 127.0 / 2.0 * 1.001;
+        for (value, stored) in row.iter().zip(stored) {
+            assert!((value - stored).abs() <= half_step, "{value} {stored}");
+        }
+    }
+    for (row, stored) in odd
+        .chunks(5)
+        .zip(checkpoint.read_f32("odd").unwrap().chunks(5))
+    {
+        for (value, stored) in row.iter().zip(stored) {
+            assert!((value - stored).abs() <= largest(row) / 127.0 / 2.0 * 1.001);
+        }
+    }
+    // Clipping may spoil the largest value for the sake of the others, whose error is then smaller
+    // than that of plain rounding.
+    let four = checkpoint.read_f32("four").unwrap();
+    for (group, stored) in matrix.chunks(64).zip(four.chunks(64)) {
+        let scale = largest(group) / 7.0;
+        let squares = |other: &dyn Fn(usize) -> f32| -> f32 {
+            (group.iter().enumerate())
+                .map(|(i, v)| (v - other(i)).powi(2))
+                .sum()
+        };
+        let plain = squares(&|i| (group[i] / scale).round() * scale);
+        assert!(squares(&|i| stored[i]) <= plain * 1.001);
+    }
+    // 128 values in 64 bytes and two factors: a quarter of f16, and others see plain tensors.
+    let bytes = std::fs::read(&path).unwrap();
+    let upstream = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(upstream.tensor("four").unwrap().shape(), [6, 64]);
+    assert_eq!(upstream.tensor("four.scale").unwrap().shape(), [6, 2]);
+    assert_eq!(upstream.tensor("eight").unwrap().shape(), [6, 128]);
+}
+
 #[test]
 fn a_failed_write_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -538,6 +538,65 @@ fn types_and_values_that_no_model_should_have() {
 
 // Anything at all.
 
+#[test]
+fn quantised_tensors_must_fit_their_scales() {
+    let file = |numbers: &str, scales: &str, bytes: usize| {
+        let header = format!(
+            r#"{{"__metadata__":{{"percept.quantized":"1"}},"w":{numbers},"w.scale":{scales}}}"#
+        );
+        safetensors(&header, &vec![0; bytes])
+    };
+    let eight = r#"{"dtype":"I8","shape":[2,4],"data_offsets":[8,16]}"#;
+    let four = r#"{"dtype":"U8","shape":[2,4],"data_offsets":[16,24]}"#;
+    let scale = |shape: &str, end: usize| {
+        format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}"#)
+    };
+    let read = |bytes: &[u8]| {
+        let file = TempFile::new("f", bytes);
+        Checkpoint::open(&file.path).unwrap().read_f32("w")
+    };
+    assert_eq!(
+        read(&file(eight, &scale("[2,1]", 8), 16)).unwrap(),
+        [0.0; 8]
+    );
+    for bad in [
+        file(eight, &scale("[1,2]", 8), 16),
+        file(eight, &scale("[2]", 8), 16),
+        file(four, &scale("[4,1]", 16), 24),
+        file(
+            r#"{"dtype":"I8","shape":[8],"data_offsets":[8,16]}"#,
+            &scale("[2,1]", 8),
+            16,
+        ),
+        file(
+            r#"{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]}"#,
+            &scale("[2,1]", 8),
+            16,
+        ),
+        file(
+            eight,
+            r#"{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]}"#,
+            16,
+        ),
+        // Three factors for rows of eight values.
+        file(
+            r#"{"dtype":"U8","shape":[1,4],"data_offsets":[12,16]}"#,
+            &scale("[1,3]", 12),
+            16,
+        ),
+    ] {
+        assert_refused!(bad, E::Quantized { tensor, .. } if tensor == "w");
+    }
+    // A factor that is not a number, and one that makes a weight infinite.
+    let mut bytes = file(eight, &scale("[2,1]", 8), 16);
+    let at = bytes.len() - 16;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(matches!(read(&bytes), Err(E::NonFinite { tensor, .. }) if tensor == "w.scale"));
+    bytes[at..at + 4].copy_from_slice(&f32::MAX.to_le_bytes());
+    bytes[at + 8] = 127;
+    assert!(matches!(read(&bytes), Err(E::NonFinite { tensor, .. }) if tensor == "w"));
+}
+
 proptest! {
     #[test]
     fn no_pickle_panics(bytes: Vec<u8>) {

@@ -284,9 +284,9 @@ pub struct ConvertArgs {
     /// File or folder to take the text tower from.
     #[arg(long, value_name = "PATH")]
     pub text: Option<PathBuf>,
-    /// Store half-precision weights.
-    #[arg(long)]
-    pub f16: bool,
+    /// Bits of the stored weights: exact, half, or a quarter of the size.
+    #[arg(long, value_enum, default_value_t = Storage::F32)]
+    pub storage: Storage,
     /// A prompt template of the model; may be given several times.
     #[arg(long = "template", value_name = "TEXT")]
     pub templates: Vec<String>,
@@ -295,6 +295,14 @@ pub struct ConvertArgs {
     pub name: Option<String>,
     #[command(flatten)]
     pub hints: HintArgs,
+}
+
+/// How `convert` stores weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    F32,
+    F16,
+    Int8,
 }
 
 /// What a checkpoint does not say by itself.

@@ -9,7 +9,7 @@ use crate::Usage;
 use crate::args::Common;
 use crate::console::Console;
 
-/// The model that comes with percept, looked for in the working folder and beside the program.
+/// The model that comes with percept.
 const SHIPPED: &str = "models/percept-s14";
 
 /// Loads the model of `--model`.
@@ -72,12 +72,15 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// Looks for the model that comes with percept: in the working folder; in the folder of the program
+/// and those above it, which covers a build in a checkout; in the user's data folder.
 fn shipped() -> Option<PathBuf> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|program| Some(program.parent()?.join(SHIPPED)));
-    [Some(PathBuf::from(SHIPPED)), beside]
-        .into_iter()
-        .flatten()
+    let program = std::env::current_exe().unwrap_or_default();
+    let beside = program.ancestors().skip(1).map(|above| above.join(SHIPPED));
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(std::env::home_dir()?.join(".local/share")));
+    std::iter::once(PathBuf::from(SHIPPED))
+        .chain(beside)
+        .chain(data.map(|data| data.join("percept").join(SHIPPED)))
         .find(|path| path.is_dir())
 }

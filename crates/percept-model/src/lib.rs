@@ -41,7 +41,7 @@ pub use encoder::{
 pub use error::ModelError;
 pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};
 pub use layout::{ImageLayout, ImageStyle, TextLayout, TextStyle};
-pub use model::{Model, TextEmbeddings, Towers};
-pub use percept_checkpoint::{CheckpointError, Precision};
+pub use model::{Model, Storage, TextEmbeddings, Towers};
+pub use percept_checkpoint::CheckpointError;
 pub use source::Source;
 pub use tokenizer::{Tokenizer, Tokens};

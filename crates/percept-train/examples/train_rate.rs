@@ -14,7 +14,7 @@ use percept_train::gradcache::{Keep, Learning};
 use percept_train::loss::{INITIAL_LOGIT_SCALE, Targets};
 use percept_train::optim::OptimConfig;
 use percept_train::schedule::{Schedule, Shape};
-use percept_train::{Batch, StepConfig, Trainer, train_step};
+use percept_train::{Alone, Batch, StepConfig, Trainer, train_step};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -113,7 +113,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = Vec::new();
     for step in 0..=steps {
         let start = Instant::now();
-        let report = train_step(&mut trainer, &batch)?;
+        let report = train_step(&mut trainer, &batch, &Alone)?;
         let seconds = start.elapsed().as_secs_f64();
         // The first step warms up.
         if step > 0 {

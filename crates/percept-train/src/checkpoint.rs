@@ -127,7 +127,7 @@ impl Checkpoints {
         progress: &Progress,
         config: &TrainConfig,
     ) -> Result<PathBuf, TrainError> {
-        let path = self.folder.join(name_of(progress.step));
+        let path = self.path(progress.step);
         self.write(&path, trainer, progress, config)
             .map_err(|error| TrainError::Save {
                 path: path.clone(),
@@ -139,6 +139,11 @@ impl Checkpoints {
         }
         self.prune(progress.step);
         Ok(path)
+    }
+
+    /// Where the checkpoint of a step is or would be.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(name_of(step))
     }
 
     fn write(

@@ -98,6 +98,13 @@ pub enum TrainError {
         last_good: PathBuf,
     },
 
+    /// The processes that train together cannot go on together.
+    #[error("the processes cannot go on together: {reason}")]
+    Collective {
+        /// What happened.
+        reason: String,
+    },
+
     /// A file of the run cannot be read or written.
     #[error("{}: {error}", path.display())]
     Io {

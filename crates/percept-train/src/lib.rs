@@ -12,6 +12,8 @@
 mod crc;
 mod error;
 mod log;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod step;
 mod tensorboard;
 

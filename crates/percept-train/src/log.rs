@@ -18,6 +18,7 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// Folder of the trained model, in the run's.
 pub const MODEL: &str = "model";
 
+/// The lines of the first process; those of the others are in `out-1.log` and so on.
 const OUT: &str = "out.log";
 const RESULTS: &str = "results.jsonl";
 const TENSORBOARD: &str = "tensorboard";
@@ -29,34 +30,43 @@ const MAX_LINE: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Log {
     folder: PathBuf,
-    out: File,
+    out: (PathBuf, File),
+    /// Numbers of the run: the first process writes them.
+    numbers: Option<Numbers>,
+}
+
+#[derive(Debug)]
+struct Numbers {
     results: File,
     events: Events,
 }
 
 impl Log {
     /// Writes the settings and goes on with the files that are there, from `step` on: results of
-    /// later steps are those of a run that was killed after its last checkpoint.
-    pub(crate) fn open(folder: &Path, config: &TrainConfig, step: u64) -> Result<Self, TrainError> {
-        let io = TrainError::io;
-        fs::create_dir_all(folder).map_err(io(folder))?;
-        let params = folder.join(PARAMS);
-        let mut text = serde_json::to_string_pretty(config)
-            .map_err(|e| TrainError::config(PARAMS, e.to_string()))?;
-        text.push('\n');
-        percept_image::write_atomic(&params, text.as_bytes()).map_err(io(&params))?;
-
-        let results = folder.join(RESULTS);
-        keep_results(&results, step)?;
+    /// later steps are those of a run that was killed after its last checkpoint. Any but the first
+    /// process of a run has only lines to write.
+    pub(crate) fn open(
+        folder: &Path,
+        config: &TrainConfig,
+        step: u64,
+        rank: u32,
+    ) -> Result<Self, TrainError> {
+        fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         let append = |path: &Path| {
             let file = File::options().create(true).append(true).open(path);
             file.map_err(TrainError::io(path))
         };
-        let tensorboard = folder.join(TENSORBOARD);
+        let (out, numbers) = match rank {
+            0 => (
+                OUT.to_owned(),
+                Some(Numbers::open(folder, config, step, append)?),
+            ),
+            rank => (format!("out-{rank}.log"), None),
+        };
+        let out = folder.join(out);
         Ok(Self {
-            out: append(&folder.join(OUT))?,
-            results: append(&results)?,
-            events: Events::create(&tensorboard, step).map_err(io(&tensorboard))?,
+            out: (out.clone(), append(&out)?),
+            numbers,
             folder: folder.to_owned(),
         })
     }
@@ -64,10 +74,9 @@ impl Log {
     /// A line of `out.log`, with the time before it.
     pub(crate) fn line(&mut self, line: &str) -> Result<(), TrainError> {
         let line = format!("{} {line}\n", stamp(now() as u64, ["-", " ", ":"]));
-        let path = self.folder.join(OUT);
-        self.out
-            .write_all(line.as_bytes())
-            .map_err(TrainError::io(&path))
+        let (path, file) = &mut self.out;
+        file.write_all(line.as_bytes())
+            .map_err(TrainError::io(path))
     }
 
     /// A line of `results.jsonl`, of a kind such as `train`, and the same for TensorBoard.
@@ -77,6 +86,9 @@ impl Log {
         step: u64,
         values: &impl Serialize,
     ) -> Result<(), TrainError> {
+        let Some(numbers) = &mut self.numbers else {
+            return Ok(());
+        };
         let path = self.folder.join(RESULTS);
         let fail = |e: serde_json::Error| TrainError::config(RESULTS, e.to_string());
         let mut line = json!({ "kind": kind, "step": step });
@@ -94,14 +106,38 @@ impl Log {
             }
         }
         let line = format!("{line}\n");
-        self.results
+        (numbers.results)
             .write_all(line.as_bytes())
             .map_err(TrainError::io(&path))?;
         let scalars: Vec<(&str, f64)> = scalars.iter().map(|(n, v)| (n.as_str(), *v)).collect();
         let path = self.folder.join(TENSORBOARD);
-        self.events
+        (numbers.events)
             .scalars(step, &scalars)
             .map_err(TrainError::io(&path))
+    }
+}
+
+impl Numbers {
+    fn open(
+        folder: &Path,
+        config: &TrainConfig,
+        step: u64,
+        append: impl Fn(&Path) -> Result<File, TrainError>,
+    ) -> Result<Self, TrainError> {
+        let params = folder.join(PARAMS);
+        let mut text = serde_json::to_string_pretty(config)
+            .map_err(|e| TrainError::config(PARAMS, e.to_string()))?;
+        text.push('\n');
+        percept_image::write_atomic(&params, text.as_bytes()).map_err(TrainError::io(&params))?;
+
+        let results = folder.join(RESULTS);
+        keep_results(&results, step)?;
+        let tensorboard = folder.join(TENSORBOARD);
+        let events = Events::create(&tensorboard, step).map_err(TrainError::io(&tensorboard))?;
+        Ok(Self {
+            results: append(&results)?,
+            events,
+        })
     }
 }
 
@@ -169,7 +205,7 @@ mod tests {
     fn results_of_a_lost_future_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let config = TrainConfig::default();
-        let mut log = Log::open(folder.path(), &config, 0).unwrap();
+        let mut log = Log::open(folder.path(), &config, 0, 0).unwrap();
         for step in 1..=4 {
             log.results("train", step, &json!({ "loss": 0.5, "step": step }))
                 .unwrap();
@@ -178,7 +214,7 @@ mod tests {
         let mut half = fs::read(&path).unwrap();
         half.extend(b"{\"kind\":\"tr");
         fs::write(&path, half).unwrap();
-        Log::open(folder.path(), &config, 2).unwrap();
+        Log::open(folder.path(), &config, 2, 0).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.ends_with("\"step\":2}\n"), "{text}");

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use percept_checkpoint::Precision;
 use percept_data::pairs::{Augment, PairBatch, PairLoader, PairOrder, PairSource, Position};
 use percept_model::weights::{self, LoadReport};
-use percept_model::{ImageConfig, Tokens};
+use percept_model::{ImageConfig, Storage, Tokens};
 use rayon::prelude::*;
 
 use crate::TrainError;
@@ -126,10 +125,10 @@ fn steps(run: &mut Run<'_>) -> Result<Ending, TrainError> {
     while !run.is_over() {
         run.meter.begin();
         let mut loader = run.data.epoch(run.position)?;
-        while let Some(pairs) = loader.next().transpose()? {
+        while let Some(pairs) = run.next(&mut loader)? {
             let batch = batch(&pairs, &run.setup)?;
             run.meter.fetched();
-            let report = train_step(&mut run.trainer, &batch)
+            let report = train_step(&mut run.trainer, &batch, run.hooks.collective)
                 .and_then(|report| check(report, pairs.keys.len()))
                 .map_err(|error| run.diverged(error, &pairs))?;
             run.meter.stepped(&report, &batch);
@@ -147,7 +146,7 @@ fn steps(run: &mut Run<'_>) -> Result<Ending, TrainError> {
             if run.due(config.save_steps) {
                 run.save()?;
             }
-            if run.hooks.stop.load(Ordering::Relaxed) {
+            if run.is_stopped()? {
                 return run.stopped();
             }
             if run.is_over() {
@@ -212,7 +211,8 @@ impl<'a> Run<'a> {
             setup,
         } = start;
         let folder = folder(&config);
-        if matches!(resume, Resume::New) && folder.join(PARAMS).exists() {
+        let is_first = hooks.collective.is_first();
+        if is_first && matches!(resume, Resume::New) && folder.join(PARAMS).exists() {
             return Err(TrainError::Exists { folder });
         }
         let data = Data::open(&config, &setup, hooks.collective)?;
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             }
         }
         let checkpoints = Checkpoints::open(&folder.join(CHECKPOINTS), config.keep)?;
-        let mut log = Log::open(&folder, &config, progress.step)?;
+        let mut log = Log::open(&folder, &config, progress.step, hooks.collective.rank())?;
         if let Resume::From(saved) = &resume {
             log.line(&format!("goes on from {}", saved.path().display()))?;
             for difference in config.differences(saved.config()) {
@@ -301,6 +301,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The next pairs; none once a process has no more, even where others have: every step is
+    /// everybody's.
+    fn next(&self, loader: &mut PairLoader) -> Result<Option<PairBatch>, TrainError> {
+        let pairs = loader.next().transpose()?;
+        let ends = self.hooks.collective.any(pairs.is_none())?;
+        Ok(pairs.filter(|_| !ends))
+    }
+
+    /// Whether one of the processes was told to stop.
+    fn is_stopped(&self) -> Result<bool, TrainError> {
+        let stop = self.hooks.stop.load(Ordering::Relaxed);
+        self.hooks.collective.any(stop)
+    }
+
     fn is_over(&self) -> bool {
         match self.config.length() {
             Length::Epochs(epochs) => self.position.epoch >= epochs,
@@ -325,11 +339,13 @@ impl<'a> Run<'a> {
         pairs: &PairBatch,
         loader: &PairLoader,
     ) -> Result<(), TrainError> {
-        let world = u64::from(self.hooks.collective.world());
-        self.progress.step = report.step + 1;
-        self.progress.samples += pairs.keys.len() as u64 * world;
         let behind = pairs.position.sample - self.position.sample;
-        self.progress.bad_samples += behind - (pairs.position.taken - self.position.taken);
+        let bad = behind - (pairs.position.taken - self.position.taken);
+        let mut counts = [pairs.keys.len() as f32, bad as f32];
+        self.hooks.collective.sum(&mut counts)?;
+        self.progress.step = report.step + 1;
+        self.progress.samples += counts[0] as u64;
+        self.progress.bad_samples += counts[1] as u64;
         self.position = pairs.position;
         self.tell_bad_samples(loader)?;
         self.hooks.observer.event(&Event::Step(report));
@@ -416,7 +432,9 @@ impl<'a> Run<'a> {
             found: &found,
         });
         let best = self.progress.best.is_none_or(|best| found.loss < best.loss);
-        if best && found.loss.is_finite() {
+        // The first process decides, should the last bits differ between machines.
+        let best = best && found.loss.is_finite() && self.hooks.collective.is_first();
+        if self.hooks.collective.any(best)? {
             self.progress.best = Some(Best {
                 step,
                 loss: found.loss,
@@ -424,7 +442,9 @@ impl<'a> Run<'a> {
             // What was saved at this step does not know yet.
             self.saved = None;
             let path = self.save()?;
-            self.checkpoints.mark_best(&path)?;
+            if self.hooks.collective.is_first() {
+                self.checkpoints.mark_best(&path)?;
+            }
         }
         Ok(())
     }
@@ -432,7 +452,8 @@ impl<'a> Run<'a> {
     /// Writes the model as it is and has it evaluated.
     fn evaluate(&mut self) -> Result<(), TrainError> {
         let step = self.progress.step;
-        if self.evaluated == Some(step) || self.hooks.evaluator.is_none() {
+        let is_first = self.hooks.collective.is_first();
+        if self.evaluated == Some(step) || self.hooks.evaluator.is_none() || !is_first {
             return Ok(());
         }
         self.evaluated = Some(step);
@@ -469,9 +490,14 @@ impl<'a> Run<'a> {
             return Ok(path.clone());
         }
         let collective = self.hooks.collective;
-        self.progress.positions = collective.positions(self.position);
+        self.progress.positions = collective.positions(self.position)?;
         self.progress.ema_updates = self.trainer.ema().map_or(0, Ema::updates);
         self.progress.seconds = self.seconds();
+        if !collective.is_first() {
+            let path = self.checkpoints.path(step);
+            self.saved = Some((step, path.clone()));
+            return Ok(path);
+        }
         let path = self
             .checkpoints
             .save(&self.trainer, &self.progress, &self.config)?;
@@ -541,8 +567,11 @@ impl<'a> Run<'a> {
     }
 
     fn write_model(&self) -> Result<PathBuf, TrainError> {
-        let towers = self.towers();
         let folder = self.folder.join(MODEL);
+        if !self.hooks.collective.is_first() {
+            return Ok(folder);
+        }
+        let towers = self.towers();
         percept_model::Towers {
             image: Some(towers.image),
             text: Some(towers.text),
@@ -552,7 +581,7 @@ impl<'a> Run<'a> {
         .save(
             &self.setup.model,
             Some(self.setup.tokenizer.path()),
-            Precision::F32,
+            Storage::F32,
             &folder,
         )?;
         Ok(folder)

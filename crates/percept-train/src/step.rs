@@ -1,5 +1,7 @@
 //! One step of training, from a batch to new weights.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use percept_model::text::TextTower;
 use percept_model::vit::Vit;
@@ -7,6 +9,7 @@ use percept_model::{Pooling, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::collective::Collective;
 use crate::ema::Ema;
 use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
@@ -273,12 +276,17 @@ fn trained_shapes(image: &Vit, text: &TextTower, config: &StepConfig) -> Vec<(St
 ///
 /// # Errors
 /// [`TrainError::Batch`] for one that cannot be computed; [`TrainError::NotFinite`] for a loss or
-/// a gradient that is not finite. In both cases the trainer is as it was.
-pub fn train_step(trainer: &mut Trainer, batch: &Batch) -> Result<StepReport, TrainError> {
+/// a gradient that is not finite; [`TrainError::Collective`]. The trainer is then as it was.
+pub fn train_step(
+    trainer: &mut Trainer,
+    batch: &Batch,
+    collective: &dyn Collective,
+) -> Result<StepReport, TrainError> {
     let config = trainer.config.clone();
     let step = trainer.optimizer.step();
     let not_finite = |what: String| TrainError::NotFinite { step, what };
-    let images = trainer.image_side(batch, step)?;
+    let global = GlobalBatch::gather(batch, collective)?;
+    let images = trainer.image_side(batch, step, global.own.start)?;
     let (texts, groups) = trainer.text_side(batch);
 
     let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
@@ -287,10 +295,10 @@ pub fn train_step(trainer: &mut Trainer, batch: &Batch) -> Result<StepReport, Tr
     let which = indices(&groups, &trainer.device);
     let captions = text.embeddings.clone().select(0, which.clone());
     let found = contrast(
-        image.embeddings.clone(),
-        captions,
+        global.rows(image.embeddings.clone(), collective)?,
+        global.rows(captions, collective)?,
         trainer.logit_scale,
-        &groups,
+        &global.groups,
         config.targets,
     );
     if !found.loss.is_finite() {
@@ -298,14 +306,24 @@ pub fn train_step(trainer: &mut Trainer, batch: &Batch) -> Result<StepReport, Tr
     }
 
     let mut gradients = GradientSum::new();
-    gradients.add(LOGIT_SCALE, &[found.logit_scale]);
+    if collective.is_first() {
+        // Every process has found the whole of it.
+        gradients.add(LOGIT_SCALE, &[found.logit_scale]);
+    } else {
+        gradients.add(LOGIT_SCALE, &[0.0]);
+    }
     if config.image == Learning::Trained {
-        image.backward(&images, &trainer.image, found.images, &mut gradients);
+        let by_image = global.own(found.images);
+        image.backward(&images, &trainer.image, by_image, &mut gradients);
     }
     if config.text == Learning::Trained {
         let by_caption = text.embeddings.zeros_like();
-        let by_caption = by_caption.select_assign(0, which, found.texts, IndexingUpdateOp::Add);
+        let by_caption =
+            by_caption.select_assign(0, which, global.own(found.texts), IndexingUpdateOp::Add);
         text.backward(&texts, &trainer.text, by_caption, &mut gradients);
+    }
+    for (_, gradient) in gradients.iter_mut() {
+        collective.sum(gradient)?;
     }
     let grad_norm = gradients.norm();
     if !grad_norm.is_finite() {
@@ -325,9 +343,56 @@ pub fn train_step(trainer: &mut Trainer, batch: &Batch) -> Result<StepReport, Tr
     })
 }
 
+/// The batches of all processes, one after the other.
+struct GlobalBatch {
+    /// Which samples are those of this process.
+    own: Range<usize>,
+    /// Numbers of all captions: equal ones have the same.
+    groups: Vec<usize>,
+}
+
+impl GlobalBatch {
+    fn gather(batch: &Batch, collective: &dyn Collective) -> Result<Self, TrainError> {
+        let captions = collective.gather_ids(&batch.captions)?;
+        let before = captions.iter().take(collective.rank() as usize);
+        let start = before.map(Vec::len).sum();
+        let captions: Vec<&Vec<u32>> = captions.iter().flatten().collect();
+        Ok(Self {
+            own: start..start + batch.captions.len(),
+            groups: group(captions),
+        })
+    }
+
+    /// Rows `[samples, dim]` of all processes from those of each.
+    fn rows(&self, own: Tensor<2>, collective: &dyn Collective) -> Result<Tensor<2>, TrainError> {
+        let (device, [_, dim]) = (own.device(), own.dims());
+        if collective.world() == 1 {
+            return Ok(own);
+        }
+        let values: Vec<f32> = own.into_data().iter().collect();
+        let all = collective.gather_f32(&values)?.concat();
+        let count = self.groups.len();
+        if all.len() != count * dim {
+            return Err(TrainError::Collective {
+                reason: format!("{} values for {count} embeddings of {dim}", all.len()),
+            });
+        }
+        Ok(Tensor::from_data(
+            TensorData::new(all, [count, dim]),
+            &device,
+        ))
+    }
+
+    /// The rows of this process.
+    fn own(&self, rows: Tensor<2>) -> Tensor<2> {
+        rows.narrow(0, self.own.start, self.own.len())
+    }
+}
+
 impl Trainer {
-    /// The images of a batch, with the patches that this step keeps.
-    fn image_side(&self, batch: &Batch, step: u64) -> Result<ImageSide, TrainError> {
+    /// The images of a batch, with the patches that this step keeps; the first one is number `first`
+    /// of all processes' images.
+    fn image_side(&self, batch: &Batch, step: u64, first: usize) -> Result<ImageSide, TrainError> {
         let fail = |reason: String| Err(TrainError::Batch { reason });
         let samples = batch.captions.len();
         let [height, width] = batch.size;
@@ -355,11 +420,8 @@ impl Trainer {
         let patches = rows * columns;
         let keep = (self.config.patch_dropout > 0.0).then(|| {
             let count = kept_count(patches, self.config.patch_dropout);
-            Kept::draw(self.config.seed, step, 0, samples, patches, count).rows(
-                0,
-                samples,
-                &self.device,
-            )
+            let kept = Kept::draw(self.config.seed, step, first, samples, patches, count);
+            kept.rows(0, samples, &self.device)
         });
         let pixels = TensorData::new(batch.pixels.clone(), [samples, 3, height, width]);
         Ok(ImageSide {

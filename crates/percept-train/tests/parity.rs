@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Barrier, Mutex};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use percept_checkpoint::Checkpoint;
@@ -20,7 +21,7 @@ use percept_train::loss::{Targets, contrast, group};
 use percept_train::optim::{GradientSum, LOGIT_SCALE, NoDecay, OptimConfig, Rule};
 use percept_train::schedule::{Schedule, Shape};
 use percept_train::subsample::Kept;
-use percept_train::{Batch, StepConfig, TrainError, Trainer, train_step};
+use percept_train::{Alone, Batch, Collective, StepConfig, TrainError, Trainer, train_step};
 use serde_json::Value;
 
 fn goldens() -> PathBuf {
@@ -326,7 +327,7 @@ fn ten_steps_agree_with_pytorch() {
         let before = weights(&trainer);
         let mut losses = Vec::new();
         for _ in 0..10 {
-            losses.push(train_step(&mut trainer, &batch).unwrap().loss);
+            losses.push(train_step(&mut trainer, &batch, &Alone).unwrap().loss);
         }
         println!("{name}: losses {losses:?}");
         assert!(losses[9] < losses[0]);
@@ -430,7 +431,7 @@ fn a_locked_tower_stays_and_the_other_learns_as_before() {
             config.patch_dropout = 0.5;
         });
         let tower = percept_model::weights::save(trainer.text());
-        let report = train_step(&mut trainer, &batch).unwrap();
+        let report = train_step(&mut trainer, &batch, &Alone).unwrap();
         let moved = percept_model::weights::save(trainer.text()) != tower;
         (weights(&trainer), report.loss, moved)
     };
@@ -448,6 +449,100 @@ fn a_locked_tower_stays_and_the_other_learns_as_before() {
     }
 }
 
+/// Threads of this process in place of processes.
+struct Thread<'a> {
+    rank: usize,
+    met: &'a Barrier,
+    boxes: &'a [Mutex<Vec<u8>>],
+}
+
+impl Collective for Thread<'_> {
+    fn rank(&self) -> u32 {
+        self.rank as u32
+    }
+
+    fn world(&self) -> u32 {
+        self.boxes.len() as u32
+    }
+
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
+        *self.boxes[self.rank].lock().unwrap() = own.to_vec();
+        self.met.wait();
+        let all = self.boxes.iter().map(|b| b.lock().unwrap().clone());
+        let all = all.collect();
+        self.met.wait();
+        Ok(all)
+    }
+
+    fn sum(&self, values: &mut [f32]) -> Result<(), TrainError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+        values.fill(0.0);
+        for other in self.gather(&bytes)? {
+            for (sum, bytes) in values.iter_mut().zip(other.as_chunks::<4>().0) {
+                *sum += f32::from_ne_bytes(*bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn processes_that_share_a_batch_are_one() {
+    const SHARES: [usize; 3] = [60, 40, 28];
+    let start = || {
+        let golden = Golden::open();
+        let batch = many(&golden);
+        let trainer = trainer(golden, OptimConfig::default(), |config| {
+            config.patch_dropout = 0.5;
+            config.chunk = 16;
+            config.targets = Targets::IdenticalCaptions;
+        });
+        (trainer, batch)
+    };
+    let steps = |trainer: &mut Trainer, batch: &Batch, collective: &dyn Collective| {
+        [(); 3].map(|()| train_step(trainer, batch, collective).unwrap())
+    };
+    let (mut alone, batch) = start();
+    let expected = steps(&mut alone, &batch, &Alone);
+
+    let met = Barrier::new(SHARES.len());
+    let boxes = SHARES.map(|_| Mutex::default());
+    let run = |rank: usize| {
+        let (mut trainer, mut batch) = start();
+        let first = SHARES[..rank].iter().sum::<usize>();
+        let own = first..first + SHARES[rank];
+        let per_image = batch.pixels.len() / batch.captions.len();
+        batch.pixels = batch.pixels[own.start * per_image..own.end * per_image].to_vec();
+        batch.captions = batch.captions[own].to_vec();
+        let (met, boxes) = (&met, &boxes);
+        let reports = steps(&mut trainer, &batch, &Thread { rank, met, boxes });
+        (reports, weights(&trainer))
+    };
+    let ranks: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SHARES.len())
+            .map(|rank| scope.spawn(move || run(rank)))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    for (reports, weights_of) in &ranks {
+        // Every process holds the same, to the last bit.
+        assert!(*weights_of == ranks[0].1, "weights differ");
+        for (report, expected) in reports.iter().zip(&expected) {
+            assert!(
+                (report.loss - expected.loss).abs() < 1e-5,
+                "{report:?} {expected:?}"
+            );
+            assert!((report.grad_norm / expected.grad_norm - 1.0).abs() < 1e-4);
+            assert_eq!(report.accuracy, expected.accuracy);
+        }
+    }
+    for (name, values) in weights(&alone) {
+        for (a, b) in values.iter().zip(&ranks[0].1[&name]) {
+            assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}");
+        }
+    }
+}
+
 #[test]
 fn a_resumed_training_is_the_same_bit_for_bit() {
     let start = |golden| {
@@ -460,7 +555,7 @@ fn a_resumed_training_is_the_same_bit_for_bit() {
     let batch = batch(&golden);
     let mut first = start(golden);
     for _ in 0..2 {
-        train_step(&mut first, &batch).unwrap();
+        train_step(&mut first, &batch, &Alone).unwrap();
     }
     let saved = weights(&first);
     let state: BTreeMap<String, Vec<f32>> = first
@@ -478,8 +573,8 @@ fn a_resumed_training_is_the_same_bit_for_bit() {
         .restore(step, |name| state.get(name).cloned())
         .unwrap();
     let (a, b) = (
-        train_step(&mut first, &batch).unwrap(),
-        train_step(&mut second, &batch).unwrap(),
+        train_step(&mut first, &batch, &Alone).unwrap(),
+        train_step(&mut second, &batch, &Alone).unwrap(),
     );
     assert_eq!(a, b);
     assert!(weights(&first) == weights(&second), "weights differ");
@@ -492,11 +587,11 @@ fn what_is_not_finite_changes_nothing() {
     batch.pixels[5] = f32::NAN;
     let mut trainer = trainer(golden, OptimConfig::default(), |_| {});
     let before = weights(&trainer);
-    let error = train_step(&mut trainer, &batch).unwrap_err();
+    let error = train_step(&mut trainer, &batch, &Alone).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     assert!(weights(&trainer) == before, "weights changed");
     assert_eq!(trainer.optimizer().step(), 0);
     batch.pixels.pop();
-    let error = train_step(&mut trainer, &batch).unwrap_err();
+    let error = train_step(&mut trainer, &batch, &Alone).unwrap_err();
     assert!(matches!(error, TrainError::Batch { .. }), "{error}");
 }

@@ -271,6 +271,7 @@ fn check(
         source: 0,
         // Cannot overflow where there is something to read: it lies inside the extent.
         offset: extent.offset.saturating_add(offset.saturating_mul(size)),
+        scales: None,
         strides,
     })
 }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use percept::image::Normalization as Numbers;
-use percept::model::{PositionInterpolation, Precision, Tokenizer};
+use percept::model::{PositionInterpolation, Storage as Stored, Tokenizer};
 use percept::{Hints, ModelFiles, Templates, Towers};
 use serde_json::json;
 
-use crate::args::{Common, ConvertArgs, HintArgs, Interpolation, Normalization};
+use crate::args::{Common, ConvertArgs, HintArgs, Interpolation, Normalization, Storage};
 use crate::console::Console;
 use crate::output::print_line;
 use crate::{Outcome, Usage, models};
@@ -43,13 +43,13 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
     if !towers.report.unused.is_empty() {
         console.note(&format!("{}", towers.report));
     }
-    let precision = if args.f16 {
-        Precision::F16
-    } else {
-        Precision::F32
+    let storage = match args.storage {
+        Storage::F32 => Stored::F32,
+        Storage::F16 => Stored::F16,
+        Storage::Int8 => Stored::Int8,
     };
     let tokenizer = files.config.text.as_ref().and(files.tokenizer.as_deref());
-    towers.save(&files.config, tokenizer, precision, out)?;
+    towers.save(&files.config, tokenizer, storage, out)?;
     if common.json {
         let line = json!({
             "model": out.display().to_string(),

@@ -10,7 +10,8 @@ use percept_eval::{Run, RunOptions, Subject};
 use percept_train::config::{self, Settings};
 use percept_train::run::{find_checkpoint, folder, named};
 use percept_train::{
-    Alone, Ending, Evaluator, Hooks, Resume, Saved, Start, TrainConfig, TrainError, train,
+    Alone, Collective, Ending, Evaluator, Hooks, Resume, Saved, Start, TrainConfig, TrainError,
+    train,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +34,24 @@ const LATEST: &str = "latest";
 /// Settings that make no sense, towers or data that cannot be used, a training that goes astray,
 /// files that cannot be written.
 pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    let processes = Processes::join()?;
+    let collective = processes.collective();
+    if collective.is_first() {
+        let result = run_as(args, common, console, collective);
+        return processes.end(result, console);
+    }
+    // The first process speaks for all; what the others skip is in logs of their own.
+    let result = run_as(args, common, &Console::new(true, false), collective);
+    processes.end(result, console)
+}
+
+/// Runs the command as one of the processes.
+fn run_as(
+    args: &TrainArgs,
+    common: &Common,
+    console: &Console,
+    collective: &dyn Collective,
+) -> anyhow::Result<Outcome> {
     let (config, saved) = settings(args, common, console)?;
     if args.show_params {
         print_line(&serde_json::to_string_pretty(&config)?)?;
@@ -68,7 +87,7 @@ pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Resu
         observer: &mut view,
         evaluator: (!args.eval.is_empty()).then_some(&mut evaluator as &mut dyn Evaluator),
         stop: &stop,
-        collective: &Alone,
+        collective,
     };
     let finished = train(&config, start, resume, hooks);
     view.finish();
@@ -90,7 +109,7 @@ pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Resu
             (checkpoint, Outcome::Stopped)
         }
     };
-    if common.json {
+    if common.json && collective.is_first() {
         let line = json!({
             "complete": outcome == Outcome::Done,
             "path": path,
@@ -185,6 +204,54 @@ fn check(config: &TrainConfig) -> anyhow::Result<()> {
         );
     }
     Ok(config.validate()?)
+}
+
+/// This process alone, or all of an `mpirun`.
+enum Processes {
+    Alone(Alone),
+    #[cfg(feature = "mpi")]
+    Mpi(percept_train::mpi::Mpi),
+}
+
+impl Processes {
+    fn join() -> anyhow::Result<Self> {
+        // How Open MPI, and MPICH and its kin, tell a process of how many it is one.
+        let world = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok()?.parse::<u32>().ok());
+        if world.is_none_or(|world| world < 2) {
+            return Ok(Self::Alone(Alone));
+        }
+        #[cfg(feature = "mpi")]
+        return Ok(Self::Mpi(percept_train::mpi::Mpi::join()?));
+        #[cfg(not(feature = "mpi"))]
+        Err(Usage(
+            "mpirun started several processes, of which each would train by itself: build percept \
+             with `--features mpi`"
+                .into(),
+        )
+        .into())
+    }
+
+    fn collective(&self) -> &dyn Collective {
+        match self {
+            Self::Alone(alone) => alone,
+            #[cfg(feature = "mpi")]
+            Self::Mpi(mpi) => mpi,
+        }
+    }
+
+    /// The result of this process, unless it has failed and others are waiting for it.
+    fn end(&self, result: anyhow::Result<Outcome>, console: &Console) -> anyhow::Result<Outcome> {
+        #[cfg(feature = "mpi")]
+        if let (Self::Mpi(mpi), Err(error)) = (self, &result) {
+            console.error(&format!("process {}: {error:#}", mpi.rank()));
+            mpi.abort(if crate::is_usage(error) { 2 } else { 1 });
+        }
+        #[cfg(not(feature = "mpi"))]
+        let _ = console;
+        result
+    }
 }
 
 /// The first signal asks the run to save and end, the second one ends it.
