@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::dtype::TensorInfo;
-
 /// Why a checkpoint could not be opened, read or written. Each variant names the file, and the
 /// tensor where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -421,19 +419,14 @@ pub enum CheckpointError {
     },
 
     /// Weights in fewer bits whose factors are not theirs.
-    #[error(
-        "{}: `{tensor}` ({} {:?}) and its scales ({} {:?}) do not fit each other",
-        path.display(), numbers.dtype, numbers.shape, scales.dtype, scales.shape
-    )]
+    #[error("{}: `{tensor}` and its scales do not fit each other: {reason}", path.display())]
     Quantized {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its whole numbers.
-        numbers: TensorInfo,
-        /// Its factors.
-        scales: TensorInfo,
+        /// Types and shapes.
+        reason: String,
     },
 
     /// Values to write that do not fill their shape.

@@ -182,8 +182,10 @@ pub(crate) fn join(
             fit(&numbers.info, &scales.info).ok_or_else(|| CheckpointError::Quantized {
                 path: path.to_owned(),
                 tensor: name.clone(),
-                numbers: numbers.info.clone(),
-                scales: scales.info.clone(),
+                reason: format!(
+                    "{} {:?} and {} {:?}",
+                    numbers.info.dtype, numbers.info.shape, scales.info.dtype, scales.info.shape
+                ),
             })?;
         numbers.scales = Some(Scales {
             stored: Box::new(scales),

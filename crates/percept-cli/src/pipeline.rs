@@ -67,6 +67,18 @@ pub fn run(
     bar.finish();
     result.map(|()| failures)
 }
+
+/// Says that a photo was encoded at another size than the one asked for.
+pub fn tell_shrunk(console: &Console, input: &Input, size: Option<[u32; 2]>) {
+    if let Some([width, height]) = size {
+        console.note(&format!(
+            "{}: encoded at {width}x{height}, which is all that the encoder takes at once; --window \
+             keeps the size asked for",
+            input.path.display()
+        ));
+    }
+}
+
 /// Prints how many worked and how many did not, where there is something to tell.
 pub fn summarize(
     total: usize,

@@ -18,37 +18,16 @@ use percept_checkpoint::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{expect, percept_in, photos, text, tiny};
+use crate::common::{expect, percept_in, photos, text, tiny, write_shard};
 /// A folder with two shards of 20 pairs.
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
-    let photo = percept::image::open(&photos().join("coffee.jpg"), &Default::default()).unwrap();
-    for shard in 0..2u32 {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut add = |name: String, bytes: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            builder.append_data(&mut header, name, bytes).unwrap();
-        };
-        for at in 0..20u32 {
-            // Stretched differently, so that each is another photo.
-            let small = percept::image::resize(&photo, 50 + at, 60, percept::image::Filter::Box);
-            let bytes = percept::image::jpeg_rgb(&small, 60 + shard as u8 * 20).unwrap();
-            add(format!("{shard}-{at:02}.jpg"), &bytes);
-            let caption = format!(
-                "a photo of a {} near a window",
-                ["dog", "cat", "sofa"][at as usize % 3]
-            );
-            add(format!("{shard}-{at:02}.txt"), caption.as_bytes());
-        }
-        fs::write(
-            place.path().join(format!("{shard}.tar")),
-            builder.into_inner().unwrap(),
-        )
-        .unwrap();
+    for name in ["0", "1"] {
+        write_shard(place.path(), name, 20);
     }
     place
 }
+
 /// `percept train` on the tiny model.
 fn train(folder: &Path, rest: &[&str]) -> Command {
     let mut command = percept_in(folder);

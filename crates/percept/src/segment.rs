@@ -89,6 +89,12 @@ impl<'a> Segmenter<'a> {
         self.view.prepare(photo)
     }
 
+    /// Width and height at which a photo is encoded, where the size asked for is more than the encoder
+    /// takes ([`MAX_PATCHES`](percept_model::MAX_PATCHES)); windows have no such limit.
+    pub fn shrunk(&self, photo: &RgbImage) -> Option<[u32; 2]> {
+        self.view.shrunk(photo)
+    }
+
     /// Encodes prepared photos: the second step. The tokens do not depend on the labels.
     ///
     /// # Errors

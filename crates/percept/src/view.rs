@@ -112,30 +112,35 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Resizes and normalises. A photo so long that it would make more tokens than the encoder
-    /// takes is encoded smaller, its aspect kept.
+    /// Resizes and normalises. A photo that would make more tokens than the encoder takes is encoded
+    /// [smaller](Self::shrunk).
     pub fn prepare(&self, photo: &RgbImage) -> ChwImage {
-        if matches!(self.preprocess.fit, Fit::CenterCrop { .. }) {
+        let Some([width, height]) = self.shrunk(photo) else {
             return self.preprocess.apply(photo);
-        }
-        let (width, height) = self.preprocess.fit.target(photo.width(), photo.height());
-        let patches = u64::from(width / self.patch) * u64::from(height / self.patch);
-        if self.window.is_some() || patches <= MAX_PATCHES as u64 {
-            return self.preprocess.apply(photo);
-        }
-        let shrink = (MAX_PATCHES as f64 / patches as f64).sqrt();
-        let side = |pixels: u32| {
-            let patches = (f64::from(pixels / self.patch) * shrink).floor() as u32;
-            patches.max(1) * self.patch
         };
         let smaller = Preprocess {
-            fit: Fit::Squash {
-                width: side(width),
-                height: side(height),
-            },
+            fit: Fit::Squash { width, height },
             ..self.preprocess
         };
         smaller.apply(photo)
+    }
+
+    /// Width and height at which a photo is encoded, its aspect kept, where the size asked for would
+    /// make more than [`MAX_PATCHES`] tokens.
+    pub fn shrunk(&self, photo: &RgbImage) -> Option<[u32; 2]> {
+        if matches!(self.preprocess.fit, Fit::CenterCrop { .. }) || self.window.is_some() {
+            return None;
+        }
+        let (width, height) = self.preprocess.fit.target(photo.width(), photo.height());
+        let patches = u64::from(width / self.patch) * u64::from(height / self.patch);
+        if patches <= MAX_PATCHES as u64 {
+            return None;
+        }
+        let shrink = (MAX_PATCHES as f64 / patches as f64).sqrt();
+        Some([width, height].map(|pixels| {
+            let patches = (f64::from(pixels / self.patch) * shrink).floor() as u32;
+            patches.max(1) * self.patch
+        }))
     }
 
     /// Encodes prepared images. Neighbours of one size share a pass; the order is kept.

@@ -46,6 +46,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         |photo| grouper.prepare(photo),
         |images| grouper.encode(images),
         |job| {
+            pipeline::tell_shrunk(console, job.input, grouper.shrunk(&job.photo));
             let result = grouper.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let total = f64::from(job.photo.width()) * f64::from(job.photo.height());
             let mut regions: Vec<Region> = result

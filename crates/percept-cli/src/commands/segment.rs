@@ -58,6 +58,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         |photo| segmenter.prepare(photo),
         |images| segmenter.encode(images),
         |job| {
+            pipeline::tell_shrunk(console, job.input, segmenter.shrunk(&job.photo));
             let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions: Vec<Region> = result
                 .found

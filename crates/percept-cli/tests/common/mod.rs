@@ -1,6 +1,7 @@
 //! What the tests of the command line share.
 
 #![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -48,4 +49,31 @@ pub fn expect(output: &Output, code: i32, message: &str) {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains(message), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+/// Writes the shard `NAME.tar` of photos with captions.
+pub fn write_shard(folder: &Path, name: &str, pairs: u32) {
+    let photo = percept::image::open(&photos().join("coffee.jpg"), &Default::default()).unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    };
+    for at in 0..pairs {
+        // Stretched differently, so that each is another photo; never square, so that a square crop
+        // of all of it has one place.
+        let (width, height) = (40 + at % 20, 70 + at / 20);
+        let small = percept::image::resize(&photo, width, height, percept::image::Filter::Box);
+        let bytes = percept::image::jpeg_rgb(&small, 80).unwrap();
+        add(format!("{name}-{at:03}.jpg"), &bytes);
+        let what = ["dog", "cat", "sofa"][at as usize % 3];
+        let where_ = ["window", "door", "tree", "wall", "road"][at as usize % 5];
+        add(
+            format!("{name}-{at:03}.txt"),
+            format!("a photo of a {what} near a {where_}").as_bytes(),
+        );
+    }
+    let bytes = builder.into_inner().unwrap();
+    std::fs::write(folder.join(format!("{name}.tar")), bytes).unwrap();
 }
