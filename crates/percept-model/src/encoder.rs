@@ -127,9 +127,21 @@ impl BurnImageEncoder {
             device,
         }
     }
+}
 
-    fn check(&self, image: &ChwImage, first: &ChwImage) -> Result<(), ModelError> {
-        let (height, width, patch) = (image.height, image.width, self.patch_size);
+/// Height and width of images that can be encoded together; `None` if there are none.
+///
+/// # Errors
+/// [`ModelError::ImageSize`]: they differ, are no multiples of the patch size, or too large.
+pub(crate) fn check_sizes(
+    images: &[ChwImage],
+    patch: usize,
+) -> Result<Option<[usize; 2]>, ModelError> {
+    let Some(first) = images.first() else {
+        return Ok(None);
+    };
+    for image in images {
+        let (height, width) = (image.height, image.width);
         let reason = if (height, width) != (first.height, first.width) {
             format!(
                 "the other images of this batch have {} x {}",
@@ -144,27 +156,27 @@ impl BurnImageEncoder {
         } else if (height / patch) * (width / patch) > MAX_PATCHES {
             format!("more than {MAX_PATCHES} patches of {patch} x {patch}")
         } else {
-            return Ok(());
+            continue;
         };
-        Err(ModelError::ImageSize {
+        return Err(ModelError::ImageSize {
             height,
             width,
             reason,
-        })
+        });
     }
+    Ok(Some([first.height, first.width]))
 }
 
 impl ImageEncoder for BurnImageEncoder {
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, ModelError> {
-        let Some(first) = images.first() else {
+        let Some([height, width]) = check_sizes(images, self.patch_size)? else {
             return Ok(Vec::new());
         };
-        let mut pixels = Vec::with_capacity(images.len() * first.data.len());
+        let mut pixels = Vec::with_capacity(images.len() * 3 * height * width);
         for image in images {
-            self.check(image, first)?;
             pixels.extend_from_slice(&image.data);
         }
-        let shape = [images.len(), 3, first.height, first.width];
+        let shape = [images.len(), 3, height, width];
         let input = Tensor::from_data(TensorData::new(pixels, shape), &self.device);
         let output = self.vit.forward(input, None);
         let [rows, columns] = output.grid;
@@ -218,7 +230,7 @@ impl TextEncoder for BurnTextEncoder {
     }
 }
 
-fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data();
     // A device that computes in half precision hands back other elements.
     data.try_to_vec().unwrap_or_else(|_| data.iter().collect())

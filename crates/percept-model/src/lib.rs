@@ -10,6 +10,7 @@
 //! L2-normalised embeddings.
 
 mod config;
+mod cpu;
 mod device;
 mod encoder;
 mod error;
@@ -34,6 +35,7 @@ pub use config::{
     BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling, PositionInterpolation,
     T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
 };
+pub use cpu::CpuImageEncoder;
 pub use device::device;
 pub use encoder::{
     BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid, normalize,

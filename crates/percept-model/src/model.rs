@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
 use percept_image::ChwImage;
 
+use crate::cpu::CpuImageEncoder;
 use crate::encoder::{BurnImageEncoder, BurnTextEncoder, ImageEncoder, TextEncoder, TokenGrid};
 use crate::files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::text::TextTower;
@@ -94,54 +95,12 @@ impl Towers {
     /// # Errors
     /// A tensor is missing, has another shape, cannot be read or is not finite.
     pub fn load(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
-        let mut report = LoadReport::default();
-        let mut used: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
-        let mut image = None;
-        if let (Some(config), Some(tower)) = (&files.config.image, &files.image) {
-            let path = tower.source.main().path();
-            image = Some(weights::load(
-                config.vit.init(device),
-                &tower.source,
-                |name| tower.layout.recipe(name),
-                used.entry(path).or_default(),
-                &mut report,
-            )?);
-            fail_if_incomplete(path, &report)?;
-        }
-        let mut text = None;
-        if let (Some(config), Some(tower)) = (&files.config.text, &files.text) {
-            let path = tower.source.main().path();
-            let recipe = |name: &str| tower.layout.recipe(name);
-            let used = used.entry(path).or_default();
-            text = Some(match config.init(device) {
-                TextTower::T5(t5) => {
-                    TextTower::T5(weights::load(t5, &tower.source, recipe, used, &mut report)?)
-                }
-                TextTower::Bert(bert) => TextTower::Bert(weights::load(
-                    bert,
-                    &tower.source,
-                    recipe,
-                    used,
-                    &mut report,
-                )?),
-            });
-            fail_if_incomplete(path, &report)?;
-        }
-        let logit_scale = match &files.logit_scale {
-            None => None,
-            Some((source, name)) => {
-                used.entry(source.main().path())
-                    .or_default()
-                    .insert(name.clone());
-                source.read_f32(name)?.first().copied()
-            }
-        };
-        report.unused = unused(files, &used);
+        let mut loading = Loading::new(files);
         Ok(Self {
-            image,
-            text,
-            logit_scale,
-            report,
+            image: loading.image(device)?,
+            text: loading.text(device)?,
+            logit_scale: loading.logit_scale()?,
+            report: loading.finish(),
         })
     }
 
@@ -212,6 +171,95 @@ impl Towers {
     }
 }
 
+/// Weights on their way out of files, with what was found there.
+struct Loading<'a> {
+    files: &'a ModelFiles,
+    used: BTreeMap<&'a Path, BTreeSet<String>>,
+    report: LoadReport,
+}
+
+impl<'a> Loading<'a> {
+    fn new(files: &'a ModelFiles) -> Self {
+        Self {
+            files,
+            used: BTreeMap::new(),
+            report: LoadReport::default(),
+        }
+    }
+
+    /// The image tower as a Burn module.
+    fn image(&mut self, device: &Device) -> Result<Option<Vit>, ModelError> {
+        let (Some(config), Some(tower)) = (&self.files.config.image, &self.files.image) else {
+            return Ok(None);
+        };
+        let path = tower.source.main().path();
+        let vit = weights::load(
+            config.vit.init(device),
+            &tower.source,
+            |name| tower.layout.recipe(name),
+            self.used.entry(path).or_default(),
+            &mut self.report,
+        )?;
+        fail_if_incomplete(path, &self.report)?;
+        Ok(Some(vit))
+    }
+
+    /// The image tower in the engine for a device.
+    fn image_encoder(
+        &mut self,
+        device: &Device,
+    ) -> Result<Option<Box<dyn ImageEncoder>>, ModelError> {
+        let (Some(config), Some(tower)) = (&self.files.config.image, &self.files.image) else {
+            return Ok(None);
+        };
+        if *device != Device::flex() || !CpuImageEncoder::can_run(&config.vit) {
+            let vit = self.image(device)?;
+            return Ok(vit.map(|vit| {
+                Box::new(BurnImageEncoder::new(vit, config, device.clone()))
+                    as Box<dyn ImageEncoder>
+            }));
+        }
+        let path = tower.source.main().path();
+        let used = self.used.entry(path).or_default();
+        let encoder = CpuImageEncoder::load(config, tower, used, &mut self.report)?;
+        fail_if_incomplete(path, &self.report)?;
+        Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn ImageEncoder>))
+    }
+
+    fn text(&mut self, device: &Device) -> Result<Option<TextTower>, ModelError> {
+        let (Some(config), Some(tower)) = (&self.files.config.text, &self.files.text) else {
+            return Ok(None);
+        };
+        let path = tower.source.main().path();
+        let recipe = |name: &str| tower.layout.recipe(name);
+        let (used, report) = (self.used.entry(path).or_default(), &mut self.report);
+        let text = match config.init(device) {
+            TextTower::T5(t5) => {
+                TextTower::T5(weights::load(t5, &tower.source, recipe, used, report)?)
+            }
+            TextTower::Bert(bert) => {
+                TextTower::Bert(weights::load(bert, &tower.source, recipe, used, report)?)
+            }
+        };
+        fail_if_incomplete(path, &self.report)?;
+        Ok(Some(text))
+    }
+
+    fn logit_scale(&mut self) -> Result<Option<f32>, ModelError> {
+        let Some((source, name)) = &self.files.logit_scale else {
+            return Ok(None);
+        };
+        let used = self.used.entry(source.main().path()).or_default();
+        used.insert(name.clone());
+        Ok(source.read_f32(name)?.first().copied())
+    }
+
+    fn finish(mut self) -> LoadReport {
+        self.report.unused = unused(self.files, &self.used);
+        self.report
+    }
+}
+
 fn fail_if_incomplete(path: &Path, report: &LoadReport) -> Result<(), ModelError> {
     if report.is_complete() {
         return Ok(());
@@ -271,23 +319,23 @@ impl Model {
                 Some(Tokenizer::open(path, text.max_tokens(), text.vocab_size())?)
             }
         };
-        let towers = Towers::load(files, device)?;
+        let mut loading = Loading::new(files);
+        let image = loading.image_encoder(device)?;
         let config = files.config.clone();
-        let image = towers.image.zip(config.image.as_ref()).map(|(vit, image)| {
-            Box::new(BurnImageEncoder::new(vit, image, device.clone())) as Box<dyn ImageEncoder>
+        let text = loading
+            .text(device)?
+            .zip(tokenizer)
+            .zip(config.text.as_ref());
+        let text = text.map(|((tower, tokenizer), text)| TextSide {
+            encoder: Box::new(BurnTextEncoder::new(tower, text.dim(), device.clone())),
+            tokenizer,
         });
-        let text = towers.text.zip(tokenizer).zip(config.text.as_ref()).map(
-            |((tower, tokenizer), text)| TextSide {
-                encoder: Box::new(BurnTextEncoder::new(tower, text.dim(), device.clone())),
-                tokenizer,
-            },
-        );
         Ok(Self {
             config,
             image,
             text,
-            logit_scale: towers.logit_scale,
-            report: towers.report,
+            logit_scale: loading.logit_scale()?,
+            report: loading.finish(),
         })
     }
 

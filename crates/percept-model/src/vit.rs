@@ -158,7 +158,7 @@ impl Vit {
     }
 
     /// Position embeddings of a grid of patches, row by row, `[rows · columns, dim]`.
-    fn patch_positions(&self, grid: [usize; 2]) -> Tensor<2> {
+    pub(crate) fn patch_positions(&self, grid: [usize; 2]) -> Tensor<2> {
         let position = self.pos_embed.val();
         let [_, positions, dim] = position.dims();
         let prefix = self.position_prefix();
@@ -170,7 +170,7 @@ impl Vit {
     }
 
     /// CLS and registers with their positions, `[1, 1 + registers, dim]`.
-    fn first_tokens(&self) -> Tensor<3> {
+    pub(crate) fn first_tokens(&self) -> Tensor<3> {
         let registers = self.reg_token.as_ref().map(Param::val);
         let prefix = self.position_prefix();
         let mut first = vec![self.cls_token.val()];

@@ -172,47 +172,49 @@ struct Loader<'a, F> {
     error: Option<CheckpointError>,
 }
 
-impl<F: Fn(&str) -> Recipe> Loader<'_, F> {
-    /// The values for a parameter of this shape in the file; `None` when reported or failed.
-    fn read(&mut self, shape: &[usize]) -> Option<Vec<f32>> {
-        let recipe = (self.recipe)(&self.path.name());
-        let names = recipe.names();
-        let mut part = shape.to_vec();
-        if names.len() > 1 {
-            part[0] /= names.len();
-        }
-        let mut complete = true;
-        for name in names {
-            self.used.insert(name.clone());
-            match self.checkpoint.info(name) {
-                None => self.report.missing.push(name.clone()),
-                Some(info) if !same_matrix(&info.shape, &part) => {
-                    self.report.misshaped.push(Misshaped {
-                        name: name.clone(),
-                        expected: part.clone(),
-                        found: info.shape.clone(),
-                    });
-                }
-                Some(_) => continue,
-            }
-            complete = false;
-        }
-        if !complete {
-            return None;
-        }
-        let mut values = Vec::new();
-        for name in names {
-            match self.checkpoint.read_f32(name) {
-                Ok(part) if values.is_empty() => values = part,
-                Ok(part) => values.extend(part),
-                Err(error) => {
-                    self.error = Some(error);
-                    return None;
-                }
-            }
-        }
-        Some(values)
+/// The values of one parameter of this shape in the file, row-major; `None` when they are missing or
+/// have another shape, which is added to `report`.
+pub(crate) fn values(
+    checkpoint: &Source,
+    recipe: Recipe,
+    shape: &[usize],
+    used: &mut BTreeSet<String>,
+    report: &mut LoadReport,
+) -> Result<Option<Vec<f32>>, CheckpointError> {
+    let names = recipe.names();
+    let mut part = shape.to_vec();
+    if names.len() > 1 {
+        part[0] /= names.len();
     }
+    let mut complete = true;
+    for name in names {
+        used.insert(name.clone());
+        match checkpoint.info(name) {
+            None => report.missing.push(name.clone()),
+            Some(info) if !same_matrix(&info.shape, &part) => {
+                report.misshaped.push(Misshaped {
+                    name: name.clone(),
+                    expected: part.clone(),
+                    found: info.shape.clone(),
+                });
+            }
+            Some(_) => continue,
+        }
+        complete = false;
+    }
+    if !complete {
+        return Ok(None);
+    }
+    let mut values = Vec::new();
+    for name in names {
+        let part = checkpoint.read_f32(name)?;
+        if values.is_empty() {
+            values = part;
+        } else {
+            values.extend(part);
+        }
+    }
+    Ok(Some(values))
 }
 
 /// Whether two shapes hold the same matrix: equal, or equal once a convolution's trailing axes
@@ -244,8 +246,15 @@ impl<F: Fn(&str) -> Recipe> ModuleMapper for Loader<'_, F> {
         if transposed {
             in_file.reverse();
         }
-        let Some(mut values) = self.read(&in_file) else {
-            return param;
+        let recipe = (self.recipe)(&self.path.name());
+        let read = values(self.checkpoint, recipe, &in_file, self.used, self.report);
+        let mut values = match read {
+            Ok(Some(values)) => values,
+            Ok(None) => return param,
+            Err(error) => {
+                self.error = Some(error);
+                return param;
+            }
         };
         if transposed {
             values = transpose(&values, in_file[0], in_file[1]);

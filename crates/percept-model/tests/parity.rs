@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use percept_checkpoint::Checkpoint;
 use percept_image::ChwImage;
 use percept_model::{
-    Hints, Model, Pooling, PositionInterpolation, Tokenizer, device, normalize, pos_embed,
+    BurnImageEncoder, Hints, ImageEncoder, Model, ModelFiles, Pooling, PositionInterpolation,
+    Tokenizer, Towers, device, normalize, pos_embed,
 };
 use serde_json::Value;
 
@@ -110,6 +111,12 @@ fn check_case(folder: &Path) {
         );
     };
 
+    // Burn on the same device: the engine that trains.
+    let files = ModelFiles::open(&checkpoint, &hints).unwrap();
+    let towers = Towers::load(&files, &test_device()).unwrap();
+    let burn = (towers.image.zip(files.config.image.as_ref()))
+        .map(|(vit, config)| BurnImageEncoder::new(vit, config, test_device()));
+
     for image in strings(&case["images"]) {
         let key = format!("input.{image}");
         let shape = &expect.info(&key).unwrap().shape;
@@ -118,7 +125,9 @@ fn check_case(folder: &Path) {
             height: shape[2],
             width: shape[3],
         };
+        let trained = burn.as_ref().unwrap().encode(&[pixels.clone()]).unwrap();
         let grid = model.encode_images(&[pixels]).unwrap().remove(0);
+        check("both engines", &trained[0].patches, &grid.patches, grid.dim);
         let mut tokens = grid.cls.clone();
         tokens.extend_from_slice(&grid.patches);
         let theirs = expect.read_f32(&format!("tokens.{image}")).unwrap();

@@ -1,0 +1,118 @@
+//! Normalisation of rows.
+
+use pulp::{Arch, WithSimd};
+use rayon::prelude::*;
+
+/// Partial sums of a row: a register of 512 bits, so that no particular order of additions holds the
+/// compiler back.
+const LANES: usize = 16;
+
+/// Values handed to a thread at least.
+const VALUES_PER_TASK: usize = 16 * 1024;
+
+/// LayerNorm, or RMSNorm where there is no shift.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    gain: Vec<f32>,
+    shift: Option<Vec<f32>>,
+    epsilon: f32,
+}
+
+impl Norm {
+    /// LayerNorm: `(x − mean) / √(variance + ε) · gain + shift`.
+    ///
+    /// # Panics
+    /// The lengths differ.
+    pub fn layer(gain: Vec<f32>, shift: Vec<f32>, epsilon: f32) -> Self {
+        assert_eq!(gain.len(), shift.len());
+        Self {
+            gain,
+            shift: Some(shift),
+            epsilon,
+        }
+    }
+
+    /// RMSNorm: `x / √(mean square + ε) · gain` (T5).
+    pub fn rms(gain: Vec<f32>, epsilon: f32) -> Self {
+        Self {
+            gain,
+            shift: None,
+            epsilon,
+        }
+    }
+
+    /// Normalises the rows of `x` into `y`.
+    ///
+    /// # Panics
+    /// The lengths differ.
+    pub fn apply(&self, x: &[f32], y: &mut [f32]) {
+        let width = self.gain.len();
+        assert_eq!(x.len(), y.len());
+        let task = (VALUES_PER_TASK / width).max(1) * width;
+        y.par_chunks_mut(task)
+            .zip(x.par_chunks(task))
+            .for_each(|(y, x)| {
+                Arch::new().dispatch(Rows { norm: self, x, y });
+            });
+    }
+}
+
+struct Rows<'a> {
+    norm: &'a Norm,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Norm {
+            gain,
+            shift,
+            epsilon,
+        } = self.norm;
+        let width = gain.len();
+        for (y, x) in self
+            .y
+            .chunks_exact_mut(width)
+            .zip(self.x.chunks_exact(width))
+        {
+            let count = width as f32;
+            let mean = match shift {
+                Some(_) => sum(x, |v| v) / count,
+                None => 0.0,
+            };
+            let variance = sum(x, |v| (v - mean) * (v - mean)) / count;
+            let scale = 1.0 / (variance + epsilon).sqrt();
+            match shift {
+                Some(shift) => {
+                    for (((y, x), gain), shift) in y.iter_mut().zip(x).zip(gain).zip(shift) {
+                        *y = ((x - mean) * scale).mul_add(*gain, *shift);
+                    }
+                }
+                None => {
+                    for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+                        *y = x * scale * gain;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += f(*value);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += f(*value);
+    }
+    lanes.iter().sum()
+}

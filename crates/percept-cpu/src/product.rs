@@ -1,0 +1,239 @@
+//! Matrix products of activations with weights that were packed once.
+//!
+//! The weights `[out, in]` are cut into panels of [`WIDTH`] outputs, each stored input by input: the
+//! inner loop reads them in order. The activations are packed the same way, [`HEIGHT`] rows at a
+//! time. A tile of `HEIGHT × WIDTH` results stays in registers over the whole inner dimension, so that
+//! bias, GELU and residual are applied before it is stored.
+
+use pulp::{Arch, WithSimd};
+use rayon::prelude::*;
+
+use crate::math::gelu;
+
+/// Columns of a tile: two registers of 512 bits.
+pub(crate) const WIDTH: usize = 32;
+/// Rows of a tile: with two registers each they leave eight of 32 for operands.
+pub(crate) const HEIGHT: usize = 12;
+
+/// Rows of the last tile, where so many are enough.
+const HALF: usize = HEIGHT / 2;
+
+/// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
+/// second-level cache of 1 MB.
+const BLOCK_VALUES: usize = 96 * 768;
+
+/// Weights and bias of a linear layer.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    panels: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+/// What becomes of the results of a linear layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Then<'a> {
+    /// They are stored.
+    Store,
+    /// GELU of them is stored.
+    Gelu,
+    /// They are added to what is there, times a factor for each channel (LayerScale) if there is one.
+    Add(Option<&'a [f32]>),
+}
+
+impl Linear {
+    /// Packs row-major weights `[out, in]` and a bias `[out]`, of zeros if there is none.
+    ///
+    /// # Panics
+    /// The lengths do not fit.
+    pub fn new(weights: &[f32], bias: Option<&[f32]>, inputs: usize) -> Self {
+        assert_eq!(weights.len() % inputs, 0, "weights of {inputs} inputs");
+        let outputs = weights.len() / inputs;
+        let mut panels = vec![0.0; outputs.div_ceil(WIDTH) * WIDTH * inputs];
+        for (panel, weights) in panels
+            .chunks_mut(WIDTH * inputs)
+            .zip(weights.chunks(WIDTH * inputs))
+        {
+            for (j, row) in weights.chunks_exact(inputs).enumerate() {
+                for (i, weight) in row.iter().enumerate() {
+                    panel[i * WIDTH + j] = *weight;
+                }
+            }
+        }
+        let mut padded = vec![0.0; outputs.div_ceil(WIDTH) * WIDTH];
+        if let Some(bias) = bias {
+            padded[..outputs].copy_from_slice(bias);
+        }
+        Self {
+            panels,
+            bias: padded,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// Width of the results.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `x · weightsᵀ + bias` of `x` `[rows, in]`, to `y` `[rows, out]`.
+    ///
+    /// # Panics
+    /// The lengths do not fit.
+    pub fn apply(&self, x: &[f32], then: Then<'_>, y: &mut [f32]) {
+        let rows = x.len() / self.inputs;
+        assert_eq!(
+            y.len(),
+            rows * self.outputs,
+            "rows of {} results",
+            self.outputs
+        );
+        let threads = rayon::current_num_threads().max(1);
+        // The same for every thread, and few enough that the packed rows stay in the cache.
+        let most = (BLOCK_VALUES / self.inputs / HEIGHT).max(1) * HEIGHT;
+        let rounds = rows.div_ceil(most * threads).max(1);
+        let block = rows.div_ceil(threads * rounds).next_multiple_of(HALF);
+        x.par_chunks(block * self.inputs)
+            .zip(y.par_chunks_mut(block * self.outputs))
+            .for_each_init(Vec::new, |packed, (x, y)| {
+                Arch::new().dispatch(Block {
+                    linear: self,
+                    x,
+                    y,
+                    then,
+                    packed,
+                });
+            });
+    }
+}
+
+/// Rows of one task.
+struct Block<'a> {
+    linear: &'a Linear,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    then: Then<'a>,
+    packed: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self {
+            linear,
+            x,
+            y,
+            then,
+            packed,
+        } = self;
+        let (inputs, outputs) = (linear.inputs, linear.outputs);
+        pack_rows(x, inputs, packed);
+        let panels = linear
+            .panels
+            .chunks_exact(WIDTH * inputs)
+            .zip(linear.bias.as_chunks::<WIDTH>().0);
+        for (n, (panel, bias)) in panels.enumerate() {
+            let panel = panel.as_chunks::<WIDTH>().0;
+            let first = n * WIDTH;
+            let width = WIDTH.min(outputs - first);
+            for (rows, y) in packed
+                .chunks_exact(HEIGHT * inputs)
+                .zip(y.chunks_mut(HEIGHT * outputs))
+            {
+                if y.len() <= HALF * outputs {
+                    let tile = tile::<HALF>(rows[..HALF * inputs].as_chunks::<HALF>().0, panel);
+                    for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
+                        store(values, bias, then, first, &mut y[first..first + width]);
+                    }
+                    continue;
+                }
+                let tile = tile::<HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
+                for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
+                    store(values, bias, then, first, &mut y[first..first + width]);
+                }
+            }
+        }
+    }
+}
+
+/// Rows to tiles of [`HEIGHT`] rows, input by input; the last one, of [`HALF`] if these are enough, is
+/// filled up with zeros.
+#[inline(always)]
+fn pack_rows(x: &[f32], inputs: usize, packed: &mut Vec<f32>) {
+    let rows = x.len() / inputs;
+    packed.clear();
+    packed.resize(rows.div_ceil(HEIGHT) * HEIGHT * inputs, 0.0);
+    for (tile, x) in packed
+        .chunks_exact_mut(HEIGHT * inputs)
+        .zip(x.chunks(HEIGHT * inputs))
+    {
+        if x.len() <= HALF * inputs {
+            pack_tile(x, inputs, tile.as_chunks_mut::<HALF>().0);
+        } else {
+            pack_tile(x, inputs, tile.as_chunks_mut::<HEIGHT>().0);
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_tile<const ROWS: usize>(x: &[f32], inputs: usize, tile: &mut [[f32; ROWS]]) {
+    for (r, row) in x.chunks_exact(inputs).enumerate() {
+        for (column, value) in tile.iter_mut().zip(row) {
+            column[r] = *value;
+        }
+    }
+}
+
+/// `Σₖ rows[k] ⊗ panel[k]`.
+#[inline(always)]
+pub(crate) fn tile<const ROWS: usize>(
+    rows: &[[f32; ROWS]],
+    panel: &[[f32; WIDTH]],
+) -> [[f32; WIDTH]; ROWS] {
+    let mut sum = [[0.0f32; WIDTH]; ROWS];
+    for (row, panel) in rows.iter().zip(panel) {
+        for r in 0..ROWS {
+            for j in 0..WIDTH {
+                sum[r][j] = row[r].mul_add(panel[j], sum[r][j]);
+            }
+        }
+    }
+    sum
+}
+
+#[inline(always)]
+fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usize, y: &mut [f32]) {
+    let mut values = *values;
+    for (value, bias) in values.iter_mut().zip(bias) {
+        *value += bias;
+    }
+    match then {
+        Then::Store => {}
+        Then::Gelu => {
+            for value in &mut values {
+                *value = gelu(*value);
+            }
+        }
+        Then::Add(scale) => {
+            match scale {
+                None => {
+                    for (y, value) in y.iter_mut().zip(&values) {
+                        *y += value;
+                    }
+                }
+                Some(scale) => {
+                    for ((y, value), scale) in y.iter_mut().zip(&values).zip(&scale[first..]) {
+                        *y = value.mul_add(*scale, *y);
+                    }
+                }
+            }
+            return;
+        }
+    }
+    let length = y.len();
+    y.copy_from_slice(&values[..length]);
+}

@@ -1,0 +1,210 @@
+//! The vision transformer (timm's DINO and DINOv2 forms).
+
+use std::sync::Mutex;
+
+use crate::attention::{Bias, Heads, Packed, attend};
+use crate::norm::Norm;
+use crate::product::{Linear, Then};
+
+/// A vision transformer without its positions, which depend on the size of the input.
+#[derive(Debug)]
+pub struct Vit {
+    patches: Linear,
+    blocks: Vec<Block>,
+    norm: Norm,
+    heads: Heads,
+    dim: usize,
+    workspace: Mutex<Workspace>,
+}
+
+/// A pre-norm transformer block.
+#[derive(Debug)]
+struct Block {
+    norm1: Norm,
+    qkv: Linear,
+    proj: Linear,
+    scale1: Option<Vec<f32>>,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+    scale2: Option<Vec<f32>>,
+}
+
+/// The shape of a [`Vit`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VitShape {
+    /// Width of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Numbers of a patch: 3 · side · side.
+    pub inputs: usize,
+    /// Width of the hidden layer.
+    pub mlp_dim: usize,
+    /// Whether blocks have LayerScale.
+    pub layer_scale: bool,
+    /// Of LayerNorm.
+    pub epsilon: f32,
+}
+
+/// Intermediate results, kept from call to call.
+#[derive(Debug, Default)]
+struct Workspace {
+    patches: Vec<f32>,
+    tokens: Vec<f32>,
+    normed: Vec<f32>,
+    wide: Vec<f32>,
+    mixed: Vec<f32>,
+    packed: Packed,
+}
+
+impl Vit {
+    /// Reads the weights by timm's names (`blocks.0.attn.qkv.weight`), matrices `[out, in]`. `read` is
+    /// told the shape, and gives as many values.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn new<E>(
+        shape: VitShape,
+        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let VitShape { dim, mlp_dim, .. } = shape;
+        let mut blocks = Vec::with_capacity(shape.depth);
+        for i in 0..shape.depth {
+            let of = |name: &str| format!("blocks.{i}.{name}");
+            blocks.push(Block {
+                norm1: norm(&shape, &of("norm1"), &mut read)?,
+                qkv: linear(&of("attn.qkv"), [3 * dim, dim], &mut read)?,
+                proj: linear(&of("attn.proj"), [dim, dim], &mut read)?,
+                scale1: scale(&shape, &of("ls1.gamma"), &mut read)?,
+                norm2: norm(&shape, &of("norm2"), &mut read)?,
+                fc1: linear(&of("mlp.fc1"), [mlp_dim, dim], &mut read)?,
+                fc2: linear(&of("mlp.fc2"), [dim, mlp_dim], &mut read)?,
+                scale2: scale(&shape, &of("ls2.gamma"), &mut read)?,
+            });
+        }
+        let width = dim / shape.heads;
+        Ok(Self {
+            patches: linear("patch_embed.proj", [dim, shape.inputs], &mut read)?,
+            blocks,
+            norm: norm(&shape, "norm", &mut read)?,
+            heads: Heads {
+                count: shape.heads,
+                width,
+                scale: (width as f32).powf(-0.5),
+            },
+            dim,
+            workspace: Mutex::default(),
+        })
+    }
+
+    /// Tokens after the final norm, `[images, first + patches, dim]`, of images that are cut into
+    /// patches, `[images, patches, inputs]`. `first` are CLS and registers, `[first, dim]`, and
+    /// `positions` `[patches, dim]` is added to the patches.
+    ///
+    /// # Panics
+    /// The lengths do not fit.
+    pub fn forward(
+        &self,
+        pixels: &[f32],
+        images: usize,
+        first: &[f32],
+        positions: &[f32],
+    ) -> Vec<f32> {
+        let dim = self.dim;
+        let (before, count) = (first.len() / dim, positions.len() / dim);
+        let tokens = before + count;
+        let mut guard = self
+            .workspace
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Workspace {
+            patches,
+            tokens: x,
+            normed,
+            wide,
+            mixed,
+            packed,
+        } = &mut *guard;
+
+        patches.resize(images * positions.len(), 0.0);
+        self.patches.apply(pixels, Then::Store, patches);
+        x.resize(images * tokens * dim, 0.0);
+        for (x, patches) in x
+            .chunks_exact_mut(tokens * dim)
+            .zip(patches.chunks_exact(count * dim))
+        {
+            let (of_first, of_patches) = x.split_at_mut(before * dim);
+            of_first.copy_from_slice(first);
+            for ((x, patch), position) in of_patches.iter_mut().zip(patches).zip(positions) {
+                *x = patch + position;
+            }
+        }
+        normed.resize(x.len(), 0.0);
+        mixed.resize(x.len(), 0.0);
+        for block in &self.blocks {
+            block.norm1.apply(x, normed);
+            wide.resize(3 * x.len(), 0.0);
+            block.qkv.apply(normed, Then::Store, wide);
+            attend(wide, tokens, self.heads, Bias::None, None, packed, mixed);
+            block
+                .proj
+                .apply(mixed, Then::Add(block.scale1.as_deref()), x);
+            block.norm2.apply(x, normed);
+            wide.resize(x.len() / dim * block.fc1.outputs(), 0.0);
+            block.fc1.apply(normed, Then::Gelu, wide);
+            block.fc2.apply(wide, Then::Add(block.scale2.as_deref()), x);
+        }
+        let mut out = vec![0.0; x.len()];
+        self.norm.apply(x, &mut out);
+        out
+    }
+}
+
+fn linear<E>(
+    name: &str,
+    [outputs, inputs]: [usize; 2],
+    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<Linear, E> {
+    let weights = read(&format!("{name}.weight"), &[outputs, inputs])?;
+    let bias = read(&format!("{name}.bias"), &[outputs])?;
+    Ok(Linear::new(&weights, Some(&bias), inputs))
+}
+
+fn norm<E>(
+    shape: &VitShape,
+    name: &str,
+    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<Norm, E> {
+    let gain = read(&format!("{name}.weight"), &[shape.dim])?;
+    let shift = read(&format!("{name}.bias"), &[shape.dim])?;
+    Ok(Norm::layer(gain, shift, shape.epsilon))
+}
+
+fn scale<E>(
+    shape: &VitShape,
+    name: &str,
+    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<Option<Vec<f32>>, E> {
+    match shape.layer_scale {
+        true => read(name, &[shape.dim]).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// The pixels of each patch, `[rows · columns, 3 · side · side]`, of an image `[3, height, width]`.
+pub fn cut(image: &[f32], [height, width]: [usize; 2], side: usize, patches: &mut Vec<f32>) {
+    let (rows, columns) = (height / side, width / side);
+    patches.reserve(rows * columns * 3 * side * side);
+    for row in 0..rows {
+        for column in 0..columns {
+            for channel in image.chunks_exact(height * width) {
+                for y in row * side..(row + 1) * side {
+                    patches.extend_from_slice(&channel[y * width + column * side..][..side]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Every kernel against the same thing written as its definition, in `f64`.
+
+use percept_cpu::attention::{Bias, Heads, Packed, attend};
+use percept_cpu::math::{erf, exp, gelu};
+use percept_cpu::norm::Norm;
+use percept_cpu::product::{Linear, Then};
+use proptest::prelude::*;
+
+/// Numbers between −1 and 1 that depend on `seed`.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..count)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+        })
+        .collect()
+}
+
+fn close(ours: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(ours.len(), expected.len());
+    for (i, (a, b)) in ours.iter().zip(expected).enumerate() {
+        let off = (f64::from(*a) - b).abs();
+        assert!(off <= tolerance * b.abs().max(1.0), "{i}: {a}, not {b}");
+    }
+}
+
+/// Φ by numerical integration would be slow; libm's erf is not in std, so by its series and fraction.
+fn true_erf(x: f64) -> f64 {
+    let a = x.abs();
+    let value = if a < 3.0 {
+        let (mut term, mut sum) = (a, a);
+        for n in 1..200 {
+            term *= -a * a / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    } else {
+        let mut fraction = 0.0;
+        for n in (1..200).rev() {
+            fraction = f64::from(n) / 2.0 / (a + fraction);
+        }
+        1.0 - (-a * a).exp() / ((a + fraction) * std::f64::consts::PI.sqrt())
+    };
+    value.copysign(x)
+}
+
+#[test]
+fn functions_are_within_their_bounds() {
+    for i in -8700..8800 {
+        let x = i as f32 / 100.0;
+        let expected = f64::from(x).exp();
+        let relative = (f64::from(exp(x)) - expected).abs() / expected;
+        assert!(relative < 3e-7, "exp({x}) is off by {relative:e}");
+    }
+    for i in -6000..6000 {
+        let x = i as f32 / 1000.0;
+        let off = (f64::from(erf(x)) - true_erf(f64::from(x))).abs();
+        assert!(off < 3e-7, "erf({x}) is off by {off:e}");
+        let phi = 0.5 * (1.0 + true_erf(f64::from(x) * std::f64::consts::FRAC_1_SQRT_2));
+        let off = (f64::from(gelu(x)) - f64::from(x) * phi).abs();
+        assert!(off < 1e-6, "gelu({x}) is off by {off:e}");
+    }
+    assert!(exp(f32::NEG_INFINITY) < 1e-37);
+    assert_eq!(erf(f32::INFINITY).round(), 1.0);
+    assert!(exp(f32::NAN).is_nan() && gelu(f32::NAN).is_nan());
+    assert_eq!(gelu(1e-40), 0.5e-40);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn products_are_sums_of_products(
+        rows in 0usize..80, inputs in 1usize..70, outputs in 1usize..100, seed: u64, what in 0usize..4,
+    ) {
+        let (x, w) = (numbers(rows * inputs, seed), numbers(outputs * inputs, seed ^ 1));
+        let (bias, scale) = (numbers(outputs, seed ^ 2), numbers(outputs, seed ^ 3));
+        let before = numbers(rows * outputs, seed ^ 4);
+        let has_bias = what != 3;
+        let linear = Linear::new(&w, has_bias.then_some(&bias[..]), inputs);
+        let then = [Then::Store, Then::Gelu, Then::Add(None), Then::Add(Some(&scale))][what];
+        let mut y = before.clone();
+        linear.apply(&x, then, &mut y);
+        let mut expected = Vec::new();
+        for (row, before) in x.chunks_exact(inputs).zip(before.chunks_exact(outputs)) {
+            for (n, before) in before.iter().enumerate() {
+                let weights = &w[n * inputs..][..inputs];
+                let mut sum = if has_bias { f64::from(bias[n]) } else { 0.0 };
+                sum += row.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                expected.push(match then {
+                    Then::Store => sum,
+                    Then::Gelu => {
+                        sum * 0.5 * (1.0 + true_erf(sum * std::f64::consts::FRAC_1_SQRT_2))
+                    }
+                    Then::Add(None) => f64::from(*before) + sum,
+                    Then::Add(Some(scale)) => f64::from(*before) + sum * f64::from(scale[n]),
+                });
+            }
+        }
+        close(&y, &expected, 2e-6);
+    }
+
+    #[test]
+    fn norms_are_their_definitions(rows in 1usize..9, width in 1usize..90, seed: u64) {
+        let x: Vec<f32> = numbers(rows * width, seed).iter().map(|v| 3.0 * v + 0.5).collect();
+        let (gain, shift) = (numbers(width, seed ^ 1), numbers(width, seed ^ 2));
+        let mean_of = |row: &[f32], f: &dyn Fn(f64) -> f64| {
+            row.iter().map(|v| f(f64::from(*v))).sum::<f64>() / width as f64
+        };
+        let (mut layer, mut rms) = (Vec::new(), Vec::new());
+        for row in x.chunks_exact(width) {
+            let mean = mean_of(row, &|v| v);
+            let variance = mean_of(row, &|v| (v - mean) * (v - mean));
+            let square = mean_of(row, &|v| v * v);
+            for ((v, gain), shift) in row.iter().zip(&gain).zip(&shift) {
+                let (v, gain) = (f64::from(*v), f64::from(*gain));
+                layer.push((v - mean) / (variance + 1e-5).sqrt() * gain + f64::from(*shift));
+                rms.push(v / (square + 1e-5).sqrt() * gain);
+            }
+        }
+        let mut y = vec![0.0; x.len()];
+        Norm::layer(gain.clone(), shift, 1e-5).apply(&x, &mut y);
+        close(&y, &layer, 2e-5);
+        Norm::rms(gain, 1e-5).apply(&x, &mut y);
+        close(&y, &rms, 2e-5);
+    }
+
+    #[test]
+    fn attention_is_a_softmax_of_scores(
+        sequences in 1usize..3, tokens in 1usize..75, count in 1usize..4, width in 1usize..35,
+        seed: u64, biased: bool, cut: bool,
+    ) {
+        let dim = count * width;
+        let heads = Heads { count, width, scale: (width as f32).powf(-0.5) };
+        let qkv: Vec<f32> = numbers(sequences * tokens * 3 * dim, seed).iter().map(|v| 4.0 * v).collect();
+        let bias = numbers(count * tokens * tokens, seed ^ 1);
+        let seen: Vec<usize> = (0..sequences).map(|s| (tokens / (s + 1)).max(1)).collect();
+        let mut expected = vec![0.0f64; sequences * tokens * dim];
+        for s in 0..sequences {
+            let seen = if cut { seen[s] } else { tokens };
+            let at = |t: usize, part: usize, head: usize, c: usize| {
+                f64::from(qkv[(s * tokens + t) * 3 * dim + part * dim + head * width + c])
+            };
+            for head in 0..count {
+                for q in 0..tokens {
+                    let score = |k: usize| {
+                        let product: f64 = (0..width).map(|c| at(q, 0, head, c) * at(k, 1, head, c)).sum();
+                        let bias = if biased { f64::from(bias[(head * tokens + q) * tokens + k]) } else { 0.0 };
+                        product * f64::from(heads.scale) + bias
+                    };
+                    let weights: Vec<f64> = (0..seen).map(|k| score(k).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for c in 0..width {
+                        expected[(s * tokens + q) * dim + head * width + c] =
+                            weights.iter().enumerate().map(|(k, w)| w / sum * at(k, 2, head, c)).sum();
+                    }
+                }
+            }
+        }
+        let mut packed = Packed::default();
+        // What a longer input left behind must not matter.
+        let mut out = vec![f32::NAN; 100 * dim];
+        attend(&vec![7.0; 300 * dim], 100, heads, Bias::None, None, &mut packed, &mut out);
+        let mut out = vec![f32::NAN; expected.len()];
+        let bias = if biased { Bias::Scores(&bias) } else { Bias::None };
+        attend(&qkv, tokens, heads, bias, cut.then_some(&seen), &mut packed, &mut out);
+        close(&out, &expected, 2e-5);
+    }
+}

@@ -1,0 +1,131 @@
+//! The image encoder of percept-cpu, which `--device cpu` means.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Device;
+use percept_cpu::attention::MAX_HEAD_WIDTH;
+use percept_cpu::vit::{VitShape, cut};
+use percept_image::ChwImage;
+
+use crate::encoder::{check_sizes, to_vec};
+use crate::files::TowerFiles;
+use crate::layout::ImageLayout;
+use crate::vit::Vit;
+use crate::weights::{self, LoadReport};
+use crate::{ImageConfig, ImageEncoder, ModelError, TokenGrid, VitConfig};
+
+/// A ViT on the CPU, without Burn but for the positions of a new image size.
+#[derive(Debug)]
+pub struct CpuImageEncoder {
+    vit: percept_cpu::vit::Vit,
+    /// The transformer without its blocks, which knows CLS, registers and positions.
+    stem: Vit,
+    /// CLS and registers, `[1 + registers, dim]`.
+    first: Vec<f32>,
+    /// Those of the last image's grid.
+    positions: Mutex<Option<Positions>>,
+    config: VitConfig,
+}
+
+/// Positions `[rows · columns, dim]` of a grid.
+#[derive(Debug, Clone)]
+struct Positions {
+    grid: [usize; 2],
+    values: Arc<Vec<f32>>,
+}
+
+impl CpuImageEncoder {
+    /// Whether this engine has what a configuration needs.
+    pub(crate) fn can_run(config: &VitConfig) -> bool {
+        config.dim / config.heads.max(1) <= MAX_HEAD_WIDTH
+    }
+
+    /// Reads the weights; what is missing or has another shape is added to `report`, and nothing is
+    /// returned.
+    pub(crate) fn load(
+        config: &ImageConfig,
+        tower: &TowerFiles<ImageLayout>,
+        used: &mut BTreeSet<String>,
+        report: &mut LoadReport,
+    ) -> Result<Option<Self>, ModelError> {
+        let config = &config.vit;
+        let recipe = |name: &str| tower.layout.recipe(name);
+        let stem = VitConfig {
+            depth: 0,
+            ..config.clone()
+        };
+        let stem = stem.init(&Device::flex());
+        let stem = weights::load(stem, &tower.source, recipe, used, report)?;
+        let shape = VitShape {
+            dim: config.dim,
+            depth: config.depth,
+            heads: config.heads,
+            inputs: 3 * config.patch_size * config.patch_size,
+            mlp_dim: config.mlp_dim,
+            layer_scale: config.layer_scale,
+            epsilon: config.layer_norm_eps as f32,
+        };
+        let vit = percept_cpu::vit::Vit::new(shape, |name, shape| {
+            let values = weights::values(&tower.source, recipe(name), shape, used, report)?;
+            // What is missing has been reported; go on, so that all of it is.
+            Ok::<_, ModelError>(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
+        })?;
+        Ok(report.is_complete().then(|| Self {
+            vit,
+            first: to_vec(stem.first_tokens()),
+            stem,
+            positions: Mutex::default(),
+            config: config.clone(),
+        }))
+    }
+
+    /// Positions of the patches of a grid.
+    fn positions(&self, grid: [usize; 2]) -> Arc<Vec<f32>> {
+        let mut last = self
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(last) if last.grid == grid => last.values.clone(),
+            _ => {
+                let values = Arc::new(to_vec(self.stem.patch_positions(grid)));
+                *last = Some(Positions {
+                    grid,
+                    values: values.clone(),
+                });
+                values
+            }
+        }
+    }
+}
+
+impl ImageEncoder for CpuImageEncoder {
+    fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, ModelError> {
+        let patch = self.config.patch_size;
+        let Some([height, width]) = check_sizes(images, patch)? else {
+            return Ok(Vec::new());
+        };
+        let mut pixels = Vec::new();
+        for image in images {
+            cut(&image.data, [height, width], patch, &mut pixels);
+        }
+        let [rows, columns] = [height / patch, width / patch];
+        let positions = self.positions([rows, columns]);
+        let tokens = self
+            .vit
+            .forward(&pixels, images.len(), &self.first, &positions);
+        let dim = self.config.dim;
+        let per_image = self.first.len() + positions.len();
+        Ok(tokens
+            .chunks_exact(per_image)
+            .map(|tokens| TokenGrid {
+                rows,
+                columns,
+                dim,
+                cls: tokens[..dim].to_vec(),
+                patches: tokens[self.first.len()..].to_vec(),
+            })
+            .collect())
+    }
+}
