@@ -66,7 +66,7 @@ def vit_commands(args, arch: str, weights: str, side: int, batch: int) -> tuple:
 def segment_commands(args, photos: pathlib.Path, ours_out: pathlib.Path, theirs_out: pathlib.Path) -> tuple:
     shared = ["--labels", args.labels, "--size", 448]
     ours = [args.binary_dir / "percept", "segment", photos, "--model", args.model, *shared,
-            "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
+            "--background", "none", "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
     theirs = [args.python, HERE / "torch_segment.py", photos, "--vit", args.vit, "--text", args.text, *shared,
               "--out", theirs_out, "--threads", args.threads]  # fmt: skip
     return ours, theirs
@@ -87,7 +87,8 @@ def agreement(ours: pathlib.Path, theirs: pathlib.Path, stems: list):
         a, b = (np.asarray(Image.open(p)) for p in (found[0], theirs / f"{stem}.png"))
         if a.shape != b.shape:
             return f"not compared: {stem} is {a.shape} and {b.shape}"
-        same, total = same + int((a == b).sum()), total + a.size
+        # Ours counts labels from 1: 0 is background.
+        same, total = same + int((a == b + 1).sum()), total + a.size
     return round(same / total, 5)
 
 
