@@ -1,6 +1,6 @@
 //! Multi-head self-attention without a matrix of scores.
 //!
-//! For each head the keys and values are packed once. Then [`WIDTH`] queries at a time stand side by
+//! For each head the keys and values are packed once. Then `WIDTH` queries at a time stand side by
 //! side: their scores `[tokens, WIDTH]` are a product of packed keys and queries, the softmax runs down
 //! the columns without any sum across a register, and what it leaves is already packed as the operand of
 //! the product with the values. No more than `tokens × WIDTH` scores exist for a thread.

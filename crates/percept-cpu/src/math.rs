@@ -35,7 +35,7 @@ pub fn erf(x: f32) -> f32 {
     let p = y.mul_add(p, -2.101_024e-6);
     let p = y.mul_add(p, -5.692_506_4e-5);
     let p = y.mul_add(p, -7.349_906_3e-4);
-    let p = y.mul_add(p, -2.954_599_8e-3);
+    let p = y.mul_add(p, -2.954_6e-3);
     let p = y.mul_add(p, -1.609_603_3e-2);
     let q = -1.456_607_2e-5;
     let q = y.mul_add(q, -2.133_740_6e-4);

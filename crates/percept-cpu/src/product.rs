@@ -1,7 +1,7 @@
 //! Matrix products of activations with weights that were packed once.
 //!
-//! The weights `[out, in]` are cut into panels of [`WIDTH`] outputs, each stored input by input: the
-//! inner loop reads them in order. The activations are packed the same way, [`HEIGHT`] rows at a
+//! The weights `[out, in]` are cut into panels of `WIDTH` outputs, each stored input by input: the
+//! inner loop reads them in order. The activations are packed the same way, `HEIGHT` rows at a
 //! time. A tile of `HEIGHT × WIDTH` results stays in registers over the whole inner dimension, so that
 //! bias, GELU and residual are applied before it is stored.
 

@@ -125,7 +125,11 @@ fn check_case(folder: &Path) {
             height: shape[2],
             width: shape[3],
         };
-        let trained = burn.as_ref().unwrap().encode(&[pixels.clone()]).unwrap();
+        let trained = burn
+            .as_ref()
+            .unwrap()
+            .encode(std::slice::from_ref(&pixels))
+            .unwrap();
         let grid = model.encode_images(&[pixels]).unwrap().remove(0);
         check("both engines", &trained[0].patches, &grid.patches, grid.dim);
         let mut tokens = grid.cls.clone();
