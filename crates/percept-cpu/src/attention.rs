@@ -38,6 +38,18 @@ pub struct Heads {
     pub scale: f32,
 }
 
+impl Heads {
+    /// Heads that share `dim` channels, with scores scaled by `1/√width`.
+    pub fn of(dim: usize, count: usize) -> Self {
+        let width = dim / count;
+        Self {
+            count,
+            width,
+            scale: (width as f32).powf(-0.5),
+        }
+    }
+}
+
 /// Buffers that calls share.
 #[derive(Debug, Default)]
 pub struct Packed {

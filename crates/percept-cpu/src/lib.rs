@@ -9,6 +9,7 @@
 //! compiler makes vectors of them, for the instructions that `pulp` finds at run time.
 
 pub mod attention;
+pub mod bert;
 pub mod math;
 pub mod norm;
 pub mod product;

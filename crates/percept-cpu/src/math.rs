@@ -23,7 +23,7 @@ pub fn exp(x: f32) -> f32 {
     p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
-/// The error function, absolute error below 3e-7: a quotient of polynomials, with the coefficients that
+/// The error function, absolute error below 5e-7: a quotient of polynomials, with the coefficients that
 /// XLA and Eigen use.
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {

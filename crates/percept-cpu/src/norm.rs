@@ -32,6 +32,21 @@ impl Norm {
         }
     }
 
+    /// Reads a LayerNorm's `NAME.weight` and `NAME.bias`.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn read<E>(
+        name: &str,
+        width: usize,
+        epsilon: f32,
+        read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let gain = read(&format!("{name}.weight"), &[width])?;
+        let shift = read(&format!("{name}.bias"), &[width])?;
+        Ok(Self::layer(gain, shift, epsilon))
+    }
+
     /// RMSNorm: `x / √(mean square + ε) · gain` (T5).
     pub fn rms(gain: Vec<f32>, epsilon: f32) -> Self {
         Self {

@@ -73,6 +73,20 @@ impl Linear {
         }
     }
 
+    /// Reads `NAME.weight` and `NAME.bias` of `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn read<E>(
+        name: &str,
+        [outputs, inputs]: [usize; 2],
+        read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let weights = read(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = read(&format!("{name}.bias"), &[outputs])?;
+        Ok(Self::new(&weights, Some(&bias), inputs))
+    }
+
     /// Width of the results.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -75,26 +75,21 @@ impl Vit {
         for i in 0..shape.depth {
             let of = |name: &str| format!("blocks.{i}.{name}");
             blocks.push(Block {
-                norm1: norm(&shape, &of("norm1"), &mut read)?,
-                qkv: linear(&of("attn.qkv"), [3 * dim, dim], &mut read)?,
-                proj: linear(&of("attn.proj"), [dim, dim], &mut read)?,
+                norm1: Norm::read(&of("norm1"), dim, shape.epsilon, &mut read)?,
+                qkv: Linear::read(&of("attn.qkv"), [3 * dim, dim], &mut read)?,
+                proj: Linear::read(&of("attn.proj"), [dim, dim], &mut read)?,
                 scale1: scale(&shape, &of("ls1.gamma"), &mut read)?,
-                norm2: norm(&shape, &of("norm2"), &mut read)?,
-                fc1: linear(&of("mlp.fc1"), [mlp_dim, dim], &mut read)?,
-                fc2: linear(&of("mlp.fc2"), [dim, mlp_dim], &mut read)?,
+                norm2: Norm::read(&of("norm2"), dim, shape.epsilon, &mut read)?,
+                fc1: Linear::read(&of("mlp.fc1"), [mlp_dim, dim], &mut read)?,
+                fc2: Linear::read(&of("mlp.fc2"), [dim, mlp_dim], &mut read)?,
                 scale2: scale(&shape, &of("ls2.gamma"), &mut read)?,
             });
         }
-        let width = dim / shape.heads;
         Ok(Self {
-            patches: linear("patch_embed.proj", [dim, shape.inputs], &mut read)?,
+            patches: Linear::read("patch_embed.proj", [dim, shape.inputs], &mut read)?,
             blocks,
-            norm: norm(&shape, "norm", &mut read)?,
-            heads: Heads {
-                count: shape.heads,
-                width,
-                scale: (width as f32).powf(-0.5),
-            },
+            norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
+            heads: Heads::of(dim, shape.heads),
             dim,
             workspace: Mutex::default(),
         })
@@ -161,26 +156,6 @@ impl Vit {
         self.norm.apply(x, &mut out);
         out
     }
-}
-
-fn linear<E>(
-    name: &str,
-    [outputs, inputs]: [usize; 2],
-    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
-) -> Result<Linear, E> {
-    let weights = read(&format!("{name}.weight"), &[outputs, inputs])?;
-    let bias = read(&format!("{name}.bias"), &[outputs])?;
-    Ok(Linear::new(&weights, Some(&bias), inputs))
-}
-
-fn norm<E>(
-    shape: &VitShape,
-    name: &str,
-    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
-) -> Result<Norm, E> {
-    let gain = read(&format!("{name}.weight"), &[shape.dim])?;
-    let shift = read(&format!("{name}.bias"), &[shape.dim])?;
-    Ok(Norm::layer(gain, shift, shape.epsilon))
 }
 
 fn scale<E>(

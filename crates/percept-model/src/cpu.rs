@@ -1,19 +1,23 @@
-//! The image encoder of percept-cpu, which `--device cpu` means.
+//! The encoders of percept-cpu, which `--device cpu` means.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use percept_cpu::attention::MAX_HEAD_WIDTH;
+use percept_cpu::bert::{Bert, BertShape};
 use percept_cpu::vit::{VitShape, cut};
 use percept_image::ChwImage;
 
-use crate::encoder::{check_sizes, to_vec};
+use crate::encoder::{check_sizes, in_batches, to_vec};
 use crate::files::TowerFiles;
-use crate::layout::ImageLayout;
+use crate::layout::{ImageLayout, TextLayout};
 use crate::vit::Vit;
 use crate::weights::{self, LoadReport};
-use crate::{ImageConfig, ImageEncoder, ModelError, TokenGrid, VitConfig};
+use crate::{
+    BertConfig, ImageConfig, ImageEncoder, ModelError, TextConfig, TextEncoder, TokenGrid,
+    VitConfig,
+};
 
 /// A ViT on the CPU, without Burn but for the positions of a new image size.
 #[derive(Debug)]
@@ -127,5 +131,57 @@ impl ImageEncoder for CpuImageEncoder {
                 patches: tokens[self.first.len()..].to_vec(),
             })
             .collect())
+    }
+}
+
+/// BERT on the CPU, without Burn.
+#[derive(Debug)]
+pub struct CpuTextEncoder {
+    bert: Bert,
+    dim: usize,
+}
+
+impl CpuTextEncoder {
+    /// Whether this engine has what a configuration needs. T5 is left to Burn.
+    pub(crate) fn can_run(config: &TextConfig) -> Option<&BertConfig> {
+        match config {
+            TextConfig::Bert(bert) => {
+                (bert.dim / bert.heads.max(1) <= MAX_HEAD_WIDTH).then_some(bert)
+            }
+            TextConfig::T5(_) => None,
+        }
+    }
+
+    /// As [`CpuImageEncoder::load`].
+    pub(crate) fn load(
+        config: &BertConfig,
+        tower: &TowerFiles<TextLayout>,
+        used: &mut BTreeSet<String>,
+        report: &mut LoadReport,
+    ) -> Result<Option<Self>, ModelError> {
+        let shape = BertShape {
+            dim: config.dim,
+            depth: config.depth,
+            heads: config.heads,
+            mlp_dim: config.mlp_dim,
+            vocabulary: config.vocab_size,
+            positions: config.max_positions,
+            token_types: config.token_types,
+            epsilon: config.layer_norm_eps as f32,
+        };
+        let bert = Bert::new(shape, |name, shape| {
+            let recipe = tower.layout.recipe(name);
+            let values = weights::values(&tower.source, recipe, shape, used, report)?;
+            // As above.
+            Ok::<_, ModelError>(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
+        })?;
+        let dim = config.dim;
+        Ok(report.is_complete().then_some(Self { bert, dim }))
+    }
+}
+
+impl TextEncoder for CpuTextEncoder {
+    fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
+        Ok(in_batches(texts, self.dim, |ids| self.bert.forward(ids)))
     }
 }

@@ -213,21 +213,32 @@ impl BurnTextEncoder {
 
 impl TextEncoder for BurnTextEncoder {
     fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        // Texts of like length share a batch, so that little is spent on padding.
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&i| texts[i].len());
-        let mut embeddings = vec![Vec::new(); texts.len()];
-        for chunk in order.chunks(TEXT_BATCH) {
-            let ids: Vec<&[u32]> = chunk.iter().map(|&i| texts[i].as_slice()).collect();
-            let output = to_vec(self.tower.forward(&TokenBatch::new(&ids, &self.device)));
-            for (&i, embedding) in chunk.iter().zip(output.chunks_exact(self.dim)) {
-                let mut embedding = embedding.to_vec();
-                normalize(&mut embedding);
-                embeddings[i] = embedding;
-            }
-        }
-        Ok(embeddings)
+        Ok(in_batches(texts, self.dim, |ids| {
+            to_vec(self.tower.forward(&TokenBatch::new(ids, &self.device)))
+        }))
     }
+}
+
+/// Encodes texts by `forward`, which gives embeddings `[texts, dim]` of texts of like length, so that
+/// little is spent on padding. The embeddings are L2-normalised, in the order given.
+pub(crate) fn in_batches(
+    texts: &[Vec<u32>],
+    dim: usize,
+    forward: impl Fn(&[&[u32]]) -> Vec<f32>,
+) -> Vec<Vec<f32>> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&i| texts[i].len());
+    let mut embeddings = vec![Vec::new(); texts.len()];
+    for chunk in order.chunks(TEXT_BATCH) {
+        let ids: Vec<&[u32]> = chunk.iter().map(|&i| texts[i].as_slice()).collect();
+        let output = forward(&ids);
+        for (&i, embedding) in chunk.iter().zip(output.chunks_exact(dim)) {
+            let mut embedding = embedding.to_vec();
+            normalize(&mut embedding);
+            embeddings[i] = embedding;
+        }
+    }
+    embeddings
 }
 
 pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

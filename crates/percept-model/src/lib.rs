@@ -35,7 +35,7 @@ pub use config::{
     BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling, PositionInterpolation,
     T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
 };
-pub use cpu::CpuImageEncoder;
+pub use cpu::{CpuImageEncoder, CpuTextEncoder};
 pub use device::device;
 pub use encoder::{
     BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid, normalize,

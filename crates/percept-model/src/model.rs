@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
 use percept_image::ChwImage;
 
-use crate::cpu::CpuImageEncoder;
+use crate::cpu::{CpuImageEncoder, CpuTextEncoder};
 use crate::encoder::{BurnImageEncoder, BurnTextEncoder, ImageEncoder, TextEncoder, TokenGrid};
 use crate::files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::text::TextTower;
@@ -245,6 +245,29 @@ impl<'a> Loading<'a> {
         Ok(Some(text))
     }
 
+    /// The text tower in the engine for a device.
+    fn text_encoder(
+        &mut self,
+        device: &Device,
+    ) -> Result<Option<Box<dyn TextEncoder>>, ModelError> {
+        let (Some(config), Some(tower)) = (&self.files.config.text, &self.files.text) else {
+            return Ok(None);
+        };
+        let bert = CpuTextEncoder::can_run(config).filter(|_| *device == Device::flex());
+        let Some(bert) = bert else {
+            let text = self.text(device)?;
+            return Ok(text.map(|text| {
+                Box::new(BurnTextEncoder::new(text, config.dim(), device.clone()))
+                    as Box<dyn TextEncoder>
+            }));
+        };
+        let path = tower.source.main().path();
+        let used = self.used.entry(path).or_default();
+        let encoder = CpuTextEncoder::load(bert, tower, used, &mut self.report)?;
+        fail_if_incomplete(path, &self.report)?;
+        Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn TextEncoder>))
+    }
+
     fn logit_scale(&mut self) -> Result<Option<f32>, ModelError> {
         let Some((source, name)) = &self.files.logit_scale else {
             return Ok(None);
@@ -322,14 +345,8 @@ impl Model {
         let mut loading = Loading::new(files);
         let image = loading.image_encoder(device)?;
         let config = files.config.clone();
-        let text = loading
-            .text(device)?
-            .zip(tokenizer)
-            .zip(config.text.as_ref());
-        let text = text.map(|((tower, tokenizer), text)| TextSide {
-            encoder: Box::new(BurnTextEncoder::new(tower, text.dim(), device.clone())),
-            tokenizer,
-        });
+        let text = loading.text_encoder(device)?.zip(tokenizer);
+        let text = text.map(|(encoder, tokenizer)| TextSide { encoder, tokenizer });
         Ok(Self {
             config,
             image,

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use percept_checkpoint::Checkpoint;
 use percept_image::ChwImage;
 use percept_model::{
-    BurnImageEncoder, Hints, ImageEncoder, Model, ModelFiles, Pooling, PositionInterpolation,
-    Tokenizer, Towers, device, normalize, pos_embed,
+    BurnImageEncoder, BurnTextEncoder, Hints, ImageEncoder, Model, ModelFiles, Pooling,
+    PositionInterpolation, TextEncoder, Tokenizer, Towers, device, normalize, pos_embed,
 };
 use serde_json::Value;
 
@@ -150,6 +150,18 @@ fn check_case(folder: &Path) {
         let ours = model.encode_texts(&texts).unwrap().embeddings;
         let theirs = expect.read_f32("text_embeddings").unwrap();
         check("texts", &ours.concat(), &theirs, ours[0].len());
+        let tokens = |text: &String| {
+            let text_config = files.config.text.as_ref().unwrap();
+            let path = files.tokenizer.as_ref().unwrap();
+            let (most, vocabulary) = (text_config.max_tokens(), text_config.vocab_size());
+            let tokenizer = Tokenizer::open(path, most, vocabulary).unwrap();
+            tokenizer.encode(text).unwrap().ids
+        };
+        let ids: Vec<Vec<u32>> = texts.iter().map(tokens).collect();
+        let (tower, dim) = (towers.text.unwrap(), ours[0].len());
+        let burn = BurnTextEncoder::new(tower, dim, test_device());
+        let trained = burn.encode(&ids).unwrap().concat();
+        check("texts of both engines", &trained, &ours.concat(), dim);
     }
 }
 
