@@ -378,6 +378,51 @@ fn a_converted_model_gives_the_same_masks() {
 }
 
 #[test]
+fn models_of_fewer_bits_are_smaller_and_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = tiny();
+    let photos = photos();
+    let embedded = |storage: &str, input: &[&str]| {
+        let model = folder.path().join(storage);
+        let model = model.to_str().unwrap();
+        if !Path::new(model).exists() {
+            let source = source.to_str().unwrap();
+            let output = percept(&["convert", source, model, "--storage", storage]);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+        let out = folder.path().join("out.safetensors");
+        let mut args = vec!["embed", "--model", model, "--out", out.to_str().unwrap()];
+        args.extend(input);
+        let output = percept(&args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let checkpoint = percept_checkpoint::Checkpoint::open(&out).unwrap();
+        let size = std::fs::metadata(Path::new(model).join("model.safetensors"));
+        (
+            checkpoint.read_f32("embeddings").unwrap(),
+            size.unwrap().len(),
+        )
+    };
+    for input in [
+        &["--text", "a cat", "--text", "a dog"][..],
+        &[photos.to_str().unwrap()],
+    ] {
+        let (exact, whole) = embedded("f32", input);
+        // Tiny towers with wild weights: real ones lose less (docs/results.md).
+        for (storage, size, least) in [("f16", 0.6, 0.9999), ("int8", 0.5, 0.98)] {
+            let (rounded, bytes) = embedded(storage, input);
+            assert!(
+                (bytes as f64) < size * whole as f64,
+                "{storage}: {bytes} of {whole}"
+            );
+            for (a, b) in exact.chunks(32).zip(rounded.chunks(32)) {
+                let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                assert!(cosine > least, "{storage}: {cosine}");
+            }
+        }
+    }
+}
+
+#[test]
 fn towers_of_different_width_do_not_join() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
