@@ -2,8 +2,8 @@
 //!
 //! A quantised tensor `X` is stored as two. `X` holds whole numbers: `I8` in its own shape, or `U8`
 //! with two numbers of 4 bits in each byte (`[rows, columns / 2]`, the first in the low half, stored
-//! plus 8). `X.scale` (`F32`, `[rows, groups]`) holds the factor of each group of a row; a row of an
-//! `I8` tensor is one group. [`KEY`] in the file's metadata says that it is meant so.
+//! plus 8). `X.scale` (`F32` or `F16`, `[rows, groups]`) holds the factor of each group of a row; a row
+//! of an `I8` tensor is one group. [`KEY`] in the file's metadata says that it is meant so.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,9 +18,9 @@ pub(crate) const KEY: (&str, &str) = ("percept.quantized", "1");
 /// End of the name of the factors.
 const SCALE: &str = ".scale";
 
-/// Values of a 4-bit group: enough of them that the factor costs half a bit each, few enough that
-/// one large weight spoils few others.
-const GROUP: usize = 64;
+/// Values of a 4-bit group: enough of them that the factor costs an eighth of a bit each, few enough
+/// that one large weight spoils few others.
+const GROUP: usize = 128;
 
 /// Whole numbers and their factors, ready to be written.
 pub(crate) struct Quantized {
@@ -66,7 +66,8 @@ pub(crate) fn to_4_bits(shape: &[usize], values: &[f32]) -> Option<Quantized> {
     let mut numbers = Vec::with_capacity(values.len() / 2);
     let mut scales = Vec::with_capacity(values.len() / group);
     for group in values.chunks_exact(group) {
-        let scale = best_scale(group);
+        // As it will be read.
+        let scale = half::f16::from_f32(best_scale(group)).to_f32();
         scales.push(scale);
         let stored = |v: f32| (nearest(v, scale, 7.0) + 8) as u8;
         numbers
@@ -81,11 +82,15 @@ pub(crate) fn to_4_bits(shape: &[usize], values: &[f32]) -> Option<Quantized> {
     })
 }
 
-/// Rows and the product of the other dimensions.
+/// Rows and columns: the outputs of a linear layer or convolution and all else, or the positions of a
+/// grid `[1, positions, dim]` and their width.
 fn matrix(shape: &[usize]) -> Option<(usize, usize)> {
-    let (rows, rest) = shape.split_first()?;
-    let columns = rest.iter().product();
-    (!rest.is_empty() && *rows > 0 && columns > 0).then_some((*rows, columns))
+    let (rows, columns) = match shape {
+        [one, positions, width] => (one.checked_mul(*positions)?, *width),
+        [rows, rest @ ..] if !rest.is_empty() => (*rows, rest.iter().product()),
+        _ => return None,
+    };
+    (rows > 0 && columns > 0).then_some((rows, columns))
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -210,7 +215,11 @@ fn fit(numbers: &TensorInfo, scales: &TensorInfo) -> Option<(TensorInfo, usize)>
     let [scale_rows, groups] = *scales.shape else {
         return None;
     };
-    if scales.dtype != Dtype::F32 || scale_rows != rows || groups == 0 || columns % groups != 0 {
+    if !matches!(scales.dtype, Dtype::F32 | Dtype::F16)
+        || scale_rows != rows
+        || groups == 0
+        || columns % groups != 0
+    {
         return None;
     }
     len.checked_mul(size_of::<f32>())?;

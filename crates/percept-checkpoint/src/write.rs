@@ -24,10 +24,10 @@ pub enum Precision {
     F32,
     /// Two bytes a value, rounded to nearest.
     F16,
-    /// One byte a value, and a factor for each row (output channel) of a matrix. What is no matrix
-    /// is stored as [`Precision::F32`].
+    /// One byte a value, and a factor for each row of a matrix (output channel, position). What is no
+    /// matrix is stored as [`Precision::F32`].
     Int8,
-    /// Half a byte a value, and a factor for each 64 values of a row. What does not divide so is
+    /// Half a byte a value, and a factor for each 128 values of a row. What does not divide so is
     /// stored as [`Precision::Int8`].
     Int4,
 }
@@ -86,7 +86,11 @@ impl<'a> TensorToWrite<'a> {
             Entry {
                 name: scale_name(&self.name),
                 shape: quantized.scale_shape,
-                dtype: Dtype::F32,
+                // Of many small groups; rounded already.
+                dtype: match quantized.dtype {
+                    Dtype::U8 => Dtype::F16,
+                    _ => Dtype::F32,
+                },
                 values: Values::Floats(quantized.scales.into()),
             },
             Entry {

@@ -575,7 +575,12 @@ fn quantised_tensors_must_fit_their_scales() {
         ),
         file(
             eight,
-            r#"{"dtype":"F16","shape":[2,2],"data_offsets":[0,8]}"#,
+            r#"{"dtype":"F16","shape":[4,1],"data_offsets":[0,8]}"#,
+            16,
+        ),
+        file(
+            eight,
+            r#"{"dtype":"I32","shape":[2,1],"data_offsets":[0,8]}"#,
             16,
         ),
         // Three factors for rows of eight values.

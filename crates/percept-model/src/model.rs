@@ -49,8 +49,8 @@ pub enum Storage {
     F32,
     /// Rounded to half precision: 2 bytes a weight.
     F16,
-    /// Matrices in 8 bits with a factor per output channel, the token table in 4 bits with one per 64
-    /// weights, position embeddings in half precision, vectors exactly: about 1 byte a weight. What
+    /// Matrices in 8 bits with a factor per output channel or position, the token table in 4 bits with
+    /// one per 128 weights, vectors in half precision: about 1 byte a weight. What
     /// it costs in accuracy is measured in the shipped model's card.
     Int8,
 }
@@ -64,8 +64,8 @@ impl Storage {
             // T5's table of relative positions has a column per head: nothing to gain.
             (Storage::Int8, _) if name.contains("relative") => Precision::F32,
             (Storage::Int8, 2) if is_token_table(name) => Precision::Int4,
-            (Storage::Int8, 2 | 4) => Precision::Int8,
-            (Storage::Int8, 3) => Precision::F16,
+            (Storage::Int8, 2..) => Precision::Int8,
+            (Storage::Int8, 1) => Precision::F16,
             (Storage::Int8, _) => Precision::F32,
         }
     }
