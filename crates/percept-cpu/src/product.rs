@@ -5,6 +5,8 @@
 //! time. A tile of `HEIGHT × WIDTH` results stays in registers over the whole inner dimension, so that
 //! bias, GELU and residual are applied before it is stored.
 
+use std::ops::Range;
+
 use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
@@ -158,16 +160,13 @@ impl WithSimd for Block<'_> {
                 .chunks_exact(HEIGHT * inputs)
                 .zip(y.chunks_mut(HEIGHT * outputs))
             {
+                let channels = first..first + width;
                 if y.len() <= HALF * outputs {
                     let tile = tile::<HALF>(rows[..HALF * inputs].as_chunks::<HALF>().0, panel);
-                    for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
-                        store(values, bias, then, first, &mut y[first..first + width]);
-                    }
-                    continue;
-                }
-                let tile = tile::<HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
-                for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
-                    store(values, bias, then, first, &mut y[first..first + width]);
+                    store_tile(&tile, bias, then, channels, outputs, y);
+                } else {
+                    let tile = tile::<HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
+                    store_tile(&tile, bias, then, channels, outputs, y);
                 }
             }
         }
@@ -217,6 +216,22 @@ pub(crate) fn tile<const ROWS: usize>(
         }
     }
     sum
+}
+
+/// Stores the rows of a tile that exist. Inlined, as all here: a function of its own would not be compiled
+/// for the instructions that were found.
+#[inline(always)]
+fn store_tile<const ROWS: usize>(
+    tile: &[[f32; WIDTH]; ROWS],
+    bias: &[f32; WIDTH],
+    then: Then<'_>,
+    channels: Range<usize>,
+    outputs: usize,
+    y: &mut [f32],
+) {
+    for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
+        store(values, bias, then, channels.start, &mut y[channels.clone()]);
+    }
 }
 
 #[inline(always)]

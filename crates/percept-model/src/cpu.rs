@@ -12,8 +12,9 @@ use percept_image::ChwImage;
 use crate::encoder::{check_sizes, in_batches, to_vec};
 use crate::files::TowerFiles;
 use crate::layout::{ImageLayout, TextLayout};
+use crate::source::Source;
 use crate::vit::Vit;
-use crate::weights::{self, LoadReport};
+use crate::weights::{self, LoadReport, Recipe};
 use crate::{
     BertConfig, ImageConfig, ImageEncoder, ModelError, TextConfig, TextEncoder, TokenGrid,
     VitConfig,
@@ -70,11 +71,8 @@ impl CpuImageEncoder {
             layer_scale: config.layer_scale,
             epsilon: config.layer_norm_eps as f32,
         };
-        let vit = percept_cpu::vit::Vit::new(shape, |name, shape| {
-            let values = weights::values(&tower.source, recipe(name), shape, used, report)?;
-            // What is missing has been reported; go on, so that all of it is.
-            Ok::<_, ModelError>(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
-        })?;
+        let read = reader(&tower.source, recipe, used, report);
+        let vit = percept_cpu::vit::Vit::new(shape, read)?;
         Ok(report.is_complete().then(|| Self {
             vit,
             first: to_vec(stem.first_tokens()),
@@ -134,6 +132,20 @@ impl ImageEncoder for CpuImageEncoder {
     }
 }
 
+/// Reads parameters by our names, as percept-cpu asks for them. One that is missing or has another shape
+/// is added to `report` and is all zeros, so that the others are looked for as well.
+fn reader(
+    source: &Source,
+    recipe: impl Fn(&str) -> Recipe,
+    used: &mut BTreeSet<String>,
+    report: &mut LoadReport,
+) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> {
+    move |name, shape| {
+        let values = weights::values(source, recipe(name), shape, used, report)?;
+        Ok(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
+    }
+}
+
 /// BERT on the CPU, without Burn.
 #[derive(Debug)]
 pub struct CpuTextEncoder {
@@ -169,12 +181,8 @@ impl CpuTextEncoder {
             token_types: config.token_types,
             epsilon: config.layer_norm_eps as f32,
         };
-        let bert = Bert::new(shape, |name, shape| {
-            let recipe = tower.layout.recipe(name);
-            let values = weights::values(&tower.source, recipe, shape, used, report)?;
-            // As above.
-            Ok::<_, ModelError>(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
-        })?;
+        let recipe = |name: &str| tower.layout.recipe(name);
+        let bert = Bert::new(shape, reader(&tower.source, recipe, used, report))?;
         let dim = config.dim;
         Ok(report.is_complete().then_some(Self { bert, dim }))
     }

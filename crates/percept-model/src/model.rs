@@ -51,7 +51,7 @@ pub enum Storage {
     F16,
     /// Matrices in 8 bits with a factor per output channel or position, the token table in 4 bits with
     /// one per 128 weights, vectors in half precision: about 1 byte a weight. What
-    /// it costs in accuracy is measured in the shipped model's card.
+    /// it costs a pilot model is in `docs/results.md`.
     Int8,
 }
 

@@ -12,6 +12,7 @@ use burn::backend::ops::AttentionModuleOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
+pub(crate) use percept_cpu::math::exp;
 use rayon::prelude::*;
 
 #[cfg(feature = "autodiff")]
@@ -383,28 +384,6 @@ fn softmax_row(row: &mut [f32], scale: f32) {
     }
 }
 
-/// `eˣ` without branches, relative error below 3e-7 between the clamps.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    // Beyond these the result would leave the normal numbers.
-    let x = x.clamp(-87.0, 88.0);
-    // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts: the first has few bits, so that n · LN2_HIGH is exact.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let r = x - n * LN2_HIGH - n * LN2_LOW;
-    // Taylor series to r⁶: |r| ≤ ln2 / 2, so the next term is below 1.2e-7.
-    let p = 1.0
-        + r * (1.0
-            + r * (0.5
-                + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    p * power
-}
-
 /// The error function, absolute error below 2e-7 (Abramowitz and Stegun, 7.1.26).
 #[inline(always)]
 fn erf(x: f32) -> f32 {
@@ -420,18 +399,6 @@ fn erf(x: f32) -> f32 {
 mod tests {
     use super::*;
     use burn::tensor::Distribution;
-
-    #[test]
-    fn exp_is_within_its_bound() {
-        for i in -8700..8800 {
-            let x = i as f32 / 100.0;
-            let expected = f64::from(x).exp();
-            let relative = (f64::from(exp(x)) - expected).abs() / expected;
-            assert!(relative < 3e-7, "exp({x}) is off by {relative:e}");
-        }
-        assert!(exp(f32::NEG_INFINITY) < 1e-37);
-        assert!(exp(f32::NAN).is_nan());
-    }
 
     #[test]
     fn gelu_agrees_with_burn() {

@@ -36,13 +36,14 @@ const LATEST: &str = "latest";
 pub fn run(args: &TrainArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let processes = Processes::join()?;
     let collective = processes.collective();
-    if collective.is_first() {
-        let result = run_as(args, common, console, collective);
-        return processes.end(result, console);
-    }
     // The first process speaks for all; what the others skip is in logs of their own.
-    let result = run_as(args, common, &Console::new(true, false), collective);
-    processes.end(result, console)
+    let silent = Console::new(true, false);
+    let voice = if collective.is_first() {
+        console
+    } else {
+        &silent
+    };
+    processes.end(run_as(args, common, voice, collective), console)
 }
 
 /// Runs the command as one of the processes.
