@@ -196,7 +196,7 @@ impl WithSimd for Queries<'_> {
             .chunks_exact(HEIGHT * width)
             .zip(scores.chunks_exact_mut(HEIGHT))
         {
-            let tile = tile::<HEIGHT>(keys.as_chunks::<HEIGHT>().0, panel);
+            let tile = tile::<S, HEIGHT>(keys.as_chunks::<HEIGHT>().0, panel);
             scores.copy_from_slice(&tile);
         }
         let scores = &mut scores[..self.seen];
@@ -215,7 +215,7 @@ impl WithSimd for Queries<'_> {
             .enumerate()
         {
             let values = &values.as_chunks::<VALUE_ROWS>().0[..self.seen];
-            let tile = tile::<VALUE_ROWS>(values, scores);
+            let tile = tile::<S, VALUE_ROWS>(values, scores);
             let first = v * VALUE_ROWS;
             for (r, row) in tile.iter().enumerate().take(width - first) {
                 for j in 0..count {

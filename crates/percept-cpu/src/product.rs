@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::gelu;
@@ -19,6 +19,12 @@ pub(crate) const HEIGHT: usize = 12;
 
 /// Rows of the last tile, where so many are enough.
 const HALF: usize = HEIGHT / 2;
+
+/// `f32` in a register of 512 bits: of these there are 32, enough for a whole tile.
+const WIDE_LANES: usize = 16;
+/// Registers of 256 bits are sixteen: six rows of two leave four for operands.
+const NARROW_ROWS: usize = 6;
+const NARROW_WIDTH: usize = 16;
 
 /// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
 /// second-level cache of 1 MB.
@@ -138,7 +144,7 @@ impl WithSimd for Block<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, _: S) {
         let Self {
             linear,
             x,
@@ -162,10 +168,10 @@ impl WithSimd for Block<'_> {
             {
                 let channels = first..first + width;
                 if y.len() <= HALF * outputs {
-                    let tile = tile::<HALF>(rows[..HALF * inputs].as_chunks::<HALF>().0, panel);
+                    let tile = tile::<S, HALF>(rows[..HALF * inputs].as_chunks::<HALF>().0, panel);
                     store_tile(&tile, bias, then, channels, outputs, y);
                 } else {
-                    let tile = tile::<HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
+                    let tile = tile::<S, HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
                     store_tile(&tile, bias, then, channels, outputs, y);
                 }
             }
@@ -201,16 +207,44 @@ fn pack_tile<const ROWS: usize>(x: &[f32], inputs: usize, tile: &mut [[f32; ROWS
     }
 }
 
-/// `Σₖ rows[k] ⊗ panel[k]`.
+/// `Σₖ rows[k] ⊗ panel[k]`, as many results at a time as `S` has registers for. There are
+/// [`NARROW_ROWS`] rows at least.
 #[inline(always)]
-pub(crate) fn tile<const ROWS: usize>(
+pub(crate) fn tile<S: Simd, const ROWS: usize>(
     rows: &[[f32; ROWS]],
     panel: &[[f32; WIDTH]],
 ) -> [[f32; WIDTH]; ROWS] {
+    if S::F32_LANES >= WIDE_LANES {
+        return part::<ROWS, ROWS, WIDTH>(rows, panel, [0, 0]);
+    }
     let mut sum = [[0.0f32; WIDTH]; ROWS];
+    // The last rows begin where they end with the tile: some may be computed twice, to the same.
+    for first in [0, ROWS.saturating_sub(NARROW_ROWS)] {
+        for column in (0..WIDTH).step_by(NARROW_WIDTH) {
+            let found = part::<ROWS, NARROW_ROWS, NARROW_WIDTH>(rows, panel, [first, column]);
+            for (sum, found) in sum[first..].iter_mut().zip(&found) {
+                sum[column..column + NARROW_WIDTH].copy_from_slice(found);
+            }
+        }
+        if ROWS <= NARROW_ROWS {
+            break;
+        }
+    }
+    sum
+}
+
+/// The results of [`tile`] from row and column `first` on.
+#[inline(always)]
+fn part<const ROWS: usize, const HIGH: usize, const WIDE: usize>(
+    rows: &[[f32; ROWS]],
+    panel: &[[f32; WIDTH]],
+    first: [usize; 2],
+) -> [[f32; WIDE]; HIGH] {
+    let mut sum = [[0.0f32; WIDE]; HIGH];
     for (row, panel) in rows.iter().zip(panel) {
-        for r in 0..ROWS {
-            for j in 0..WIDTH {
+        let (row, panel) = (&row[first[0]..][..HIGH], &panel[first[1]..][..WIDE]);
+        for r in 0..HIGH {
+            for j in 0..WIDE {
                 sum[r][j] = row[r].mul_add(panel[j], sum[r][j]);
             }
         }

@@ -170,3 +170,23 @@ proptest! {
         close(&out, &expected, 2e-5);
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_cpu_with_vectors_is_told_to_use_them() {
+    // Whatever other crates ask of pulp: without its feature x86-v3 this CPU would compute a hundred times
+    // slower, and nothing else would show it.
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        println!("SKIPPED: this CPU has no AVX2");
+        return;
+    }
+    struct Lanes;
+    impl pulp::WithSimd for Lanes {
+        type Output = usize;
+
+        fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    assert!(pulp::Arch::new().dispatch(Lanes) >= 8);
+}
