@@ -13,6 +13,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
 pub(crate) use percept_cpu::math::exp;
+use pulp::WithSimd;
 use rayon::prelude::*;
 
 #[cfg(feature = "autodiff")]
@@ -253,12 +254,28 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match Engine::of([x.device()]) {
         Engine::Burn => activation::gelu(x),
         Engine::Kernels => map_chunks(x, ELEMENTS_PER_TASK, |_, chunk| {
-            for v in chunk {
-                *v *= normal_cdf(*v);
-            }
+            pulp::Arch::new().dispatch(Gelu(chunk));
         }),
         #[cfg(feature = "autodiff")]
         Engine::Recorded => grad::gelu(x),
+    }
+}
+
+/// GELU of numbers, in place.
+///
+/// Like every kernel with [`exp`] in it this is a type, not a closure: the compiler may leave a closure a
+/// function of its own, which is not compiled for the instructions that were found. There a `mul_add`
+/// is a call, and a softmax takes ten times as long.
+struct Gelu<'a>(&'a mut [f32]);
+
+impl WithSimd for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for v in self.0 {
+            *v *= normal_cdf(*v);
+        }
     }
 }
 
@@ -304,10 +321,27 @@ pub(crate) fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
     let [.., row] = x.dims();
     let rows_per_task = rows_of_task(row);
     map_chunks(x, rows_per_task * row.max(1), |_, rows| {
-        for row in rows.chunks_mut(row) {
-            softmax_row(row, scale);
-        }
+        let width = row;
+        pulp::Arch::new().dispatch(SoftmaxRows { rows, width, scale });
     })
+}
+
+/// [`softmax_row`] of rows of this width, in place: see [`Gelu`].
+struct SoftmaxRows<'a> {
+    rows: &'a mut [f32],
+    width: usize,
+    scale: f32,
+}
+
+impl WithSimd for SoftmaxRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for row in self.rows.chunks_mut(self.width.max(1)) {
+            softmax_row(row, self.scale);
+        }
+    }
 }
 
 /// Applies `kernel` to consecutive pieces of `x`, `chunk` elements each (the last may be
