@@ -9,7 +9,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -255,7 +255,18 @@ fn an_output_that_cannot_be_written_ends_the_run_at_once() {
 fn models_that_are_not_there_are_explained() {
     let photo = photos().join("coffee.jpg");
     let photo = photo.to_str().unwrap();
-    let output = percept(&["group", photo]);
+    // A copy has no model beside it. Another process makes it: this one must not hold it open for
+    // writing while it is run.
+    let empty = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", r#"cp "$0" ./percept && exec ./percept group "$1""#])
+        .args([env!("CARGO_BIN_EXE_percept"), photo])
+        .current_dir(empty.path())
+        .env("HOME", empty.path())
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("PERCEPT_MODEL")
+        .output()
+        .unwrap();
     expect(&output, 2, "no model named");
     let output = percept(&["group", photo, "--model", "clipy"]);
     expect(&output, 2, "clippy");

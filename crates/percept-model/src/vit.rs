@@ -106,8 +106,14 @@ impl Vit {
     pub fn forward(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> VitOutput {
         let [_, _, height, width] = images.dims();
         let tokens = self.embed(images, keep);
-        let tokens = (0..self.depth()).fold(tokens, |tokens, block| self.block(block, tokens));
-        self.finish(tokens, self.grid_of([height, width]))
+        self.forward_from(0, tokens, self.grid_of([height, width]))
+    }
+
+    /// The rest of [`forward`](Self::forward): tokens `[batch, tokens, dim]` through block number
+    /// `first` and those after it, and the final norm. `grid` is that of the image.
+    pub fn forward_from(&self, first: usize, tokens: Tensor<3>, grid: [usize; 2]) -> VitOutput {
+        let blocks = first..self.depth();
+        self.finish(blocks.fold(tokens, |x, block| self.block(block, x)), grid)
     }
 
     /// Rows and columns of the patches of an image of these sides, in pixels.

@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = StepConfig {
         pooling: Pooling::Max,
         targets: Targets::Diagonal,
+        sides: None,
         patch_dropout: dropout,
         chunk,
         keep,
@@ -109,6 +110,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .collect()
             })
             .collect(),
+        surroundings: Vec::new(),
     };
     let mut times = Vec::new();
     for step in 0..=steps {

@@ -80,8 +80,13 @@ pub(crate) fn locked_sum(trainer: &Trainer) -> u32 {
             sum.update(&value.to_le_bytes());
         }
     };
-    if trainer.config().image == Learning::Locked {
-        weights::read(trainer.image(), &mut take);
+    let (image, depth) = (trainer.config().image, trainer.image().depth());
+    if image != Learning::Trained {
+        weights::read(trainer.image(), |name, values| {
+            if !image.learns(name, depth) {
+                take(name, values);
+            }
+        });
     }
     if trainer.config().text == Learning::Locked {
         weights::read(trainer.text(), &mut take);

@@ -17,6 +17,7 @@ use crate::gradcache::{Keep, Learning};
 use crate::loss::Targets;
 use crate::optim::{NoDecay, OptimConfig, Rule};
 use crate::schedule::{Schedule, Shape};
+use crate::sides::Sides;
 use crate::step::StepConfig;
 
 /// Recipes by name: settings that stand before those of the command line.
@@ -94,6 +95,8 @@ pub struct TrainConfig {
     pub image_size: Option<usize>,
     /// Keep the image tower as it is.
     pub lock_image: bool,
+    /// With `lock_image`, the last blocks that learn all the same, and the final norm with them.
+    pub lock_image_unlocked_groups: usize,
     /// Keep the text tower as it is.
     pub lock_text: bool,
     /// Share of the patches that is dropped (paper §2.3).
@@ -148,6 +151,10 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// All captions that read the same are right.
     pub multi_positive: bool,
+    /// Weight in the loss of the main things of the photos with their captions: see [`Sides`].
+    pub object_weight: f64,
+    /// Weight in the loss of what surrounds the main things, with a caption of their own.
+    pub surroundings_weight: f64,
     /// Decay of the average of the weights, which is then what is validated and written.
     pub ema: Option<f64>,
     /// How the average starts.
@@ -197,6 +204,7 @@ impl Default for TrainConfig {
             pool: None,
             image_size: None,
             lock_image: false,
+            lock_image_unlocked_groups: 0,
             lock_text: false,
             force_patch_dropout: 0.0,
             batch_size: 64,
@@ -223,6 +231,8 @@ impl Default for TrainConfig {
             grad_checkpointing: false,
             precision: Precision::F32,
             multi_positive: false,
+            object_weight: 0.0,
+            surroundings_weight: 0.0,
             ema: None,
             ema_start: EmaStart::Full,
             seed: 0,
@@ -463,6 +473,12 @@ impl TrainConfig {
                 "not above 0",
             ),
             (
+                "lock_image_unlocked_groups",
+                self.lock_image_unlocked_groups.to_string(),
+                self.lock_image || self.lock_image_unlocked_groups == 0,
+                "without lock_image",
+            ),
+            (
                 "val_num_samples",
                 self.val_num_samples.to_string(),
                 self.val_num_samples >= 2,
@@ -589,13 +605,17 @@ impl TrainConfig {
                 true => Targets::IdenticalCaptions,
                 false => Targets::Diagonal,
             },
+            sides: Sides::new(self.object_weight, self.surroundings_weight),
             patch_dropout: self.force_patch_dropout,
             chunk: self.chunk.unwrap_or(self.batch_size),
             keep: match self.grad_checkpointing {
                 true => Keep::BlockInputs,
                 false => Keep::Activations,
             },
-            image: learning(self.lock_image),
+            image: match (self.lock_image, self.lock_image_unlocked_groups) {
+                (true, blocks @ 1..) => Learning::Last(blocks),
+                (locked, _) => learning(locked),
+            },
             text: learning(self.lock_text),
             seed: self.seed,
         }

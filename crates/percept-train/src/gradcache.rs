@@ -12,11 +12,12 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
 use percept_model::text::{TextTower, TokenBatch};
-use percept_model::vit::Vit;
+use percept_model::vit::{Vit, VitOutput};
 use percept_model::{Pooling, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::{GradientSum, IMAGE, TEXT};
+use crate::sides::{Sides, sides};
 
 /// Whether a tower learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,9 +26,38 @@ pub enum Learning {
     /// Its weights are trained.
     #[default]
     Trained,
+    /// The last blocks, so many of them, and the final norm are trained; what comes before stays,
+    /// and is computed once and without a graph (open_clip's `--lock-image-unlocked-groups`). Of
+    /// the image tower only.
+    Last(usize),
     /// Its weights stay; it is computed without a graph (open_clip's `--lock-image`,
     /// `--lock-text`).
     Locked,
+}
+
+impl Learning {
+    /// How many blocks of a tower of `depth` blocks stay, with what comes before them, where others
+    /// learn.
+    pub fn locked_blocks(self, depth: usize) -> Option<usize> {
+        match self {
+            Self::Last(blocks) => Some(depth.saturating_sub(blocks)),
+            Self::Trained | Self::Locked => None,
+        }
+    }
+
+    /// Whether a parameter of the image tower, of `depth` blocks, learns.
+    pub fn learns(self, name: &str, depth: usize) -> bool {
+        let block = name.strip_prefix("blocks.").and_then(|rest| {
+            let number = rest.split('.').next()?;
+            number.parse::<usize>().ok()
+        });
+        match (self, block) {
+            (Self::Trained, _) => true,
+            (Self::Locked, _) => false,
+            (Self::Last(blocks), Some(block)) => block >= depth.saturating_sub(blocks),
+            (Self::Last(_), None) => name.starts_with("norm."),
+        }
+    }
 }
 
 /// What the image tower keeps for the way back.
@@ -52,7 +82,7 @@ pub trait Side {
     /// Samples in the batch.
     fn count(&self) -> usize;
 
-    /// Embeddings `[samples, dim]` of some of the samples, not normalised, of which nothing is kept.
+    /// Embeddings `[samples, width]` of some of the samples, not normalised, of which nothing is kept.
     fn embed(&self, tower: &Self::Tower, samples: Range<usize>) -> Tensor<2>;
 
     /// The same outside any graph, with what [`backward`](Self::backward) needs.
@@ -110,11 +140,53 @@ pub struct ImageSide {
     pub keep: Option<Tensor<2, Int>>,
     /// How tokens become an embedding.
     pub pooling: Pooling,
+    /// With these the [`sides`] of each image stand behind its embedding, which is then `3 · dim` long.
+    pub sides: Option<Sides>,
     /// What is kept for the way back.
     pub memory: Keep,
+    /// What the locked first part of the tower made of the batch, where there is such a part.
+    pub locked: Option<LockedBlocks>,
+}
+
+/// A batch after the part of the tower that does not learn: computed once, though what follows is
+/// computed twice where the batch has several chunks.
+#[derive(Debug)]
+pub struct LockedBlocks {
+    /// `[batch, tokens, dim]`.
+    tokens: Tensor<3>,
+    /// Number of the blocks that they have been through.
+    count: usize,
 }
 
 impl ImageSide {
+    /// The same with everything before block number `count` of `tower` computed, `chunk` images at a
+    /// time, of which nothing is kept but the output.
+    #[must_use]
+    pub fn past(mut self, tower: &Vit, count: usize, chunk: usize) -> Self {
+        let count = count.min(tower.depth());
+        let parts = chunks(self.count(), chunk.max(1)).map(|samples| {
+            let (first, tokens) = self.first(tower, samples);
+            (first..count).fold(tokens, |tokens, block| tower.block(block, tokens))
+        });
+        let tokens = Tensor::cat(parts.collect(), 0);
+        self.locked = Some(LockedBlocks { tokens, count });
+        self
+    }
+
+    /// Tokens of some of the samples, and the first block that they have not been through.
+    fn first(&self, tower: &Vit, samples: Range<usize>) -> (usize, Tensor<3>) {
+        match &self.locked {
+            Some(LockedBlocks { tokens, count }) => {
+                let part = tokens.clone().narrow(0, samples.start, samples.len());
+                (*count, part)
+            }
+            None => {
+                let (pixels, keep) = self.inputs(samples);
+                (0, tower.embed(pixels, keep))
+            }
+        }
+    }
+
     fn inputs(&self, samples: Range<usize>) -> (Tensor<4>, Option<Tensor<2, Int>>) {
         let length = samples.len();
         let pixels = self.pixels.clone().narrow(0, samples.start, length);
@@ -149,8 +221,8 @@ impl Side for ImageSide {
     }
 
     fn embed(&self, tower: &Vit, samples: Range<usize>) -> Tensor<2> {
-        let (pixels, keep) = self.inputs(samples);
-        tower.forward(pixels, keep).pool(self.pooling)
+        let (first, tokens) = self.first(tower, samples);
+        self.pool(tower.forward_from(first, tokens, self.grid(tower)))
     }
 
     fn forward(&self, tower: &Vit, samples: Range<usize>) -> (Tensor<2>, ImageKept) {
@@ -160,14 +232,13 @@ impl Side for ImageSide {
                 (embeddings, ImageKept::Activations(Box::new(graph)))
             }
             Keep::BlockInputs => {
-                let (pixels, keep) = self.inputs(samples.clone());
-                let mut tokens = tower.embed(pixels, keep);
+                let (first, mut tokens) = self.first(tower, samples.clone());
                 let mut inputs = vec![tokens.clone()];
-                for block in 0..tower.depth() {
+                for block in first..tower.depth() {
                     tokens = tower.block(block, tokens);
                     inputs.push(tokens.clone());
                 }
-                let embeddings = tower.finish(tokens, self.grid(tower)).pool(self.pooling);
+                let embeddings = self.pool(tower.finish(tokens, self.grid(tower)));
                 (embeddings, ImageKept::BlockInputs { samples, inputs })
             }
         }
@@ -184,6 +255,16 @@ impl Side for ImageSide {
 }
 
 impl ImageSide {
+    fn pool(&self, output: VitOutput) -> Tensor<2> {
+        match self.sides {
+            None => output.pool(self.pooling),
+            Some(_) => {
+                let [object, around] = sides(&output);
+                Tensor::cat(vec![output.pool(self.pooling), object, around], 1)
+            }
+        }
+    }
+
     fn grid(&self, tower: &Vit) -> [usize; 2] {
         let [_, _, height, width] = self.pixels.dims();
         tower.grid_of([height, width])
@@ -204,11 +285,12 @@ impl ImageSide {
         if let Some(tokens) = inputs.pop() {
             let tokens = tokens.autodiff().require_grad();
             let output = recorded.finish(tokens.clone(), self.grid(tower));
-            let mut gradients = (output.pool(self.pooling) * gradient).sum().backward();
+            let mut gradients = (self.pool(output) * gradient).sum().backward();
             collect(&recorded, IMAGE, &mut gradients, sum);
             through = tokens.grad_remove(&mut gradients);
         }
-        for block in (0..tower.depth()).rev() {
+        let first = self.locked.as_ref().map_or(0, |locked| locked.count);
+        for block in (first..tower.depth()).rev() {
             let (Some(input), Some(gradient)) = (inputs.pop(), through.take()) else {
                 return;
             };
@@ -218,7 +300,7 @@ impl ImageSide {
             collect(&recorded, IMAGE, &mut gradients, sum);
             through = input.grad_remove(&mut gradients);
         }
-        if let Some(gradient) = through {
+        if let (None, Some(gradient)) = (&self.locked, through) {
             let (pixels, keep) = self.inputs(samples);
             let tokens = recorded.embed(pixels, keep);
             let mut gradients = (tokens * gradient).sum().backward();
@@ -267,7 +349,7 @@ impl Side for TextSide {
 /// The embeddings of a whole batch, and the way back.
 #[derive(Debug)]
 pub struct Embedded<K> {
-    /// `[batch, dim]`, not normalised, outside any graph.
+    /// `[batch, width]`, not normalised, outside any graph.
     pub embeddings: Tensor<2>,
     chunk: usize,
     kept: Option<K>,
@@ -283,7 +365,7 @@ impl<K> Embedded<K> {
     ) -> Self {
         let count = side.count();
         let chunk = chunk.max(1);
-        if learning == Learning::Trained && count <= chunk {
+        if learning != Learning::Locked && count <= chunk {
             let (embeddings, kept) = side.forward(tower, 0..count);
             return Self {
                 embeddings,

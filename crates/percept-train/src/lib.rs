@@ -27,6 +27,7 @@ pub mod observe;
 pub mod optim;
 pub mod run;
 pub mod schedule;
+pub mod sides;
 pub mod start;
 pub mod subsample;
 pub mod validate;

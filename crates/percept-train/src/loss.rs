@@ -11,13 +11,15 @@ use std::hash::Hash;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
+use crate::sides::Sides;
+
 /// Where the temperature starts: `ln(1 / 0.07)` (CLIP).
 pub const INITIAL_LOGIT_SCALE: f32 = 2.659_26;
 /// The largest temperature: `ln 100` (CLIP).
 pub const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 /// Shorter vectors are divided by this instead of their length, as torch's `normalize` does.
-const MIN_LENGTH: f32 = 1e-12;
+pub(crate) const MIN_LENGTH: f32 = 1e-12;
 
 /// Which texts of a batch are right for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -36,9 +38,9 @@ pub enum Targets {
 pub struct Contrast {
     /// The loss.
     pub loss: f32,
-    /// Gradient of the loss by the image embeddings, `[batch, dim]`.
+    /// Gradient of the loss by the image embeddings, in their shape.
     pub images: Tensor<2>,
-    /// Gradient of the loss by the text embeddings, `[batch, dim]`.
+    /// Gradient of the loss by the text embeddings, in their shape.
     pub texts: Tensor<2>,
     /// Gradient of the loss by the logarithm of the temperature.
     pub logit_scale: f32,
@@ -84,6 +86,48 @@ pub fn contrastive_loss(
     (loss, logits)
 }
 
+/// The loss `[1]` where the two sides of every photo have a part in it, and the logits of the pooled
+/// embeddings `[batch, batch]`.
+///
+/// A row of `images`, `[batch, 3 · dim]`, is the pooled embedding of a photo, that of its main thing and
+/// that of its surroundings ([`sides`](crate::sides::sides)); the last row of `texts`,
+/// `[batch + 1, dim]`, is [`CAPTION`](crate::sides::CAPTION). The rest is as in [`contrastive_loss`].
+pub fn sided_loss(
+    images: Tensor<2>,
+    texts: Tensor<2>,
+    logit_scale: Tensor<1>,
+    right: Tensor<2>,
+    weights: Sides,
+) -> (Tensor<1>, Tensor<2>) {
+    let ([batch, _], [_, dim]) = (images.dims(), texts.dims());
+    let texts = normalize(texts).transpose();
+    let scale = logit_scale.exp().unsqueeze::<2>();
+    let [pooled, object, around] = [0, 1, 2].map(|part| {
+        let rows = normalize(images.clone().narrow(1, part * dim, dim));
+        rows.matmul(texts.clone()) * scale.clone()
+    });
+    // Surroundings stand among the images, and their caption among the texts: wrong for all others.
+    let among = |logits: &Tensor<2>| {
+        let by_image = activation::log_softmax(logits.clone(), 1);
+        let all = Tensor::cat(vec![logits.clone(), around.clone()], 0);
+        (by_image, activation::log_softmax(all, 0))
+    };
+    let of_captions = |logits: &Tensor<2>| {
+        let (by_image, by_text) = among(logits);
+        let both = by_image.narrow(1, 0, batch) + by_text.narrow(0, 0, batch).narrow(1, 0, batch);
+        (both * right.clone()).sum()
+    };
+    let (_, by_text) = among(&pooled);
+    let of_surroundings = activation::log_softmax(around.clone(), 1)
+        .narrow(1, batch, 1)
+        .sum()
+        + by_text.narrow(0, batch, batch).narrow(1, batch, 1).sum();
+    let sum = of_captions(&pooled) * (1.0 - weights.object)
+        + of_captions(&object) * weights.object
+        + of_surroundings * weights.surroundings;
+    (sum * (-0.5 / batch as f64), pooled.narrow(1, 0, batch))
+}
+
 /// What the softmax should be, `[batch, batch]`: every row is spread evenly over the captions of
 /// its own group ([`group`]).
 pub fn target_matrix(groups: &[usize], targets: Targets, device: &Device) -> Tensor<2> {
@@ -108,14 +152,16 @@ pub fn target_matrix(groups: &[usize], targets: Targets, device: &Device) -> Ten
     Tensor::from_data(TensorData::new(matrix, [batch, batch]), device)
 }
 
-/// The loss of a whole batch of embeddings `[batch, dim]` with its gradients. `groups` numbers the
-/// captions ([`group`]); it is looked at for [`Targets::IdenticalCaptions`] and for the accuracy.
+/// The loss of a whole batch with its gradients: [`contrastive_loss`], or [`sided_loss`] where `sides` are
+/// given. `groups` numbers the captions ([`group`]); it is looked at for
+/// [`Targets::IdenticalCaptions`] and for the accuracy.
 pub fn contrast(
     images: Tensor<2>,
     texts: Tensor<2>,
     logit_scale: f32,
     groups: &[usize],
     targets: Targets,
+    sides: Option<Sides>,
 ) -> Contrast {
     let device = images.device();
     let leaf = |x: Tensor<2>| x.without_autodiff().autodiff().require_grad();
@@ -124,7 +170,11 @@ pub fn contrast(
         .autodiff()
         .require_grad();
     let right = target_matrix(groups, targets, &device);
-    let (loss, logits) = contrastive_loss(images.clone(), texts.clone(), scale.clone(), right);
+    let (rows, columns, factor) = (images.clone(), texts.clone(), scale.clone());
+    let (loss, logits) = match sides {
+        None => contrastive_loss(rows, columns, factor, right),
+        Some(sides) => sided_loss(rows, columns, factor, right, sides),
+    };
     let mut gradients = loss.backward();
     let mut of = |x: &Tensor<2>| {
         x.grad_remove(&mut gradients)
@@ -172,9 +222,51 @@ mod tests {
     fn embeddings_that_say_nothing_cost_ln_n() {
         let x = Tensor::<2>::ones([8, 4], &device());
         let groups: Vec<usize> = (0..8).collect();
-        let found = contrast(x.clone(), x, 2.0, &groups, Targets::Diagonal);
+        let found = contrast(x.clone(), x, 2.0, &groups, Targets::Diagonal, None);
         assert!((found.loss - 8f32.ln()).abs() < 1e-6);
         assert_eq!(found.logit_scale, 0.0);
+    }
+
+    #[test]
+    fn sides_have_their_part_in_the_loss() {
+        let tensor = |rows: [[f32; 2]; 3]| Tensor::<2>::from_floats(rows, &device());
+        let images = tensor([[1.0, 0.1], [0.8, 0.6], [-0.2, -1.0]]);
+        let texts = tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]);
+        // One photo: its pooled embedding, object and surroundings, and two texts.
+        let row = images.clone().reshape([1, 6]);
+        let at = |object, surroundings| {
+            let sides = Sides::new(object, surroundings).unwrap();
+            let two = texts
+                .clone()
+                .select(0, Tensor::from_ints([0, 2], &device()));
+            contrast(row.clone(), two, 1.0, &[0], Targets::Diagonal, Some(sides))
+        };
+        let logit = |image: [f32; 2], text: [f32; 2]| {
+            let length = |v: [f32; 2]| v[0].hypot(v[1]);
+            let dot = image[0] * text[0] + image[1] * text[1];
+            1f32.exp() * dot / length(image) / length(text)
+        };
+        let (caption, background) = ([1.0, 0.0], [-1.0, -1.0]);
+        let (pooled, object, around) = ([1.0, 0.1], [0.8, 0.6], [-0.2, -1.0]);
+        // Cross-entropy of two, of which the first is right.
+        let cost = |right: f32, wrong: f32| (1.0 + (wrong - right).exp()).ln();
+        let of_caption = |image| {
+            let own = logit(image, caption);
+            cost(own, logit(image, background)) + cost(own, logit(around, caption))
+        };
+        let own = logit(around, background);
+        let of_around = cost(own, logit(around, caption)) + cost(own, logit(pooled, background));
+        for (o, s) in [(0.0, 1.0), (0.3, 0.0), (1.0, 0.5)] {
+            let expect =
+                ((1.0 - o) * of_caption(pooled) + o * of_caption(object) + s * of_around) / 2.0;
+            let found = at(o as f64, s as f64);
+            assert!(
+                (found.loss - expect).abs() < 1e-5,
+                "{} {expect}",
+                found.loss
+            );
+            assert_eq!((found.images.dims(), found.texts.dims()), ([1, 6], [2, 2]));
+        }
     }
 
     #[test]
@@ -189,8 +281,9 @@ mod tests {
             1.0,
             &[0, 0],
             Targets::IdenticalCaptions,
+            None,
         );
-        let own = contrast(images, texts, 1.0, &[0, 0], Targets::Diagonal);
+        let own = contrast(images, texts, 1.0, &[0, 0], Targets::Diagonal, None);
         let size = |x: Tensor<2>| x.abs().max().into_scalar::<f32>();
         assert!(size(both.texts.clone()) < size(own.texts.clone()));
         assert_eq!(both.accuracy, 1.0);
@@ -210,6 +303,7 @@ mod tests {
                 scale,
                 &groups,
                 Targets::IdenticalCaptions,
+                None,
             )
         };
         let here = at(images, 1.5);

@@ -714,6 +714,7 @@ pub(crate) fn batch(pairs: &PairBatch, setup: &Setup) -> Result<Batch, TrainErro
         pixels,
         size,
         captions: tokens?.into_iter().map(|tokens| tokens.ids).collect(),
+        surroundings: setup.tokenizer.encode(crate::sides::CAPTION)?.ids,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
 use crate::optim::{GradientSum, IMAGE, LOGIT_SCALE, OptimConfig, Optimizer, TEXT};
 use crate::schedule::Schedule;
+use crate::sides::Sides;
 use crate::subsample::{Kept, kept_count};
 
 /// Settings of a step.
@@ -26,6 +27,9 @@ pub struct StepConfig {
     /// Which captions are right.
     #[serde(default)]
     pub targets: Targets,
+    /// What the two sides of every photo weigh in the loss, if they have a part in it.
+    #[serde(default)]
+    pub sides: Option<Sides>,
     /// Part of the patch tokens that is dropped (paper §2.3); 0 keeps all.
     #[serde(default)]
     pub patch_dropout: f64,
@@ -61,6 +65,13 @@ impl StepConfig {
         if self.chunk == 0 {
             return setting("chunk", "0".into(), "no samples at all");
         }
+        if let Some(sides) = self.sides {
+            sides.validate()?;
+        }
+        if let Learning::Last(blocks) = self.text {
+            let reason = "a text tower learns as a whole or not at all";
+            return setting("text", format!("the last {blocks} blocks"), reason);
+        }
         Ok(())
     }
 }
@@ -74,6 +85,9 @@ pub struct Batch {
     pub size: [usize; 2],
     /// Token ids of each sample's caption.
     pub captions: Vec<Vec<u32>>,
+    /// Token ids of the [`CAPTION`](crate::sides::CAPTION) of what surrounds the main things; looked at
+    /// where [`StepConfig::sides`] are given.
+    pub surroundings: Vec<u32>,
 }
 
 /// What a step did.
@@ -190,9 +204,12 @@ impl Trainer {
     /// Names and values of the parameters that learn, in the shapes of [`shapes`](Self::shapes).
     pub fn weights(&self) -> impl Iterator<Item = (String, Vec<f32>)> {
         let mut found = Vec::new();
-        if self.config.image == Learning::Trained {
+        let (image, depth) = (self.config.image, self.image.depth());
+        if image != Learning::Locked {
             weights::read(&self.image, |name, values| {
-                found.push((format!("{IMAGE}{name}"), values));
+                if image.learns(name, depth) {
+                    found.push((format!("{IMAGE}{name}"), values));
+                }
             });
         }
         if self.config.text == Learning::Trained {
@@ -231,6 +248,8 @@ impl Trainer {
 /// What a step changes of a [`Trainer`], apart from its optimiser.
 struct Weights<'a> {
     image: Option<&'a mut Vit>,
+    /// Which part of the image tower that is.
+    image_learning: Learning,
     text: Option<&'a mut TextTower>,
     logit_scale: &'a mut f32,
 }
@@ -239,8 +258,11 @@ impl Weights<'_> {
     /// Hands every parameter that learns to `change`, by its name.
     fn change(self, mut change: impl FnMut(&str, &mut [f32])) {
         if let Some(image) = self.image {
+            let (learning, depth) = (self.image_learning, image.depth());
             *image = weights::update(image.clone(), |name, values| {
-                change(&format!("{IMAGE}{name}"), values);
+                if learning.learns(name, depth) {
+                    change(&format!("{IMAGE}{name}"), values);
+                }
             });
         }
         if let Some(text) = self.text {
@@ -261,8 +283,10 @@ fn trained_shapes(image: &Vit, text: &TextTower, config: &StepConfig) -> Vec<(St
                 .map(|(name, shape)| (format!("{prefix}{name}"), shape)),
         );
     };
-    if config.image == Learning::Trained {
-        add(IMAGE, weights::shapes(image));
+    if config.image != Learning::Locked {
+        let mut learned = weights::shapes(image);
+        learned.retain(|(name, _)| config.image.learns(name, image.depth()));
+        add(IMAGE, learned);
     }
     if config.text == Learning::Trained {
         add(TEXT, weights::shapes(text));
@@ -294,12 +318,20 @@ pub fn train_step(
     // Each caption was embedded once; here it is again at every image that has it.
     let which = indices(&groups, &trainer.device);
     let captions = text.embeddings.clone().select(0, which.clone());
+    let mut captions = global.rows(captions, collective)?;
+    // The caption of the surroundings is the last one, and the same in every process.
+    let last = indices(&[texts.ids.len() - 1], &trainer.device);
+    if config.sides.is_some() {
+        let surroundings = text.embeddings.clone().select(0, last.clone());
+        captions = Tensor::cat(vec![captions, surroundings], 0);
+    }
     let found = contrast(
         global.rows(image.embeddings.clone(), collective)?,
-        global.rows(captions, collective)?,
+        captions,
         trainer.logit_scale,
         &global.groups,
         config.targets,
+        config.sides,
     );
     if !found.loss.is_finite() {
         return Err(not_finite("the loss".into()));
@@ -312,14 +344,20 @@ pub fn train_step(
     } else {
         gradients.add(LOGIT_SCALE, &[0.0]);
     }
-    if config.image == Learning::Trained {
+    if config.image != Learning::Locked {
         let by_image = global.own(found.images);
         image.backward(&images, &trainer.image, by_image, &mut gradients);
     }
     if config.text == Learning::Trained {
-        let by_caption = text.embeddings.zeros_like();
-        let by_caption =
-            by_caption.select_assign(0, which, global.own(found.texts), IndexingUpdateOp::Add);
+        let add = IndexingUpdateOp::Add;
+        let own = global.own(found.texts.clone());
+        let mut by_caption = text.embeddings.zeros_like();
+        by_caption = by_caption.select_assign(0, which, own, add);
+        // As with the temperature: every process has found the whole of it.
+        if config.sides.is_some() && collective.is_first() {
+            let own = found.texts.narrow(0, global.groups.len(), 1);
+            by_caption = by_caption.select_assign(0, last, own, add);
+        }
         text.backward(&texts, &trainer.text, by_caption, &mut gradients);
     }
     for (_, gradient) in gradients.iter_mut() {
@@ -413,6 +451,9 @@ impl Trainer {
                 "{values} values for {samples} images of {height} x {width}"
             ));
         }
+        if self.config.sides.is_some() && batch.surroundings.is_empty() {
+            return fail("the caption of the surroundings has no tokens".into());
+        }
         if let Some(empty) = batch.captions.iter().position(Vec::is_empty) {
             return fail(format!("caption {empty} has no tokens"));
         }
@@ -424,15 +465,22 @@ impl Trainer {
             kept.rows(0, samples, &self.device)
         });
         let pixels = TensorData::new(batch.pixels.clone(), [samples, 3, height, width]);
-        Ok(ImageSide {
+        let side = ImageSide {
             pixels: Tensor::from_data(pixels, &self.device),
             keep,
             pooling: self.config.pooling,
+            sides: self.config.sides,
             memory: self.config.keep,
+            locked: None,
+        };
+        Ok(match self.config.image.locked_blocks(self.image.depth()) {
+            Some(locked) => side.past(&self.image, locked, self.config.chunk),
+            None => side,
         })
     }
 
-    /// The different captions of a batch, and which of them each sample has.
+    /// The different captions of a batch, and which of them each sample has; that of the surroundings is
+    /// the last one where it is needed.
     fn text_side(&self, batch: &Batch) -> (TextSide, Vec<usize>) {
         let groups = group(&batch.captions);
         let mut ids: Vec<Vec<u32>> = Vec::new();
@@ -440,6 +488,9 @@ impl Trainer {
             if *group == ids.len() {
                 ids.push(caption.clone());
             }
+        }
+        if self.config.sides.is_some() {
+            ids.push(batch.surroundings.clone());
         }
         let device = self.device.clone();
         (TextSide { ids, device }, groups)
@@ -468,9 +519,10 @@ impl Trainer {
 
     /// Everything that a step changes, apart.
     fn parts(&mut self) -> (Weights<'_>, &mut Optimizer, Option<&mut Ema>) {
-        let learns = |learning| learning == Learning::Trained;
+        let learns = |learning| learning != Learning::Locked;
         let weights = Weights {
             image: learns(self.config.image).then_some(&mut self.image),
+            image_learning: self.config.image,
             text: learns(self.config.text).then_some(&mut self.text),
             logit_scale: &mut self.logit_scale,
         };

@@ -20,6 +20,7 @@ use percept_train::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use percept_train::loss::{Targets, contrast, group};
 use percept_train::optim::{GradientSum, LOGIT_SCALE, NoDecay, OptimConfig, Rule};
 use percept_train::schedule::{Schedule, Shape};
+use percept_train::sides::Sides;
 use percept_train::subsample::Kept;
 use percept_train::{Alone, Batch, Collective, StepConfig, TrainError, Trainer, train_step};
 use serde_json::Value;
@@ -99,7 +100,9 @@ impl Golden {
                 Tensor::from_data(indices, &self.device)
             }),
             pooling,
+            sides: None,
             memory: Keep::Activations,
+            locked: None,
         }
     }
 }
@@ -124,6 +127,7 @@ fn gradients(
         logit_scale,
         groups,
         targets,
+        images.sides,
     );
     let mut sum = GradientSum::new();
     by_image.backward(images, image, found.images, &mut sum);
@@ -265,6 +269,7 @@ fn trainer(golden: Golden, optim: OptimConfig, change: impl FnOnce(&mut StepConf
     let mut config = StepConfig {
         pooling: Pooling::Max,
         targets: Targets::Diagonal,
+        sides: None,
         patch_dropout: 0.0,
         chunk: 8,
         keep: Keep::Activations,
@@ -302,6 +307,7 @@ fn batch(golden: &Golden) -> Batch {
         pixels: golden.values("images.native"),
         size: [16, 16],
         captions: golden.captions(),
+        surroundings: vec![5, 6],
     }
 }
 
@@ -347,6 +353,7 @@ fn many(golden: &Golden) -> Batch {
         pixels: Vec::new(),
         size: [16, 16],
         captions: Vec::new(),
+        surroundings: vec![5, 6],
     };
     for i in 0..128 {
         let image = &pixels[i % 8 * per_image..(i % 8 + 1) * per_image];
@@ -381,7 +388,9 @@ fn accumulated_gradients_are_those_of_the_whole_batch() {
             pixels: pixels.clone(),
             keep: Some(keep.clone()),
             pooling: Pooling::Max,
+            sides: None,
             memory,
+            locked: None,
         };
         gradients(
             &golden.image,
@@ -449,6 +458,93 @@ fn a_locked_tower_stays_and_the_other_learns_as_before() {
     }
 }
 
+#[test]
+fn the_last_blocks_learn_as_they_would_in_a_tower_that_learns_as_a_whole() {
+    let golden = Golden::open();
+    let depth = golden.image.depth();
+    let batch = many(&golden);
+    let pixels = TensorData::new(batch.pixels.clone(), [128, 3, 16, 16]);
+    let mut ids = batch.captions.clone();
+    ids.push(batch.surroundings.clone());
+    let texts = TextSide {
+        ids,
+        device: golden.device.clone(),
+    };
+    let run = |learning: Learning, chunk, memory| {
+        let images = ImageSide {
+            pixels: Tensor::from_data(pixels.clone(), &golden.device),
+            keep: Some(Kept::draw(3, 4, 0, 128, 16, 5).rows(0, 128, &golden.device)),
+            pooling: Pooling::Cls,
+            sides: Sides::new(0.4, 0.7),
+            memory,
+            locked: None,
+        };
+        let images = match learning.locked_blocks(depth) {
+            Some(locked) => images.past(&golden.image, locked, 16),
+            None => images,
+        };
+        let groups = group(&batch.captions);
+        let (image, text) = (&golden.image, &golden.text);
+        let scale = golden.logit_scale;
+        let targets = Targets::IdenticalCaptions;
+        gradients(image, text, scale, &images, &texts, &groups, targets, chunk)
+    };
+    let (loss, whole) = run(Learning::Trained, 128, Keep::Activations);
+    let largest = whole
+        .iter()
+        .flat_map(|(_, g)| g)
+        .fold(0.0f32, |m, v| m.max(v.abs()));
+    // As many as there are: what comes before the blocks stays all the same.
+    for blocks in [1, depth] {
+        let learning = Learning::Last(blocks);
+        for (chunk, memory) in [
+            (128, Keep::Activations),
+            (50, Keep::Activations),
+            (16, Keep::BlockInputs),
+        ] {
+            let (other, part) = run(learning, chunk, memory);
+            assert!((loss - other).abs() <= 1e-6 * loss);
+            let part: BTreeMap<_, _> = part.iter().collect();
+            for (name, expect) in whole.iter() {
+                let learns = match name.strip_prefix("image.") {
+                    Some(name) => learning.learns(name, depth),
+                    None => true,
+                };
+                assert_eq!(part.contains_key(name), learns, "{name}, {learning:?}");
+                let Some(found) = part.get(name) else {
+                    continue;
+                };
+                let size = expect.iter().fold(1e-3 * largest, |m, v| m.max(v.abs()));
+                for (a, b) in expect.iter().zip(*found) {
+                    assert!((a - b).abs() <= 1e-5 * size, "{name}: {a} and {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_unlocked_blocks_move_and_are_remembered() {
+    let golden = Golden::open();
+    let (depth, batch) = (golden.image.depth(), many(&golden));
+    let before = percept_model::weights::save(&golden.image);
+    let mut trainer = trainer(golden, OptimConfig::default(), |config| {
+        config.image = Learning::Last(1);
+        config.chunk = 16;
+    });
+    train_step(&mut trainer, &batch, &Alone).unwrap();
+    let remembered = weights(&trainer);
+    let shapes: Vec<String> = trainer.shapes().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(remembered.keys().count(), shapes.len());
+    let after = percept_model::weights::save(trainer.image());
+    for ((name, _, before), (_, _, after)) in before.iter().zip(&after) {
+        let learns = Learning::Last(1).learns(name, depth);
+        assert_eq!(before != after, learns, "{name}");
+        assert_eq!(shapes.contains(&format!("image.{name}")), learns, "{name}");
+    }
+    assert!(shapes.iter().any(|name| name == "image.norm.weight"));
+}
+
 /// Threads of this process in place of processes.
 struct Thread<'a> {
     rank: usize,
@@ -488,6 +584,15 @@ impl Collective for Thread<'_> {
 
 #[test]
 fn processes_that_share_a_batch_are_one() {
+    share_a_batch(None);
+}
+
+#[test]
+fn they_are_one_with_the_sides_of_photos_too() {
+    share_a_batch(Sides::new(0.5, 0.5));
+}
+
+fn share_a_batch(sides: Option<Sides>) {
     const SHARES: [usize; 3] = [60, 40, 28];
     let start = || {
         let golden = Golden::open();
@@ -496,6 +601,7 @@ fn processes_that_share_a_batch_are_one() {
             config.patch_dropout = 0.5;
             config.chunk = 16;
             config.targets = Targets::IdenticalCaptions;
+            config.sides = sides;
         });
         (trainer, batch)
     };

@@ -137,6 +137,9 @@ pub struct TrainSettings {
     /// Keep the image tower as it is.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Towers")]
     lock_image: Option<bool>,
+    /// With --lock-image: the last N blocks, and the final norm, learn all the same [default: 0].
+    #[arg(long, value_name = "N", help_heading = "Towers")]
+    lock_image_unlocked_groups: Option<usize>,
     /// Keep the text tower as it is.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Towers")]
     lock_text: Option<bool>,
@@ -219,6 +222,14 @@ pub struct TrainSettings {
     /// All captions of a batch that read the same are right.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Optimisation")]
     multi_positive: Option<bool>,
+    /// Weight in the loss of the main things of the photos, found without labels, with their captions
+    /// [default: 0, the paper].
+    #[arg(long, value_name = "W", help_heading = "Optimisation")]
+    object_weight: Option<f64>,
+    /// Weight in the loss of what surrounds the main things, with the caption "a photo of a background"
+    /// [default: 0, the paper].
+    #[arg(long, value_name = "W", help_heading = "Optimisation")]
+    surroundings_weight: Option<f64>,
     /// Decay of the average of the weights, which is then validated and written.
     #[arg(long, value_name = "DECAY", help_heading = "Optimisation")]
     ema: Option<f64>,
