@@ -16,7 +16,7 @@ use percept_model::vit::{Vit, VitOutput};
 use percept_model::{Pooling, weights};
 use serde::{Deserialize, Serialize};
 
-use crate::optim::{GradientSum, IMAGE, TEXT};
+use crate::optim::{GradientSum, IMAGE, TEXT, block_number};
 use crate::sides::{Sides, sides};
 
 /// Whether a tower learns.
@@ -47,11 +47,7 @@ impl Learning {
 
     /// Whether a parameter of the image tower, of `depth` blocks, learns.
     pub fn learns(self, name: &str, depth: usize) -> bool {
-        let block = name.strip_prefix("blocks.").and_then(|rest| {
-            let number = rest.split('.').next()?;
-            number.parse::<usize>().ok()
-        });
-        match (self, block) {
+        match (self, block_number(name)) {
             (Self::Trained, _) => true,
             (Self::Locked, _) => false,
             (Self::Last(blocks), Some(block)) => block >= depth.saturating_sub(blocks),

@@ -19,7 +19,7 @@ pub const INITIAL_LOGIT_SCALE: f32 = 2.659_26;
 pub const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 /// Shorter vectors are divided by this instead of their length, as torch's `normalize` does.
-pub(crate) const MIN_LENGTH: f32 = 1e-12;
+const MIN_LENGTH: f32 = 1e-12;
 
 /// Which texts of a batch are right for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,9 +61,9 @@ pub fn group<T: Hash + Eq>(items: impl IntoIterator<Item = T>) -> Vec<usize> {
         .collect()
 }
 
-/// Rows scaled to unit length, `[batch, dim]`.
-pub fn normalize(x: Tensor<2>) -> Tensor<2> {
-    let length = (x.clone() * x.clone()).sum_dim(1).sqrt();
+/// Vectors of the last axis scaled to unit length.
+pub fn normalize<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let length = (x.clone() * x.clone()).sum_dim(D - 1).sqrt();
     x / length.clamp_min(MIN_LENGTH)
 }
 
@@ -112,18 +112,18 @@ pub fn sided_loss(
         let all = Tensor::cat(vec![logits.clone(), around.clone()], 0);
         (by_image, activation::log_softmax(all, 0))
     };
-    let of_captions = |logits: &Tensor<2>| {
-        let (by_image, by_text) = among(logits);
+    let of_captions = |(by_image, by_text): (Tensor<2>, Tensor<2>)| {
         let both = by_image.narrow(1, 0, batch) + by_text.narrow(0, 0, batch).narrow(1, 0, batch);
         (both * right.clone()).sum()
     };
-    let (_, by_text) = among(&pooled);
+    let of_pooled = among(&pooled);
+    let by_text = of_pooled.1.clone();
     let of_surroundings = activation::log_softmax(around.clone(), 1)
         .narrow(1, batch, 1)
         .sum()
         + by_text.narrow(0, batch, batch).narrow(1, batch, 1).sum();
-    let sum = of_captions(&pooled) * (1.0 - weights.object)
-        + of_captions(&object) * weights.object
+    let sum = of_captions(of_pooled) * (1.0 - weights.object)
+        + of_captions(among(&object)) * weights.object
         + of_surroundings * weights.surroundings;
     (sum * (-0.5 / batch as f64), pooled.narrow(1, 0, batch))
 }

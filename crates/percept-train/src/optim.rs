@@ -226,11 +226,8 @@ impl OptimConfig {
     /// Factor on the learning rate of a parameter; `depth` is the number of the image tower's blocks.
     fn lr_factor(&self, name: &str, depth: usize) -> f64 {
         if let Some(name) = name.strip_prefix(IMAGE) {
-            let distance = match name.strip_prefix("blocks.") {
-                Some(rest) => {
-                    let block = rest.split('.').next().and_then(|b| b.parse::<usize>().ok());
-                    depth - block.map_or(0, |b| b.min(depth))
-                }
+            let distance = match block_number(name) {
+                Some(block) => depth - block.min(depth),
                 None if name.starts_with("norm.") => 0,
                 None => depth + 1,
             };
@@ -252,6 +249,12 @@ impl Rule {
             } => (beta1, beta2, eps),
         }
     }
+}
+
+/// The block that a parameter of the image tower belongs to, if it belongs to one.
+pub(crate) fn block_number(name: &str) -> Option<usize> {
+    let (block, _) = name.strip_prefix("blocks.")?.split_once('.')?;
+    block.parse().ok()
 }
 
 /// Gradients by parameter name, summed as they come.
@@ -357,10 +360,7 @@ impl Optimizer {
         config.validate()?;
         let depth = shapes
             .iter()
-            .filter_map(|(name, _)| {
-                let block = name.strip_prefix(IMAGE)?.strip_prefix("blocks.")?;
-                block.split('.').next()?.parse::<usize>().ok()
-            })
+            .filter_map(|(name, _)| block_number(name.strip_prefix(IMAGE)?))
             .max()
             .map_or(0, |last| last + 1);
         let moments = shapes

@@ -12,7 +12,7 @@ use percept_model::vit::VitOutput;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::loss::MIN_LENGTH;
+use crate::loss::normalize;
 
 /// The caption of what surrounds the main thing of a photo, as the benchmarks spell the class.
 pub const CAPTION: &str = "a photo of a background";
@@ -32,9 +32,10 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Those of two weights, if one of them is above 0.
+    /// Those of two weights, unless both are 0.
     pub fn new(object: f64, surroundings: f64) -> Option<Self> {
-        (object > 0.0 || surroundings > 0.0).then_some(Self {
+        // Not `> 0.0`: what is no weight must come to `validate`.
+        (object != 0.0 || surroundings != 0.0).then_some(Self {
             object,
             surroundings,
         })
@@ -76,7 +77,7 @@ impl Sides {
 pub fn sides(output: &VitOutput) -> [Tensor<2>; 2] {
     let outside = outside(output);
     let inside = outside.ones_like() - outside.clone();
-    let unit = unit_length(output.patches.clone());
+    let unit = normalize(output.patches.clone());
     [inside, outside].map(|side| {
         let count = side.clone().sum_dim(1).clamp_min(1.0);
         ((unit.clone() * side).sum_dim(1) / count).squeeze_dim::<2>(1)
@@ -96,16 +97,10 @@ fn outside(output: &VitOutput) -> Tensor<3> {
     let mut direction = cls.unsqueeze_dim::<3>(1) - mean;
     for _ in 0..ITERATIONS {
         let along = centred.clone().matmul(direction.swap_dims(1, 2));
-        direction = unit_length(along.swap_dims(1, 2).matmul(centred.clone()));
+        direction = normalize(along.swap_dims(1, 2).matmul(centred.clone()));
     }
     let along = centred.matmul(direction.swap_dims(1, 2));
     along.lower_equal_elem(0.0).float()
-}
-
-/// Vectors of the last axis scaled to unit length.
-fn unit_length(x: Tensor<3>) -> Tensor<3> {
-    let length = (x.clone() * x.clone()).sum_dim(2).sqrt();
-    x / length.clamp_min(MIN_LENGTH)
 }
 
 #[cfg(test)]
@@ -156,6 +151,16 @@ mod tests {
             for (found, expect) in found.iter().zip(expect) {
                 assert!((found - expect).abs() < 0.02, "{found} {expect}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_weight_is_refused() {
+        assert_eq!(Sides::new(0.0, 0.0), None);
+        Sides::new(1.0, 3.0).unwrap().validate().unwrap();
+        for (object, surroundings) in [(-0.5, 0.0), (1.5, 0.0), (0.0, -1.0), (f64::NAN, 0.0)] {
+            let sides = Sides::new(object, surroundings).unwrap();
+            assert!(sides.validate().is_err(), "{sides:?}");
         }
     }
 
