@@ -1,6 +1,7 @@
 //! Where a run begins: two towers from checkpoints of any layout, or drawn.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -94,9 +95,6 @@ impl Start {
             tokenizer: config.tokenizer.clone(),
             ..Hints::default()
         };
-        // Drawn once and for all: a locked random tower must be the same when a run goes on.
-        device.seed(config.seed);
-
         let mut image_files = None;
         let mut image_config = match shape_of_image(image_init.name()) {
             Some(shape) if matches!(image_init, Init::Random(_)) => shape,
@@ -167,8 +165,11 @@ impl Start {
             _ => None,
         };
         Ok(Self {
-            image: image.unwrap_or_else(|| drawn(image_config.vit.init(device))),
-            text: text.unwrap_or_else(|| drawn(text_config.init(device))),
+            image: image
+                .unwrap_or_else(|| drawn(config.seed, device, |on| image_config.vit.init(on))),
+            text: text.unwrap_or_else(|| {
+                drawn(config.seed.wrapping_add(1), device, |on| text_config.init(on))
+            }),
             logit_scale: logit_scale.unwrap_or(INITIAL_LOGIT_SCALE),
             setup: Setup {
                 model,
@@ -180,8 +181,17 @@ impl Start {
     }
 }
 
-/// Burn draws a parameter when it is first looked at: here, so that the order is always the same.
-fn drawn<M: Module>(tower: M) -> M {
+/// A tower with random weights that depend on nothing but `seed`: a locked one must be the same when
+/// a run goes on.
+///
+/// Burn draws all numbers of a process from one generator, and a parameter's when it is first looked
+/// at. So one tower is drawn at a time, and looked at here.
+fn drawn<M: Module>(seed: u64, device: &Device, init: impl FnOnce(&Device) -> M) -> M {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    // Nothing of the generator's own is behind the lock that a panic could have spoilt.
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    let tower = init(device);
     weights::read(&tower, |_, _| {});
     tower
 }
@@ -286,6 +296,34 @@ mod tests {
         assert_eq!(Init::parse("random:minilm", T5_BASE), random("minilm"));
         let name = "hf:facebook/dino-vitb16";
         assert_eq!(Init::parse(name, VIT_B16), Init::Pretrained(name.into()));
+    }
+
+    #[test]
+    fn what_else_is_drawn_changes_nothing() {
+        let vit = VitConfig {
+            dim: 16,
+            depth: 2,
+            heads: 2,
+            mlp_dim: 32,
+            grid: [2; 2],
+            ..shape_of_image(VIT_B16).unwrap().vit
+        };
+        let numbers = |seed: u64| {
+            let mut all = Vec::new();
+            let tower = drawn(seed, &Device::flex(), |on| vit.init(on));
+            weights::read(&tower, |_, values| all.extend(values));
+            all
+        };
+        let expected = numbers(7);
+        assert_ne!(numbers(8), expected);
+        std::thread::scope(|scope| {
+            for seed in 1..7 {
+                scope.spawn(move || (0..9).for_each(|_| drop(numbers(seed))));
+            }
+            for _ in 0..9 {
+                assert_eq!(numbers(7), expected);
+            }
+        });
     }
 
     #[test]
