@@ -155,6 +155,8 @@ pub struct TrainConfig {
     pub object_weight: f64,
     /// Weight in the loss of what surrounds the main things, with a caption of their own.
     pub surroundings_weight: f64,
+    /// How many patches, drawn anew in every step, stand for either; 0 for all.
+    pub side_patches: usize,
     /// Decay of the average of the weights, which is then what is validated and written.
     pub ema: Option<f64>,
     /// How the average starts.
@@ -233,6 +235,7 @@ impl Default for TrainConfig {
             multi_positive: false,
             object_weight: 0.0,
             surroundings_weight: 0.0,
+            side_patches: 0,
             ema: None,
             ema_start: EmaStart::Full,
             seed: 0,
@@ -605,7 +608,11 @@ impl TrainConfig {
                 true => Targets::IdenticalCaptions,
                 false => Targets::Diagonal,
             },
-            sides: Sides::new(self.object_weight, self.surroundings_weight),
+            sides: Sides::new(
+                self.object_weight,
+                self.surroundings_weight,
+                self.side_patches,
+            ),
             patch_dropout: self.force_patch_dropout,
             chunk: self.chunk.unwrap_or(self.batch_size),
             keep: match self.grad_checkpointing {

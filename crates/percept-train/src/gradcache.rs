@@ -17,7 +17,7 @@ use percept_model::{Pooling, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::{GradientSum, IMAGE, TEXT, block_number};
-use crate::sides::{Sides, sides};
+use crate::sides::Division;
 
 /// Whether a tower learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -136,8 +136,9 @@ pub struct ImageSide {
     pub keep: Option<Tensor<2, Int>>,
     /// How tokens become an embedding.
     pub pooling: Pooling,
-    /// With these the [`sides`] of each image stand behind its embedding, which is then `3 · dim` long.
-    pub sides: Option<Sides>,
+    /// With it the [`means`](Division::means) of the two sides of each image stand behind its
+    /// embedding, which is then `3 · dim` long.
+    pub division: Option<Division>,
     /// What is kept for the way back.
     pub memory: Keep,
     /// What the locked first part of the tower made of the batch, where there is such a part.
@@ -167,6 +168,17 @@ impl ImageSide {
         let tokens = Tensor::cat(parts.collect(), 0);
         self.locked = Some(LockedBlocks { tokens, count });
         self
+    }
+
+    /// What `tower` makes of the batch, `chunk` images at a time, outside any graph. Its locked blocks
+    /// are those that the batch has been through.
+    pub fn outputs(&self, tower: &Vit, chunk: usize) -> Vec<VitOutput> {
+        chunks(self.count(), chunk.max(1))
+            .map(|samples| {
+                let (first, tokens) = self.first(tower, samples);
+                tower.forward_from(first, tokens, self.grid(tower))
+            })
+            .collect()
     }
 
     /// Tokens of some of the samples, and the first block that they have not been through.
@@ -217,8 +229,8 @@ impl Side for ImageSide {
     }
 
     fn embed(&self, tower: &Vit, samples: Range<usize>) -> Tensor<2> {
-        let (first, tokens) = self.first(tower, samples);
-        self.pool(tower.forward_from(first, tokens, self.grid(tower)))
+        let (first, tokens) = self.first(tower, samples.clone());
+        self.pool(tower.forward_from(first, tokens, self.grid(tower)), samples)
     }
 
     fn forward(&self, tower: &Vit, samples: Range<usize>) -> (Tensor<2>, ImageKept) {
@@ -234,7 +246,8 @@ impl Side for ImageSide {
                     tokens = tower.block(block, tokens);
                     inputs.push(tokens.clone());
                 }
-                let embeddings = self.pool(tower.finish(tokens, self.grid(tower)));
+                let output = tower.finish(tokens, self.grid(tower));
+                let embeddings = self.pool(output, samples.clone());
                 (embeddings, ImageKept::BlockInputs { samples, inputs })
             }
         }
@@ -251,11 +264,13 @@ impl Side for ImageSide {
 }
 
 impl ImageSide {
-    fn pool(&self, output: VitOutput) -> Tensor<2> {
-        match self.sides {
+    /// Embeddings of some of the samples from their tokens.
+    fn pool(&self, output: VitOutput, samples: Range<usize>) -> Tensor<2> {
+        match &self.division {
             None => output.pool(self.pooling),
-            Some(_) => {
-                let [object, around] = sides(&output);
+            Some(division) => {
+                let patches = output.patches.clone();
+                let [object, around] = division.of(samples).means(patches);
                 Tensor::cat(vec![output.pool(self.pooling), object, around], 1)
             }
         }
@@ -281,7 +296,8 @@ impl ImageSide {
         if let Some(tokens) = inputs.pop() {
             let tokens = tokens.autodiff().require_grad();
             let output = recorded.finish(tokens.clone(), self.grid(tower));
-            let mut gradients = (self.pool(output) * gradient).sum().backward();
+            let pooled = self.pool(output, samples.clone());
+            let mut gradients = (pooled * gradient).sum().backward();
             collect(&recorded, IMAGE, &mut gradients, sum);
             through = tokens.grad_remove(&mut gradients);
         }

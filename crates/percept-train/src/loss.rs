@@ -90,7 +90,7 @@ pub fn contrastive_loss(
 /// embeddings `[batch, batch]`.
 ///
 /// A row of `images`, `[batch, 3 · dim]`, is the pooled embedding of a photo, that of its main thing and
-/// that of its surroundings ([`sides`](crate::sides::sides)); the last row of `texts`,
+/// that of its surroundings ([`Division::means`](crate::sides::Division::means)); the last row of `texts`,
 /// `[batch + 1, dim]`, is [`CAPTION`](crate::sides::CAPTION). The rest is as in [`contrastive_loss`].
 pub fn sided_loss(
     images: Tensor<2>,
@@ -235,7 +235,7 @@ mod tests {
         // One photo: its pooled embedding, object and surroundings, and two texts.
         let row = images.clone().reshape([1, 6]);
         let at = |object, surroundings| {
-            let sides = Sides::new(object, surroundings).unwrap();
+            let sides = Sides::new(object, surroundings, 0).unwrap();
             let two = texts
                 .clone()
                 .select(0, Tensor::from_ints([0, 2], &device()));

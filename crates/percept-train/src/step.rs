@@ -15,7 +15,7 @@ use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
 use crate::optim::{GradientSum, IMAGE, LOGIT_SCALE, OptimConfig, Optimizer, TEXT};
 use crate::schedule::Schedule;
-use crate::sides::Sides;
+use crate::sides::{Division, Sides};
 use crate::subsample::{Kept, kept_count};
 
 /// Settings of a step.
@@ -113,6 +113,8 @@ pub struct Trainer {
     image: Vit,
     text: TextTower,
     logit_scale: f32,
+    /// The image tower as it began, where it divides photos into their [`Sides`].
+    divider: Option<Vit>,
     config: StepConfig,
     schedule: Schedule,
     optimizer: Optimizer,
@@ -121,7 +123,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A trainer at its first step. The towers are on `device`, without autodiff.
+    /// A trainer at its first step. The towers are on `device`, without autodiff, and as training began,
+    /// also where it is then taken up later: see [`Sides`].
     ///
     /// # Errors
     /// [`TrainError::Setting`] for a setting outside its range.
@@ -140,6 +143,7 @@ impl Trainer {
         schedule.validate()?;
         let optimizer = Optimizer::new(optim, &trained_shapes(&image, &text, &config))?;
         Ok(Self {
+            divider: config.sides.map(|_| image.clone()),
             image,
             text,
             logit_scale: logit_scale.clamp(0.0, MAX_LOGIT_SCALE),
@@ -310,7 +314,7 @@ pub fn train_step(
     let step = trainer.optimizer.step();
     let not_finite = |what: String| TrainError::NotFinite { step, what };
     let global = GlobalBatch::gather(batch, collective)?;
-    let images = trainer.image_side(batch, step, global.own.start)?;
+    let images = trainer.image_side(batch, step, global.own.start, collective)?;
     let (texts, groups) = trainer.text_side(batch);
 
     let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
@@ -430,7 +434,13 @@ impl GlobalBatch {
 impl Trainer {
     /// The images of a batch, with the patches that this step keeps; the first one is number `first`
     /// of all processes' images.
-    fn image_side(&self, batch: &Batch, step: u64, first: usize) -> Result<ImageSide, TrainError> {
+    fn image_side(
+        &self,
+        batch: &Batch,
+        step: u64,
+        first: usize,
+        collective: &dyn Collective,
+    ) -> Result<ImageSide, TrainError> {
         let fail = |reason: String| Err(TrainError::Batch { reason });
         let samples = batch.captions.len();
         let [height, width] = batch.size;
@@ -465,18 +475,24 @@ impl Trainer {
             kept.rows(0, samples, &self.device)
         });
         let pixels = TensorData::new(batch.pixels.clone(), [samples, 3, height, width]);
-        let side = ImageSide {
+        let mut side = ImageSide {
             pixels: Tensor::from_data(pixels, &self.device),
             keep,
             pooling: self.config.pooling,
-            sides: self.config.sides,
+            division: None,
             memory: self.config.keep,
             locked: None,
         };
-        Ok(match self.config.image.locked_blocks(self.image.depth()) {
-            Some(locked) => side.past(&self.image, locked, self.config.chunk),
-            None => side,
-        })
+        let chunk = self.config.chunk;
+        if let Some(locked) = self.config.image.locked_blocks(self.image.depth()) {
+            side = side.past(&self.image, locked, chunk);
+        }
+        if let (Some(sides), Some(divider)) = (self.config.sides, &self.divider) {
+            let outputs = side.outputs(divider, chunk);
+            let draw = (self.config.seed, step, first);
+            side.division = Some(Division::new(&outputs, sides.patches, draw, collective)?);
+        }
+        Ok(side)
     }
 
     /// The different captions of a batch, and which of them each sample has; that of the surroundings is

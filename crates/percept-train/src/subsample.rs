@@ -35,11 +35,7 @@ impl Kept {
         for sample in first..first + batch {
             let mut random = Random::new(&[seed, step, sample as u64]);
             let mut order: Vec<i64> = (0..patches as i64).collect();
-            // Fisher–Yates, as far as it is needed.
-            for i in 0..count {
-                let other = i + random.below((patches - i) as u64) as usize;
-                order.swap(i, other);
-            }
+            random.shuffle_first(&mut order, count);
             let chosen = &mut order[..count];
             chosen.sort_unstable();
             indices.extend_from_slice(chosen);
@@ -58,10 +54,10 @@ impl Kept {
 }
 
 /// SplitMix64 (Steele et al., 2014): small, fast, and the same on every machine.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(parts: &[u64]) -> Self {
+    pub(crate) fn new(parts: &[u64]) -> Self {
         let mut random = Self(0);
         for part in parts {
             random.0 ^= *part;
@@ -76,6 +72,14 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// Puts `count` random elements first (Fisher–Yates, as far as it is needed).
+    pub(crate) fn shuffle_first<T>(&mut self, all: &mut [T], count: usize) {
+        for i in 0..count.min(all.len()) {
+            let other = i + self.below((all.len() - i) as u64) as usize;
+            all.swap(i, other);
+        }
     }
 
     /// Below `bound`, which is at least 1 and so small beside 2⁶⁴ that the bias does not matter.

@@ -20,7 +20,7 @@ use percept_train::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use percept_train::loss::{Targets, contrast, group};
 use percept_train::optim::{GradientSum, LOGIT_SCALE, NoDecay, OptimConfig, Rule};
 use percept_train::schedule::{Schedule, Shape};
-use percept_train::sides::Sides;
+use percept_train::sides::{Division, Sides};
 use percept_train::subsample::Kept;
 use percept_train::{Alone, Batch, Collective, StepConfig, TrainError, Trainer, train_step};
 use serde_json::Value;
@@ -100,11 +100,16 @@ impl Golden {
                 Tensor::from_data(indices, &self.device)
             }),
             pooling,
-            sides: None,
+            division: None,
             memory: Keep::Activations,
             locked: None,
         }
     }
+}
+
+/// Of photos that are divided.
+fn sides() -> Option<Sides> {
+    Sides::new(0.4, 0.7, 2)
 }
 
 /// The loss and the gradients of all parameters.
@@ -127,7 +132,7 @@ fn gradients(
         logit_scale,
         groups,
         targets,
-        images.sides,
+        images.division.as_ref().and(sides()),
     );
     let mut sum = GradientSum::new();
     by_image.backward(images, image, found.images, &mut sum);
@@ -388,7 +393,7 @@ fn accumulated_gradients_are_those_of_the_whole_batch() {
             pixels: pixels.clone(),
             keep: Some(keep.clone()),
             pooling: Pooling::Max,
-            sides: None,
+            division: None,
             memory,
             locked: None,
         };
@@ -475,14 +480,16 @@ fn the_last_blocks_learn_as_they_would_in_a_tower_that_learns_as_a_whole() {
             pixels: Tensor::from_data(pixels.clone(), &golden.device),
             keep: Some(Kept::draw(3, 4, 0, 128, 16, 5).rows(0, 128, &golden.device)),
             pooling: Pooling::Cls,
-            sides: Sides::new(0.4, 0.7),
+            division: None,
             memory,
             locked: None,
         };
-        let images = match learning.locked_blocks(depth) {
+        let mut images = match learning.locked_blocks(depth) {
             Some(locked) => images.past(&golden.image, locked, 16),
             None => images,
         };
+        let outputs = images.outputs(&golden.image, chunk);
+        images.division = Some(Division::new(&outputs, 2, (3, 4, 0), &Alone).unwrap());
         let groups = group(&batch.captions);
         let (image, text) = (&golden.image, &golden.text);
         let scale = golden.logit_scale;
@@ -589,7 +596,7 @@ fn processes_that_share_a_batch_are_one() {
 
 #[test]
 fn they_are_one_with_the_sides_of_photos_too() {
-    share_a_batch(Sides::new(0.5, 0.5));
+    share_a_batch(sides());
 }
 
 fn share_a_batch(sides: Option<Sides>) {

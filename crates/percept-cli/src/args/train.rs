@@ -230,6 +230,10 @@ pub struct TrainSettings {
     /// [default: 0, the paper].
     #[arg(long, value_name = "W", help_heading = "Optimisation")]
     surroundings_weight: Option<f64>,
+    /// How many patches, drawn anew in every step, stand for the main thing of a photo, and for what
+    /// surrounds it; 0 for all of them [default: 0].
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    side_patches: Option<usize>,
     /// Decay of the average of the weights, which is then validated and written.
     #[arg(long, value_name = "DECAY", help_heading = "Optimisation")]
     ema: Option<f64>,
