@@ -66,7 +66,7 @@ const aligned = (page) => page.evaluate(() => {
   const [photo, map] = [document.getElementById('photo'), document.getElementById('map')];
   const [a, b] = [photo.getBoundingClientRect(), map.getBoundingClientRect()];
   const same = ['left', 'top', 'width', 'height'].every((side) => Math.abs(a[side] - b[side]) < 0.01);
-  const ratio = Math.abs(a.width / a.height - map.width / map.height) < 0.01;
+  const ratio = Math.abs((a.width / a.height) / (map.width / map.height) - 1) < 0.01;
   return { same, ratio, photo: [photo.naturalWidth, photo.naturalHeight], map: [map.width, map.height] };
 });
 

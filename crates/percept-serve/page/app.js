@@ -142,7 +142,14 @@ async function ask(signal) {
   const again = result.regions.findIndex(({ name }) => name === isolated);
   Object.assign(state, { result, map: indexMap(result), isolated: again < 0 ? null : again, heat: bitmap });
   showResult();
-  say(result.truncated.length ? `Too long and cut: ${result.truncated.join(', ')}` : '');
+  const notes = [];
+  if (state.mode === 'words') {
+    const found = new Set(result.regions.map(({ name }) => name));
+    const missing = state.labels.filter((label) => !found.has(label));
+    if (missing.length) notes.push(`Not found: ${missing.join(', ')}.`);
+  }
+  if (result.truncated.length) notes.push(`Too long and cut: ${result.truncated.join(', ')}.`);
+  say(notes.join(' '));
 }
 
 // --- what is shown

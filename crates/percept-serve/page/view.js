@@ -40,11 +40,11 @@ export function showLegend(regions, isolated, { isolate, point }) {
       element('span', { className: 'number', textContent: percent(region.share) }),
     );
     if (region.score !== undefined) {
-      const score = region.score.toFixed(2);
-      button.append(element('span', { className: 'number quiet', textContent: score, title: 'Mean cosine similarity' }));
+      const score = element('span', { className: 'number quiet', title: 'Mean cosine similarity' });
+      score.append(element('span', { className: 'unseen', textContent: 'score ' }), region.score.toFixed(2));
+      button.append(score);
     }
     button.setAttribute('aria-pressed', String(position === isolated));
-    button.setAttribute('aria-label', describe(region));
     button.addEventListener('click', () => isolate(position));
     button.addEventListener('pointerenter', () => point(position));
     button.addEventListener('pointerleave', () => point(null));

@@ -34,7 +34,7 @@ pub(crate) struct Photo {
 }
 
 impl<'de> Deserialize<'de> for Photo {
-    /// Base64, also as a `data:` URL; or bytes of a form.
+    /// Base64, also as a `data:` URL.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Base64;
         impl Visitor<'_> for Base64 {
@@ -50,19 +50,15 @@ impl<'de> Deserialize<'de> for Photo {
                     None => text,
                 };
                 match STANDARD.decode(data) {
-                    Ok(bytes) => self.visit_byte_buf(bytes),
+                    Ok(bytes) => Ok(Photo {
+                        bytes: bytes.into(),
+                        name: "photo".into(),
+                    }),
                     Err(error) => Err(E::custom(format!("image: not base64: {error}"))),
                 }
             }
-
-            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Photo, E> {
-                Ok(Photo {
-                    bytes: bytes.into(),
-                    name: "photo".into(),
-                })
-            }
         }
-        deserializer.deserialize_byte_buf(Base64)
+        deserializer.deserialize_str(Base64)
     }
 }
 
