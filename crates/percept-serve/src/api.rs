@@ -201,8 +201,9 @@ pub(crate) async fn segment(
     let params = received.params;
     let output = Output::choose(params.output, &received.headers)?;
     let templates = app.texts.templates(params.templates)?;
-    let labels = params::labels(&params.labels, &templates)?;
+    let labels = params::labels(&params.labels)?;
     let background = params::background(params.background.as_deref())?;
+    params::check_prompts(&labels, &background, &templates)?;
     let size = Size::ShortSide(params::size(
         params.size.or(kept_size(&app, &params.session)),
     )?);
@@ -289,7 +290,8 @@ pub(crate) async fn classify(
     let params = received.params;
     Output::choose(Some(Output::Json), &received.headers)?;
     let templates = app.texts.templates(params.templates)?;
-    let labels = params::labels(&params.labels, &templates)?;
+    let labels = params::labels(&params.labels)?;
+    params::check_prompts(&labels, &Background::None, &templates)?;
     let top = params.top.map_or(usize::MAX, |top| top as usize);
     if top == 0 {
         return Err(Problem::invalid("top: 0 labels"));

@@ -89,11 +89,13 @@ pub(crate) const SIZES: std::ops::RangeInclusive<u32> = 32..=2048;
 /// Labels, background words or texts of a request.
 pub(crate) const MAX_LABELS: usize = 1000;
 
-/// Bytes of a label or text.
-pub(crate) const MAX_LABEL_BYTES: usize = 1000;
+/// Characters of a label or text.
+pub(crate) const MAX_LABEL_CHARS: usize = 1000;
 
-/// Sentences that a request's labels may become: labels times templates. About two seconds of text encoder.
-pub(crate) const MAX_PROMPTS: usize = 8000;
+/// Sentences that a request may need: labels and background words times templates. About two seconds of
+/// two CPU cores with MiniLM. The everyday words of `background: auto` do not count, since their
+/// embeddings are kept.
+pub(crate) const MAX_PROMPTS: usize = 2000;
 
 /// Groups of a request.
 pub(crate) const MAX_GROUPS: usize = 64;

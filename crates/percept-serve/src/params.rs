@@ -3,7 +3,7 @@
 use percept::{Background, Label, Templates, labels_of};
 use serde::Deserialize;
 
-use crate::config::{DEFAULT_SIZE, MAX_GROUPS, MAX_LABEL_BYTES, MAX_LABELS, MAX_PROMPTS, SIZES};
+use crate::config::{DEFAULT_SIZE, MAX_GROUPS, MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPTS, SIZES};
 use crate::output::Output;
 use crate::problem::Problem;
 use crate::texts::TemplateSet;
@@ -94,19 +94,35 @@ takes_a_photo!(
     EmbedParams
 );
 
-/// The labels of a request, with no more sentences than are taken.
+/// The labels of a request.
 ///
 /// # Errors
 /// There are none, too many, one is empty, too long, or there twice.
-pub(crate) fn labels(names: &Names, templates: &Templates) -> Result<Vec<Label>, Problem> {
+pub(crate) fn labels(names: &Names) -> Result<Vec<Label>, Problem> {
     check_names("labels", &names.0)?;
-    let prompts = names.0.len() * templates.as_slice().len();
-    if prompts > MAX_PROMPTS {
-        return Err(Problem::invalid(format!(
-            "labels: {prompts} sentences with these templates, the limit is {MAX_PROMPTS}"
-        )));
-    }
     Ok(labels_of(&names.0)?)
+}
+
+/// No more sentences than are taken: what labels and background words become with templates.
+///
+/// # Errors
+/// There are more.
+pub(crate) fn check_prompts(
+    labels: &[Label],
+    background: &Background,
+    templates: &Templates,
+) -> Result<(), Problem> {
+    let words = match background {
+        Background::Words(words) => words.len(),
+        _ => 0,
+    };
+    let prompts = (labels.len() + words) * templates.as_slice().len();
+    if prompts <= MAX_PROMPTS {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!(
+        "labels: {prompts} sentences with these templates, the limit is {MAX_PROMPTS}"
+    )))
 }
 
 /// No more names, and none longer, than are taken.
@@ -122,8 +138,11 @@ pub(crate) fn check_names(what: &str, names: &[String]) -> Result<(), Problem> {
         let detail = format!("{what}: {count} or more are too many, the limit is {MAX_LABELS}");
         return Err(Problem::invalid(detail));
     }
-    if names.iter().any(|name| name.len() > MAX_LABEL_BYTES) {
-        let detail = format!("{what}: one is longer than {MAX_LABEL_BYTES} bytes");
+    if names
+        .iter()
+        .any(|name| name.chars().count() > MAX_LABEL_CHARS)
+    {
+        let detail = format!("{what}: one is longer than {MAX_LABEL_CHARS} characters");
         return Err(Problem::invalid(detail));
     }
     Ok(())
@@ -204,14 +223,15 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused() {
-        let templates = Templates::imagenet80();
         let names = |count: usize| Names((0..count).map(|i| format!("thing {i}")).collect());
-        assert_eq!(labels(&names(100), &templates).unwrap().len(), 100);
-        assert!(labels(&names(101), &templates).is_err());
-        assert!(labels(&names(0), &templates).is_err());
-        let one = Templates::new(vec!["{}".into()]).unwrap();
-        assert!(labels(&names(1001), &one).is_err());
-        assert!(labels(&Names(vec!["x".repeat(1001)]), &one).is_err());
+        assert_eq!(labels(&names(1000)).unwrap().len(), 1000);
+        assert!(labels(&names(1001)).is_err() && labels(&names(0)).is_err());
+        assert!(labels(&Names(vec!["é".repeat(1000)])).is_ok());
+        assert!(labels(&Names(vec!["x".repeat(1001)])).is_err());
+        let (labels, templates) = (labels(&names(20)).unwrap(), Templates::imagenet80());
+        let check = |background| check_prompts(&labels, &background, &templates);
+        assert!(check(Background::Auto).is_ok());
+        assert!(check(Background::Words(names(6).0)).is_err());
         assert!(size(Some(31)).is_err() && size(Some(u32::MAX)).is_err());
         assert!(groups(Some(0)).is_err() && groups(Some(65)).is_err());
     }
