@@ -66,11 +66,7 @@ impl<'de> Deserializer<'de> for Field {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self {
-            // What a form sends for an input that was left empty.
-            Field::One(text) if text.is_empty() => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
+        visitor.visit_some(self)
     }
 
     fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -129,7 +125,7 @@ mod tests {
         let params = read(&[("size", " 224"), ("centered", "true"), ("labels", "a, b")]).unwrap();
         assert_eq!((params.size, params.centered), (Some(224), true));
         assert_eq!(params.labels.unwrap().0, ["a", "b"]);
-        let params = read(&[("labels", "a, b"), ("size", ""), ("labels", "c")]).unwrap();
+        let params = read(&[("labels", "a, b"), ("labels", "c")]).unwrap();
         assert_eq!(params.size, None);
         assert_eq!(params.labels.unwrap().0, ["a, b", "c"]);
     }
@@ -139,6 +135,7 @@ mod tests {
         for wrong in [
             vec![("size", "big")],
             vec![("size", "-1")],
+            vec![("size", "")],
             vec![("size", "1"), ("size", "2")],
             vec![("centered", "yes")],
             vec![("colour", "red")],
