@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -139,8 +140,13 @@ pub(crate) async fn create_session(
     let tokens = app.tokens(&source, Size::ShortSide(encoded_at)).await?;
     let [width, height] = tokens.size;
     let grid = [tokens.grid.rows, tokens.grid.columns];
+    let photo = source.photo();
     let session = Session {
-        photo: source.photo().clone(),
+        // A copy: what was uploaded beside the photo is not kept with it.
+        photo: Photo {
+            bytes: Bytes::copy_from_slice(&photo.bytes),
+            name: photo.name.clone(),
+        },
         size: tokens.size,
         grid: tokens.grid,
         encoded_at,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
@@ -161,6 +161,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
         ])
+        .expose_headers([RETRY_AFTER])
 }
 
 /// Counts and logs. Neither ever holds an address as it was asked for, which may be a session's.

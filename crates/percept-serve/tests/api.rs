@@ -1,5 +1,11 @@
 //! What the calls give, over a real connection, with a tiny model.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
 mod common;
 
 use base64::Engine;
