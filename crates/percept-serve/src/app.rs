@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
@@ -91,6 +91,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/group", post(api::group))
         .route("/v1/classify", post(api::classify))
         .route("/v1/embed", post(api::embed))
+        // `Uploads` has limits of its own.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), guard));
     let others = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

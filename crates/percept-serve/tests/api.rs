@@ -189,6 +189,24 @@ fn photos_of_any_size_line_up() {
     assert_eq!(long.json()["width"], 3000);
 }
 
+#[test]
+fn large_files_are_taken_in_both_forms() {
+    let server = running();
+    // Noise does not compress: more than 5 MB.
+    let mut state = 1u32;
+    let noise = RgbImage::from_fn(1600, 1200, |_, _| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        percept::image::Rgb([(state >> 8) as u8, (state >> 16) as u8, (state >> 24) as u8])
+    });
+    let file = percept::image::png_rgb(&noise).unwrap();
+    assert!(file.len() > 5_000_000);
+    let fields = [("labels", "dog"), ("max_side", "100")];
+    let by_form = server.form("/v1/segment", &file, &fields);
+    assert_eq!(by_form.status, 200, "{}", by_form.text());
+    let body = json!({ "image": STANDARD.encode(&file), "labels": ["dog"], "max_side": 100 });
+    assert_eq!(server.json("/v1/segment", &body).text(), by_form.text());
+}
+
 /// A JPEG of `width` x `height` stored pixels whose EXIF block asks for an orientation.
 fn jpeg_turned(width: u32, height: u32, orientation: u8) -> Vec<u8> {
     let jpeg = percept::image::jpeg_rgb(&photo(width, height), 95).unwrap();
