@@ -196,6 +196,27 @@ async function addLabel(page, label) {
   await close();
 }
 
+// --- a photo that is dropped, and one that is pasted
+{
+  const { page, faults, close } = await open({ viewport: { width: 1000, height: 800 } });
+  const photo = (await readFile(path.join(photos, 'coffee.jpg'))).toString('base64');
+  for (const kind of ['drop', 'paste']) {
+    const kept = page.waitForResponse((r) => r.url().endsWith('/v1/sessions') && r.status() === 201);
+    await page.evaluate(async ([type, base64]) => {
+      const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+      const data = new DataTransfer();
+      data.items.add(new File([bytes], 'coffee.jpg', { type: 'image/jpeg' }));
+      const init = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+      document.body.dispatchEvent(type === 'drop' ? new DragEvent(type, init) : new ClipboardEvent(type, init));
+    }, [kind, photo]);
+    assert.equal((await (await kept).json()).width, 600, kind);
+  }
+  await addLabel(page, 'cup');
+  await settled(page);
+  assert.deepEqual(faults, []);
+  await close();
+}
+
 // --- how soon labels change, on a photo of 1,000 x 750
 {
   const { page, close } = await open({ viewport: { width: 1280, height: 860 } });
