@@ -52,6 +52,9 @@ pub enum ServeError {
     /// The model cannot embed texts.
     #[error(transparent)]
     Model(#[from] percept::Error),
+    /// Told to end a second time, or clients took too long.
+    #[error("ended before all requests were finished")]
+    Unfinished,
 }
 
 /// A model as an HTTP service.
@@ -72,30 +75,30 @@ impl Server {
     }
 
     /// Serves until the process is interrupted or asked to end (SIGINT, SIGTERM), then finishes the
-    /// requests that it has.
+    /// requests that it has. A second signal ends it at once.
     ///
     /// # Errors
-    /// The system refuses threads or the network.
+    /// The system refuses threads or the network, or not all requests were finished.
     pub fn run(self, listener: TcpListener) -> Result<(), ServeError> {
-        self.run_until(listener, interrupted())
+        self.run_until(listener, interrupted(), interrupted())
     }
 
-    /// As [`Self::run`], until `stop` is ready.
+    /// As [`Self::run`], until `stop` is ready; `abandon` is waited for after that.
     ///
     /// # Errors
-    /// The system refuses threads or the network.
+    /// As [`Self::run`].
     pub fn run_until(
         self,
         listener: TcpListener,
         stop: impl Future<Output = ()>,
+        abandon: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         // Connections need little: what computes has threads of its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?;
-        runtime.block_on(serve(self.app, listener, stop))?;
-        Ok(())
+        runtime.block_on(serve(self.app, listener, stop, abandon))
     }
 
     /// The service without a network: for tests, and for servers of other kinds.
@@ -124,7 +127,8 @@ async fn serve(
     app: Arc<App>,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
+    abandon: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(&app);
@@ -159,8 +163,14 @@ async fn serve(
     drop((listener, watched));
     // Refused only where no connection is left.
     let _ = stopping.send(());
-    let _ = timeout(grace + LINGER_TIME, stopping.closed()).await;
-    Ok(())
+    let is_finished = tokio::select! {
+        result = timeout(grace + LINGER_TIME, stopping.closed()) => result.is_ok(),
+        () = abandon => false,
+    };
+    match is_finished {
+        true => Ok(()),
+        false => Err(ServeError::Unfinished),
+    }
 }
 
 /// One client, from its first request to its last.

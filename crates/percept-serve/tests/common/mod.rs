@@ -41,7 +41,8 @@ pub fn start(config: Config) -> Running {
         let stopped = async {
             let _ = stopped.await;
         };
-        server.run_until(listener, stopped).unwrap();
+        let never = std::future::pending();
+        server.run_until(listener, stopped, never).unwrap();
     });
     Running {
         addr,
