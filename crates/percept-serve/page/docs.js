@@ -57,6 +57,7 @@ function show(path, method, call) {
     const needed = schema.required?.includes(field) ? ', required' : '';
     fields.push([field, typeOf(about) + needed, resolve(about).description ?? about.description ?? '']);
   }
+  if (schema?.description) parts.push(element('p', schema.description));
   if (fields.length) parts.push(table(['Field', 'Type', 'What'], fields, `Fields of ${path}`));
   const answers = Object.entries(call.responses).map(([status, response]) => {
     const { description: text, content } = resolve(response);

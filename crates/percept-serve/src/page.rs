@@ -59,3 +59,33 @@ fn file(media_type: &'static str, content: &'static str) -> Response {
     .map(|(name, value)| (name, HeaderValue::from_static(value)));
     (headers, content).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        DEFAULT_SIZE, MAX_GROUPS, MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPTS, SIZES,
+    };
+
+    #[test]
+    fn the_description_states_the_limits_that_hold() {
+        let description: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let schemas = &description["components"]["schemas"];
+        for name in ["SegmentRequest", "SegmentRequestForm"] {
+            let fields = &schemas[name]["properties"];
+            assert_eq!(fields["size"]["minimum"], *SIZES.start());
+            assert_eq!(fields["size"]["maximum"], *SIZES.end());
+            assert_eq!(fields["size"]["default"], DEFAULT_SIZE);
+            let templates = fields["templates"]["description"].as_str().unwrap();
+            assert!(templates.contains(&format!("at most {MAX_PROMPTS}")));
+        }
+        let labels = &schemas["SegmentRequest"]["properties"]["labels"]["oneOf"][0];
+        assert_eq!(labels["maxItems"], MAX_LABELS);
+        assert_eq!(labels["items"]["maxLength"], MAX_LABEL_CHARS);
+        assert_eq!(
+            schemas["GroupRequest"]["properties"]["groups"]["maximum"],
+            MAX_GROUPS
+        );
+        assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

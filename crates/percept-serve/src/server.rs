@@ -1,24 +1,28 @@
 //! Connections: taken within limits, and finished before the program ends.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::TcpListener;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody;
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percept::Model;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use crate::app::{App, router};
 use crate::config::Config;
+use crate::problem::Problem;
 
 /// Connections at once. More wait in the system's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -32,8 +36,18 @@ const MAX_HEADERS: usize = 64;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 32 << 10;
 
-/// A connection takes no further requests after this: who reads slowly does not stay for ever.
-const LIFETIME: Duration = Duration::from_secs(600);
+/// Time for an answer to be read, after all the time that making it may take. A connection that is at one
+/// request for longer is cut; an idle one has ended long before.
+const SEND_TIME: Duration = Duration::from_secs(60);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// KiB of answers that clients have not read yet: a few of the largest, overlays of 50 million pixels.
+const ANSWERS_KIB: usize = 512 << 10;
+
+/// KiB of an answer that is not worth counting: 32 MB if all connections have one.
+const SMALL_ANSWER_KIB: u32 = 64;
 
 /// What a client may still send after an answer that did not wait for it, so that it gets to read it.
 const LINGER_BYTES: u64 = 64 << 20;
@@ -132,9 +146,10 @@ async fn serve(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(&app);
-    // Upload and answer of a request that has just begun.
+    // Upload and answer of a request that has just begun: the limit of `app::guard`.
     let grace = app.config.timeout.saturating_mul(2);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let answers = Arc::new(Semaphore::new(ANSWERS_KIB));
     let (stopping, watched) = watch::channel(());
     let mut stop = pin!(stop);
     loop {
@@ -152,9 +167,10 @@ async fn serve(
             continue;
         };
         let (router, watched, app) = (router.clone(), watched.clone(), Arc::clone(&app));
+        let answers = Arc::clone(&answers);
         tokio::spawn(async move {
             app.metrics.connections.inc();
-            connection(stream, router, watched, grace).await;
+            connection(stream, router, answers, watched, grace).await;
             app.metrics.connections.dec();
             drop(place);
         });
@@ -173,16 +189,41 @@ async fn serve(
     }
 }
 
+/// The request that a connection is at, until the next one begins.
+#[derive(Debug)]
+struct Turn {
+    began: Instant,
+    /// What its answer takes of the memory for answers.
+    memory: Option<OwnedSemaphorePermit>,
+}
+
 /// One client, from its first request to its last.
 async fn connection(
     stream: TcpStream,
     router: Router,
+    answers: Arc<Semaphore>,
     mut stopping: watch::Receiver<()>,
     grace: Duration,
 ) {
     // Answers go out at once. Not worth failing for.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| Box::pin(router.clone().oneshot(request)));
+    let turn = Arc::new(Mutex::new(Turn {
+        began: Instant::now(),
+        memory: None,
+    }));
+    let of_requests = Arc::clone(&turn);
+    let service = service_fn(move |request| {
+        let (router, turn) = (router.clone(), Arc::clone(&of_requests));
+        let answers = Arc::clone(&answers);
+        Box::pin(async move {
+            *lock(&turn) = Turn {
+                began: Instant::now(),
+                memory: None,
+            };
+            let answer = router.oneshot(request).await?;
+            Ok::<_, Infallible>(hold(answer, answers, &turn))
+        })
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -191,7 +232,7 @@ async fn connection(
     let mut connection = http.serve_connection(TokioIo::new(stream), service);
     let is_over = tokio::select! {
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result.is_ok()),
-        () = sleep(LIFETIME) => None,
+        () = stuck(&turn, grace + SEND_TIME) => return,
         _ = stopping.changed() => None,
     };
     let is_whole = match is_over {
@@ -206,6 +247,37 @@ async fn connection(
     if is_whole {
         linger(connection.into_parts().io.into_inner()).await;
     }
+}
+
+/// Counts an answer until it is read, which shows in the next request or the end of the connection. In
+/// its place comes 429 where the answers of others fill the memory.
+fn hold(answer: Response, answers: Arc<Semaphore>, turn: &Mutex<Turn>) -> Response {
+    let size = u32::try_from(answer.body().size_hint().lower() >> 10).unwrap_or(u32::MAX);
+    if size < SMALL_ANSWER_KIB {
+        return answer;
+    }
+    match answers.try_acquire_many_owned(size) {
+        Ok(memory) => {
+            lock(turn).memory = Some(memory);
+            answer
+        }
+        Err(_) => {
+            let detail = "answers that other clients do not read fill the memory";
+            Problem::busy(detail).into_response()
+        }
+    }
+}
+
+/// Ready when a connection is at one request for longer than `patience`.
+async fn stuck(turn: &Mutex<Turn>, patience: Duration) {
+    while lock(turn).began.elapsed() < patience {
+        sleep(LOOK).await;
+    }
+}
+
+fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
+    // Nothing that is done under the lock leaves it half done.
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes a connection whose client may still be sending. Closed at once, the system would throw away an
