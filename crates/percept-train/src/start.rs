@@ -168,9 +168,7 @@ impl Start {
             image: image
                 .unwrap_or_else(|| drawn(config.seed, device, |on| image_config.vit.init(on))),
             text: text.unwrap_or_else(|| {
-                drawn(config.seed.wrapping_add(1), device, |on| {
-                    text_config.init(on)
-                })
+                drawn(config.seed.wrapping_add(1), device, |on| text_config.init(on))
             }),
             logit_scale: logit_scale.unwrap_or(INITIAL_LOGIT_SCALE),
             setup: Setup {
