@@ -49,6 +49,7 @@ impl App {
             Arc::clone(&model),
             config.workers,
             config.queue,
+            config.timeout,
             Arc::clone(&metrics),
         )?;
         let texts = Texts::new(Arc::clone(&model));

@@ -4,6 +4,7 @@
 //! size together. Some more decode, compare and render. The async runtime waits and never computes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,16 +38,43 @@ pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How long the encoder takes for a photo, on the average of the last few.
+#[derive(Debug, Default)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    fn note(&self, photos: usize, took: Duration) {
+        let each = took.as_micros() / (photos.max(1) as u128);
+        let each = u64::try_from(each).unwrap_or(u64::MAX);
+        // Only the encoder's thread writes.
+        let mean = match self.0.load(Ordering::Relaxed) {
+            0 => each,
+            before => before - before / 8 + each / 8,
+        };
+        self.0.store(mean, Ordering::Relaxed);
+    }
+
+    /// The time for so many photos; 0 before the first.
+    fn time_for(&self, photos: usize) -> Duration {
+        let photos = u64::try_from(photos).unwrap_or(u64::MAX);
+        Duration::from_micros(self.0.load(Ordering::Relaxed).saturating_mul(photos))
+    }
+}
+
 /// The threads that compute.
 #[derive(Debug)]
 pub(crate) struct Engine {
     places: Arc<Semaphore>,
+    queue: usize,
+    patience: Duration,
+    pace: Arc<Pace>,
     to_encoder: SyncSender<Job>,
     to_workers: SyncSender<Work>,
 }
 
 impl Engine {
-    /// Starts one thread that encodes and `workers` others, for `queue` requests at once.
+    /// Starts one thread that encodes and `workers` others, for `queue` requests at once, or as many as are
+    /// done within `patience`.
     ///
     /// # Errors
     /// The system gives no threads.
@@ -54,13 +82,16 @@ impl Engine {
         model: Arc<Model>,
         workers: usize,
         queue: usize,
+        patience: Duration,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let queue = queue.max(1);
+        let pace = Arc::new(Pace::default());
+        let of_encoder = Arc::clone(&pace);
         let (to_encoder, jobs) = sync_channel(queue);
         std::thread::Builder::new()
             .name("percept-encoder".into())
-            .spawn(move || encode_all(&model, &jobs, &metrics))?;
+            .spawn(move || encode_all(&model, &jobs, &of_encoder, &metrics))?;
         let (to_workers, work) = sync_channel::<Work>(queue);
         let work = Arc::new(Mutex::new(work));
         for i in 0..workers.max(1) {
@@ -71,6 +102,9 @@ impl Engine {
         }
         Ok(Self {
             places: Arc::new(Semaphore::new(queue)),
+            queue,
+            patience,
+            pace,
             to_encoder,
             to_workers,
         })
@@ -79,8 +113,13 @@ impl Engine {
     /// A place among the requests that are worked on.
     ///
     /// # Errors
-    /// All are taken: 429.
+    /// All are taken, or the wait would be too long: 429. That is better for a client than an answer that comes
+    /// too late, and for the others than work on it.
     pub(crate) fn enter(&self) -> Result<Place, Problem> {
+        let taken = self.queue.saturating_sub(self.free());
+        if self.pace.time_for(taken) > self.patience {
+            return Err(full());
+        }
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => Ok(Place { _permit: permit }),
             Err(_) => Err(full()),
@@ -153,7 +192,7 @@ fn work_all(work: &Mutex<Receiver<Work>>) {
     }
 }
 
-fn encode_all(model: &Model, jobs: &Receiver<Job>, metrics: &Metrics) {
+fn encode_all(model: &Model, jobs: &Receiver<Job>, pace: &Pace, metrics: &Metrics) {
     while let Ok(first) = jobs.recv() {
         let mut batch = gather(first, jobs);
         // Those whose client has gone cost nothing.
@@ -168,7 +207,12 @@ fn encode_all(model: &Model, jobs: &Receiver<Job>, metrics: &Metrics) {
                 images.push(job.image);
                 replies.push(job.reply);
             }
-            encode(model, &images, replies, metrics);
+            let start = Instant::now();
+            encode(model, &images, replies);
+            let took = start.elapsed();
+            pace.note(images.len(), took);
+            metrics.encode_seconds.observe(took.as_secs_f64());
+            metrics.batch_images.observe(images.len() as f64);
         }
     }
 }
@@ -199,18 +243,12 @@ fn encode(
     model: &Model,
     images: &[ChwImage],
     replies: Vec<oneshot::Sender<Result<TokenGrid, Problem>>>,
-    metrics: &Metrics,
 ) {
-    let start = Instant::now();
     let result = contain(|| {
         model
             .encode_images(images)
             .map_err(|error| percept::Error::from(error).into())
     });
-    metrics
-        .encode_seconds
-        .observe(start.elapsed().as_secs_f64());
-    metrics.batch_images.observe(images.len() as f64);
     match result {
         Ok(grids) => {
             for (reply, grid) in replies.into_iter().zip(grids) {
@@ -222,5 +260,23 @@ fn encode(
                 let _ = reply.send(Err(problem.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_the_last_photos() {
+        let pace = Pace::default();
+        assert_eq!(pace.time_for(64), Duration::ZERO);
+        pace.note(4, Duration::from_secs(2));
+        assert_eq!(pace.time_for(64), Duration::from_secs(32));
+        for _ in 0..100 {
+            pace.note(1, Duration::from_secs(1));
+        }
+        let now = pace.time_for(10).as_secs_f64();
+        assert!((now - 10.0).abs() < 0.1, "{now}");
     }
 }
