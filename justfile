@@ -45,3 +45,12 @@ fuzz target:
 # Side by side with PyTorch; paths by flags, see `python benches/peers/run.py --help`
 peers *flags:
     python benches/peers/run.py {{flags}}
+
+# The page in headless Chromium, against `percept serve` on port 8099 (needs npm; Debian: chromium)
+page:
+    cd tools/page && npm install --no-audit --no-fund && node test.mjs http://127.0.0.1:8099
+
+# What the description of the API allows and forbids, against `percept serve` (needs schemathesis)
+schema:
+    cd crates/percept-serve/tests && schemathesis --config-file schemathesis.toml \
+        run http://127.0.0.1:8080/openapi.json

@@ -1,5 +1,6 @@
 //! The command line's flags, each documented once: here.
 
+mod serve;
 mod train;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use percept::{Pooling, Size};
 
+pub use serve::ServeArgs;
 pub use train::TrainArgs;
 
 const EXAMPLES: &str = "\
@@ -17,6 +19,7 @@ Examples:
   percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
   percept eval voc --data VOCdevkit --out results/voc
   percept train --recipe pilot --train-data 'shards/{00000..00011}.tar' --model model/
+  percept serve --model clippy
   percept convert --image vit.safetensors --text minilm/ --pool cls model/
   percept info model/
 
@@ -48,6 +51,8 @@ pub enum Command {
     /// Train a model on photos with captions.
     // Ten times the size of the others.
     Train(Box<TrainArgs>),
+    /// Serve a model over HTTP, with a web page.
+    Serve(ServeArgs),
     /// Build datasets.
     Data(DataArgs),
     /// Make a model folder out of checkpoints.

@@ -79,6 +79,7 @@ fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
         Command::Embed(args) => commands::embed::run(args, &cli.common, console),
         Command::Eval(args) => commands::eval::run(args, &cli.common, console),
         Command::Train(args) => commands::train::run(args, &cli.common, console),
+        Command::Serve(args) => commands::serve::run(args, &cli.common, console),
         Command::Data(args) => commands::data::run(args, &cli.common, console),
         Command::Convert(args) => commands::convert::run(args, &cli.common, console),
         Command::Info(args) => commands::info::run(args, &cli.common, console),

@@ -5,18 +5,15 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use percept::SimilarityMaps;
 use percept::image::{
-    LabelMap, LegendEntry, RgbImage, Rle, colour, mask_png, npy_f32, overlay, png_rgb, write_atomic,
+    LabelMap, OVERLAY_OPACITY, RgbImage, colour, mask_png, npy_f32, overlay, png_rgb, write_atomic,
 };
+use percept::{ImageId, Region, SimilarityMaps};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::args::{Format, OutputArgs};
 use crate::inputs::Input;
-
-/// Share of a region's colour in an overlay.
-const OVERLAY_OPACITY: f32 = 0.5;
 
 /// Prints one line to standard output.
 ///
@@ -24,20 +21,6 @@ const OVERLAY_OPACITY: f32 = 0.5;
 /// Nobody reads it.
 pub fn print_line(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
-}
-
-/// One region of a result.
-pub struct Region {
-    /// Its index in the map.
-    pub index: u16,
-    /// Its name.
-    pub name: String,
-    /// Number of pixels.
-    pub pixels: u64,
-    /// Share of the pixels.
-    pub share: f32,
-    /// Mean similarity, where there is one.
-    pub score: Option<f32>,
 }
 
 /// Writes the results of a run into a folder.
@@ -86,34 +69,13 @@ impl Writer {
             "image": input.path.display().to_string(),
             "width": labels.width(),
             "height": labels.height(),
-            "regions": regions
-                .iter()
-                .map(|region| {
-                    let mut value = json!({
-                        "index": region.index,
-                        "name": region.name,
-                        "pixels": region.pixels,
-                        "share": region.share,
-                    });
-                    if let Some(score) = region.score {
-                        value["score"] = json!(score);
-                    }
-                    value
-                })
-                .collect::<Vec<_>>(),
+            "regions": regions,
         });
         let mut files = serde_json::Map::new();
         for format in self.formats.clone() {
             let (key, ending, bytes) = match format {
                 Format::Overlay => {
-                    let legend: Vec<LegendEntry> = regions
-                        .iter()
-                        .map(|region| LegendEntry {
-                            index: region.index,
-                            name: region.name.clone(),
-                            share: region.share,
-                        })
-                        .collect();
+                    let legend: Vec<_> = regions.iter().map(Region::legend_entry).collect();
                     let picture = overlay(photo, labels, &legend, OVERLAY_OPACITY, Some(0));
                     ("overlay", "overlay.png", png_rgb(&picture)?)
                 }
@@ -189,26 +151,10 @@ impl ResultsFile {
         regions: &[Region],
     ) -> anyhow::Result<()> {
         let stem = input.path.file_stem().unwrap_or_default().to_string_lossy();
-        // COCO's photos are named by their numbers; others keep their names.
-        let image_id = match stem.parse::<u64>() {
-            Ok(number) => json!(number),
-            Err(_) => json!(input.name.to_string_lossy()),
-        };
-        for region in regions.iter().filter(|region| region.index > 0) {
-            let rle = Rle::from_labels(labels, region.index);
-            let value = json!({
-                "image_id": image_id,
-                "file_name": input.path.file_name().unwrap_or_default().to_string_lossy(),
-                "category_id": region.index,
-                "category_name": region.name,
-                "score": region.score.unwrap_or(1.0),
-                "area": rle.area(),
-                "bbox": rle.bbox(),
-                "segmentation": {
-                    "size": [rle.height, rle.width],
-                    "counts": rle.to_compressed(),
-                },
-            });
+        let image_id = ImageId::new(&stem, &input.name.to_string_lossy());
+        let file_name = input.path.file_name().unwrap_or_default().to_string_lossy();
+        for result in percept::coco_results(&image_id, &file_name, labels, regions) {
+            let value = serde_json::to_string(&result)?;
             let separator = if self.is_first { "\n" } else { ",\n" };
             self.is_first = false;
             write!(self.file, "{separator}{value}")

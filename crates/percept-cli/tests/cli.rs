@@ -34,6 +34,7 @@ fn help_is_what_it_was() {
         "embed",
         "eval",
         "train",
+        "serve",
         "data spurious",
         "convert",
         "info",

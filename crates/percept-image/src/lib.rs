@@ -39,7 +39,7 @@ pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use palette::{colour, voc_palette};
 pub use preprocess::{ChwImage, Fit, Normalization, Preprocess};
-pub use render::{LegendEntry, RenderError, heatmap, mask_png, overlay};
+pub use render::{LegendEntry, OVERLAY_OPACITY, RenderError, heatmap, mask_png, overlay};
 pub use resize::{Filter, resize, resize_labels};
 pub use rle::{Rle, RleError};
 pub use save::{jpeg_rgb, npy_f32, png_rgb, write_atomic};

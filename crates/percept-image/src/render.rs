@@ -10,6 +10,9 @@ use crate::palette::{colour, heat_ramp, voc_palette};
 use crate::resize::resize_labels;
 use crate::save::{check_not_empty, encoding};
 
+/// Share of a region's colour in an [`overlay`] that shows both well.
+pub const OVERLAY_OPACITY: f32 = 0.5;
+
 /// How bright the background of an overlay stays, of 256: dark enough for the labelled regions to
 /// stand out, light enough to recognise what is there.
 const BACKGROUND_BRIGHTNESS: u32 = 200;

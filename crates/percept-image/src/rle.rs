@@ -102,6 +102,52 @@ impl Rle {
         })
     }
 
+    /// [`Self::from_labels`] of each of the labels `0..n`, in one pass over the map. Pixels with other
+    /// labels are in none of them.
+    pub fn of_each_label(map: &LabelMap, n: usize) -> Vec<Self> {
+        /// Pixels up to the end of the last run inside, and the runs so far.
+        #[derive(Clone, Default)]
+        struct Open {
+            end: u32,
+            counts: Vec<u32>,
+        }
+        let mut open = vec![Open::default(); n];
+        let mut close = |label: u16, start: u32, end: u32| {
+            if let Some(open) = open.get_mut(usize::from(label)) {
+                open.counts.extend([start - open.end, end - start]);
+                open.end = end;
+            }
+        };
+        let (width, height) = (map.width() as usize, map.height() as usize);
+        let columns = (0..width).flat_map(|x| map.data().iter().skip(x).step_by(width.max(1)));
+        let (mut current, mut start, mut at) = (None, 0, 0);
+        for &label in columns {
+            if current != Some(label) {
+                if let Some(before) = current {
+                    close(before, start, at);
+                }
+                (current, start) = (Some(label), at);
+            }
+            at += 1;
+        }
+        if let Some(last) = current {
+            close(last, start, at);
+        }
+        open.into_iter()
+            .map(|Open { end, mut counts }| {
+                // The rest is outside; a map that ends inside has no such run.
+                if end < at || counts.is_empty() {
+                    counts.push(at - end);
+                }
+                Self {
+                    height: height as u32,
+                    width: width as u32,
+                    counts,
+                }
+            })
+            .collect()
+    }
+
     fn from_pixels(height: u32, width: u32, inside: impl Fn(u32, u32) -> bool) -> Self {
         let mut counts = Vec::new();
         let mut current = false;
@@ -306,6 +352,18 @@ mod tests {
         let absent = Rle::from_labels(&map, 3);
         assert_eq!(absent.counts, [6]);
         assert_eq!(absent.bbox(), [0.0; 4]);
+    }
+
+    #[test]
+    fn one_pass_gives_what_a_pass_for_each_label_gives() {
+        for (width, height) in [(0, 0), (1, 1), (5, 1), (1, 5), (7, 4), (16, 9)] {
+            let map = LabelMap::from_fn(width, height, |x, y| ((x * x + 3 * y) % 5) as u16);
+            let all = Rle::of_each_label(&map, 7);
+            for (label, rle) in all.iter().enumerate() {
+                assert_eq!(*rle, Rle::from_labels(&map, label as u16));
+            }
+            assert_eq!(all.len(), 7);
+        }
     }
 
     #[test]

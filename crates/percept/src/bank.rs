@@ -2,7 +2,7 @@
 
 use percept_model::{Model, normalize};
 
-use crate::prompt::everyday_words;
+use crate::prompt::{everyday_words, parse_labels};
 use crate::{Error, Label, Templates};
 
 /// Name of class 0 in a segmentation.
@@ -33,6 +33,29 @@ pub enum Background {
     /// Pixels whose cosine similarity to every label is below this are background. What a good
     /// value is depends on the model: look at the scores of `--json` or `--format npy`.
     Threshold(f32),
+}
+
+impl std::str::FromStr for Background {
+    type Err = Error;
+
+    /// `auto`, `none`, a similarity such as `0.2`, or words such as `wall, sky`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            text => match text.parse::<f32>() {
+                Ok(value) if (-1.0..=1.0).contains(&value) => Ok(Self::Threshold(value)),
+                Ok(value) => Err(Error::Setting(format!(
+                    "background {value}: a similarity is between -1 and 1"
+                ))),
+                Err(_) => {
+                    let words = parse_labels(text)
+                        .map_err(|e| Error::Setting(format!("background: {e}")))?;
+                    Ok(Self::Words(words.into_iter().map(|w| w.name).collect()))
+                }
+            },
+        }
+    }
 }
 
 /// Classes and their text embeddings.
@@ -70,6 +93,21 @@ impl ClassBank {
         templates: &Templates,
         background: &Background,
     ) -> Result<Self, Error> {
+        Self::from_embedded(labels, background, |names| {
+            embed_labels(model, names, templates)
+        })
+    }
+
+    /// As [`Self::new`], with the embeddings that `embed` gives for the labels and the words of
+    /// `background`, in that order: for callers that keep embeddings (see [`embed_labels`]).
+    ///
+    /// # Errors
+    /// There are no labels or too many for a label map, or `embed` fails.
+    pub fn from_embedded(
+        labels: &[Label],
+        background: &Background,
+        embed: impl FnOnce(&[&Label]) -> Result<EmbeddedLabels, Error>,
+    ) -> Result<Self, Error> {
         if labels.is_empty() {
             return Err(Error::Labels("none given".into()));
         }
@@ -85,7 +123,7 @@ impl ClassBank {
         let EmbeddedLabels {
             embeddings,
             truncated,
-        } = embed_labels(model, &names, templates)?;
+        } = embed(&names)?;
 
         let mut rows: Vec<Row> = names
             .iter()
@@ -237,6 +275,19 @@ mod tests {
             name: name.into(),
             class: 0,
             embedding: embedding.into(),
+        }
+    }
+
+    #[test]
+    fn every_form_of_background_is_understood() {
+        let parse = str::parse::<Background>;
+        assert_eq!(parse("auto").unwrap(), Background::Auto);
+        assert_eq!(parse("none").unwrap(), Background::None);
+        assert_eq!(parse("-0.1").unwrap(), Background::Threshold(-0.1));
+        let words = Background::Words(vec!["wall".into(), "sky".into()]);
+        assert_eq!(parse("wall, sky").unwrap(), words);
+        for wrong in ["7", "NaN", "", "wall,,sky"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

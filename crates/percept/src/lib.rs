@@ -29,6 +29,7 @@ mod classify;
 mod error;
 mod group;
 mod prompt;
+mod region;
 mod segment;
 mod similarity;
 mod stream;
@@ -45,7 +46,8 @@ pub use percept_model::{
     Device, Hints, Model, ModelConfig, ModelFiles, Pooling, TextEmbeddings, TokenGrid, Towers,
     device,
 };
-pub use prompt::{Label, Templates, parse_labels, read_labels};
+pub use prompt::{Label, Templates, labels_of, parse_labels, read_labels};
+pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};
 pub use stream::stream;

@@ -51,6 +51,15 @@ pub fn parse_labels(list: &str) -> Result<Vec<Label>, Error> {
     check_labels(labels)
 }
 
+/// Labels that are in a list already, each without synonyms.
+///
+/// # Errors
+/// The list is empty, a label is empty, or one is there twice.
+pub fn labels_of<S: AsRef<str>>(names: &[S]) -> Result<Vec<Label>, Error> {
+    let names = names.iter().map(|name| name.as_ref().trim());
+    check_labels(names.map(Label::new).collect())
+}
+
 /// Labels from a class file: one class a line, synonyms separated by commas; empty lines and
 /// lines that begin with `#` are passed over.
 ///

@@ -103,13 +103,19 @@ impl<'a> Segmenter<'a> {
         self.view.encode(images)
     }
 
+    /// Compares tokens with every row of the bank.
+    pub fn similarity(&self, grid: &TokenGrid) -> SimilarityMaps {
+        let rows = self.bank.rows().iter();
+        SimilarityMaps::new(grid, rows.map(|row| row.embedding.as_slice()))
+    }
+
     /// Gives every pixel of a `width` x `height` photo its class: the last step.
     ///
     /// # Errors
     /// The photo has no pixels, or too many.
     pub fn assign(&self, grid: &TokenGrid, width: u32, height: u32) -> Result<Segmentation, Error> {
         let rows = self.bank.rows();
-        let similarity = SimilarityMaps::new(grid, rows.iter().map(|row| row.embedding.as_slice()));
+        let similarity = self.similarity(grid);
         let class_of: Vec<u16> = rows.iter().map(|row| row.class).collect();
         let classes = self.bank.classes();
         let assigned = similarity.assign(

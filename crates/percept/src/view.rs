@@ -76,6 +76,7 @@ pub struct View<'a> {
     preprocess: Preprocess,
     patch: u32,
     window: Option<Window>,
+    max_patches: usize,
 }
 
 impl<'a> View<'a> {
@@ -109,7 +110,17 @@ impl<'a> View<'a> {
             },
             patch,
             window,
+            max_patches: MAX_PATCHES,
         })
+    }
+
+    /// Encodes photos in at most `max_patches` tokens, where that is less than the encoder takes
+    /// ([`MAX_PATCHES`]): time grows with the square of their number.
+    pub fn with_max_patches(self, max_patches: usize) -> Self {
+        Self {
+            max_patches: max_patches.clamp(1, MAX_PATCHES),
+            ..self
+        }
     }
 
     /// Resizes and normalises. A photo that would make more tokens than the encoder takes is encoded
@@ -126,17 +137,17 @@ impl<'a> View<'a> {
     }
 
     /// Width and height at which a photo is encoded, its aspect kept, where the size asked for would
-    /// make more than [`MAX_PATCHES`] tokens.
+    /// make more tokens than [`MAX_PATCHES`] or what [`Self::with_max_patches`] says.
     pub fn shrunk(&self, photo: &RgbImage) -> Option<[u32; 2]> {
         if matches!(self.preprocess.fit, Fit::CenterCrop { .. }) || self.window.is_some() {
             return None;
         }
         let (width, height) = self.preprocess.fit.target(photo.width(), photo.height());
         let patches = u64::from(width / self.patch) * u64::from(height / self.patch);
-        if patches <= MAX_PATCHES as u64 {
+        if patches <= self.max_patches as u64 {
             return None;
         }
-        let shrink = (MAX_PATCHES as f64 / patches as f64).sqrt();
+        let shrink = (self.max_patches as f64 / patches as f64).sqrt();
         Some([width, height].map(|pixels| {
             let patches = (f64::from(pixels / self.patch) * shrink).floor() as u32;
             patches.max(1) * self.patch

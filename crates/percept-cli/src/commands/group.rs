@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{percent, window};
 use crate::args::{Common, GroupArgs};
 use crate::console::Console;
-use crate::output::{Region, Writer, class_json, print_line};
+use crate::output::{Writer, class_json, print_line};
 use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
@@ -48,22 +48,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         |job| {
             pipeline::tell_shrunk(console, job.input, grouper.shrunk(&job.photo));
             let result = grouper.assign(&job.grid, job.photo.width(), job.photo.height())?;
-            let total = f64::from(job.photo.width()) * f64::from(job.photo.height());
-            let mut regions: Vec<Region> = result
-                .labels
-                .counts(args.groups + 1)
-                .into_iter()
-                .enumerate()
-                .filter(|(_, pixels)| *pixels > 0)
-                .map(|(index, pixels)| Region {
-                    index: index as u16,
-                    name: name(index as u16),
-                    pixels,
-                    share: (pixels as f64 / total) as f32,
-                    score: None,
-                })
-                .collect();
-            regions.sort_by_key(|region| std::cmp::Reverse(region.pixels));
+            let regions = result.regions();
             let described = writer.write(
                 job.input,
                 &job.photo,

@@ -9,6 +9,7 @@ pub mod group;
 pub mod info;
 pub mod pull;
 pub mod segment;
+pub mod serve;
 pub mod train;
 
 use std::path::Path;

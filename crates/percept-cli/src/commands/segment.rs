@@ -6,13 +6,16 @@ use serde_json::json;
 use super::{labels, percent, templates, window};
 use crate::args::{Common, SegmentArgs};
 use crate::console::Console;
-use crate::output::{Region, Writer, class_json, print_line};
-use crate::{Outcome, inputs, models, pipeline};
+use crate::output::{Writer, class_json, print_line};
+use crate::{Outcome, Usage, inputs, models, pipeline};
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let inputs = inputs::expand(&args.inputs.inputs)?;
     let labels = labels(&args.labels)?;
-    let background = parse_background(&args.background)?;
+    let background: Background = args
+        .background
+        .parse()
+        .map_err(|e: percept::Error| Usage(format!("--{e}")))?;
     let model = models::load(common, console)?;
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
@@ -60,17 +63,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         |job| {
             pipeline::tell_shrunk(console, job.input, segmenter.shrunk(&job.photo));
             let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
-            let regions: Vec<Region> = result
-                .found
-                .iter()
-                .map(|class| Region {
-                    index: class.class,
-                    name: class.name.clone(),
-                    pixels: class.pixels,
-                    share: class.share,
-                    score: Some(class.score),
-                })
-                .collect();
+            let regions = result.regions();
             let described = writer.write(
                 job.input,
                 &job.photo,
@@ -97,45 +90,4 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     writer.finish()?;
     console.detail(&format!("results in {}", args.output.out.display()));
     pipeline::summarize(inputs.len(), &failures, common.json, console)
-}
-
-/// `auto`, `none`, a number, or words.
-fn parse_background(text: &str) -> Result<Background, percept::Error> {
-    match text.trim() {
-        "auto" => Ok(Background::Auto),
-        "none" => Ok(Background::None),
-        text => match text.parse::<f32>() {
-            Ok(value) if (-1.0..=1.0).contains(&value) => Ok(Background::Threshold(value)),
-            Ok(value) => Err(percept::Error::Setting(format!(
-                "--background {value}: a similarity is between -1 and 1"
-            ))),
-            Err(_) => {
-                let words = percept::parse_labels(text)
-                    .map_err(|e| percept::Error::Setting(format!("--background: {e}")))?;
-                Ok(Background::Words(
-                    words.into_iter().map(|w| w.name).collect(),
-                ))
-            }
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_of_background_is_understood() {
-        assert_eq!(parse_background("auto").unwrap(), Background::Auto);
-        assert_eq!(parse_background("none").unwrap(), Background::None);
-        assert_eq!(
-            parse_background("-0.1").unwrap(),
-            Background::Threshold(-0.1)
-        );
-        let words = Background::Words(vec!["wall".into(), "sky".into()]);
-        assert_eq!(parse_background("wall, sky").unwrap(), words);
-        for wrong in ["7", "NaN", "", "wall,,sky"] {
-            assert!(parse_background(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }
