@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -13,11 +13,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use percept::{Background, Label, Model};
+use percept::image::{Rgb, RgbImage};
+use percept::{Background, Label, Model, Size, View};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_SIZE};
 use crate::engine::Engine;
 use crate::metrics::{Metrics, OPENMETRICS};
 use crate::problem::{Kind, Problem, uniform};
@@ -41,17 +42,15 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts the threads, and embeds the words of `background: auto` so that no request waits for them.
+    /// Starts the threads, embeds the words of `background: auto` so that no request waits for them, and
+    /// encodes a photo, so that it is known how long that takes.
     pub(crate) fn new(model: Model, config: Config) -> Result<Arc<Self>, ServeError> {
         let model = Arc::new(model);
         let metrics = Arc::new(Metrics::new());
-        let engine = Engine::start(
-            Arc::clone(&model),
-            config.workers,
-            config.queue,
-            config.timeout,
-            Arc::clone(&metrics),
-        )?;
+        let engine = Engine::start(Arc::clone(&model), &config, Arc::clone(&metrics))?;
+        if model.config().image.is_some() {
+            engine.expect(time_of_a_photo(&model)?);
+        }
         let texts = Texts::new(Arc::clone(&model));
         if model.config().text.is_some() {
             let any = [Label::new("photo")];
@@ -79,6 +78,16 @@ impl App {
         let config = self.model.image_config().map_err(percept::Error::from)?;
         Ok(u32::try_from(config.image_size).unwrap_or(u32::MAX))
     }
+}
+
+/// How long an empty photo of the usual size takes.
+fn time_of_a_photo(model: &Model) -> Result<Duration, percept::Error> {
+    let view = View::new(model, Size::ShortSide(DEFAULT_SIZE), None)?;
+    let photo = RgbImage::from_fn(4 * DEFAULT_SIZE / 3, DEFAULT_SIZE, |_, _| Rgb([128; 3]));
+    let photo = [view.prepare(&photo)];
+    let start = Instant::now();
+    model.encode_images(&photo)?;
+    Ok(start.elapsed())
 }
 
 /// Every route of the service.

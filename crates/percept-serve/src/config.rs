@@ -15,6 +15,9 @@ pub struct Config {
     pub workers: usize,
     /// Requests that are worked on or wait at once; one more is answered 429.
     pub queue: usize,
+    /// Photos that are encoded in one pass, where clients send as many of one size at once. More gain
+    /// nothing on a CPU, and the first waits for the last.
+    pub max_batch: usize,
     /// Bytes of a request's body.
     pub max_upload: usize,
     /// Time for a body to arrive, and again for its answer to be made.
@@ -35,6 +38,7 @@ impl Default for Config {
             model_name: "percept".into(),
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             queue: 64,
+            max_batch: 8,
             max_upload: 20_000_000,
             timeout: Duration::from_secs(30),
             allow_origins: Vec::new(),

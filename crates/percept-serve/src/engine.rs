@@ -13,15 +13,12 @@ use percept::image::ChwImage;
 use percept::{Model, TokenGrid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::config::MAX_PATCHES;
+use crate::config::{Config, MAX_PATCHES};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 /// How long the first photo of a batch waits for others. Little beside the time of a forward pass.
 const GATHER: Duration = Duration::from_millis(3);
-
-/// Photos of a batch. More gains nothing on a CPU, and the first waits for the last.
-const MAX_BATCH: usize = 8;
 
 /// Something to do on a worker.
 type Work = Box<dyn FnOnce() + Send>;
@@ -74,27 +71,26 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts one thread that encodes and `workers` others, for `queue` requests at once, or as many as are
-    /// done within `patience`.
+    /// done within `timeout`.
     ///
     /// # Errors
     /// The system gives no threads.
     pub(crate) fn start(
         model: Arc<Model>,
-        workers: usize,
-        queue: usize,
-        patience: Duration,
+        config: &Config,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let queue = queue.max(1);
+        let (queue, workers) = (config.queue.max(1), config.workers.max(1));
+        let max_batch = config.max_batch.max(1);
         let pace = Arc::new(Pace::default());
         let of_encoder = Arc::clone(&pace);
         let (to_encoder, jobs) = sync_channel(queue);
         std::thread::Builder::new()
             .name("percept-encoder".into())
-            .spawn(move || encode_all(&model, &jobs, &of_encoder, &metrics))?;
+            .spawn(move || encode_all(&model, &jobs, max_batch, &of_encoder, &metrics))?;
         let (to_workers, work) = sync_channel::<Work>(queue);
         let work = Arc::new(Mutex::new(work));
-        for i in 0..workers.max(1) {
+        for i in 0..workers {
             let work = Arc::clone(&work);
             std::thread::Builder::new()
                 .name(format!("percept-worker-{i}"))
@@ -103,11 +99,16 @@ impl Engine {
         Ok(Self {
             places: Arc::new(Semaphore::new(queue)),
             queue,
-            patience,
+            patience: config.timeout,
             pace,
             to_encoder,
             to_workers,
         })
+    }
+
+    /// Takes note of how long a photo took, before there were requests.
+    pub(crate) fn expect(&self, took: Duration) {
+        self.pace.note(1, took);
     }
 
     /// A place among the requests that are worked on.
@@ -192,9 +193,15 @@ fn work_all(work: &Mutex<Receiver<Work>>) {
     }
 }
 
-fn encode_all(model: &Model, jobs: &Receiver<Job>, pace: &Pace, metrics: &Metrics) {
+fn encode_all(
+    model: &Model,
+    jobs: &Receiver<Job>,
+    max_batch: usize,
+    pace: &Pace,
+    metrics: &Metrics,
+) {
     while let Ok(first) = jobs.recv() {
-        let mut batch = gather(first, jobs);
+        let mut batch = gather(first, jobs, max_batch);
         // Those whose client has gone cost nothing.
         batch.retain(|job| !job.reply.is_closed());
         batch.sort_by_key(|job| size(&job.image));
@@ -222,13 +229,13 @@ fn size(image: &ChwImage) -> [usize; 2] {
 }
 
 /// The first photo and those that come soon after.
-fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+fn gather(first: Job, jobs: &Receiver<Job>, max_batch: usize) -> Vec<Job> {
     // Patches are not known here; the default patch is about this large, and it only bounds memory.
     const PIXELS: usize = MAX_PATCHES * 14 * 14;
     let until = Instant::now() + GATHER;
     let mut pixels = first.image.height * first.image.width;
     let mut batch = vec![first];
-    while batch.len() < MAX_BATCH && pixels < PIXELS {
+    while batch.len() < max_batch && pixels < PIXELS {
         let Ok(job) = jobs.recv_timeout(until.saturating_duration_since(Instant::now())) else {
             break;
         };

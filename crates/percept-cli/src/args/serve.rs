@@ -15,7 +15,8 @@ Examples:
   percept serve --addr 0.0.0.0:80 --api-key-file keys.txt --allow-origin https://example.org
 
 The page is at /, the description of the HTTP API at /docs. Whoever can reach the address can use
-the service: beyond this machine, give it keys and put TLS before it.")]
+the service: beyond this machine, give it keys and put TLS before it.
+Photos of all clients are encoded together, up to --batch-size of one size (8 unless given).")]
 pub struct ServeArgs {
     /// Address to listen at.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]

@@ -39,6 +39,7 @@ pub fn run(args: &ServeArgs, common: &Common, console: &Console) -> anyhow::Resu
             .into(),
         workers: args.workers.unwrap_or(defaults.workers),
         queue: args.queue,
+        max_batch: common.batch_size.unwrap_or(defaults.max_batch),
         max_upload: args.max_upload,
         timeout: args.timeout,
         allow_origins: args.allow_origins.clone(),
