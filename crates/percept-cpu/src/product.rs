@@ -116,7 +116,11 @@ impl Linear {
         // The same for every thread, and few enough that the packed rows stay in the cache.
         let most = (BLOCK_VALUES / self.inputs / HEIGHT).max(1) * HEIGHT;
         let rounds = rows.div_ceil(most * threads).max(1);
-        let block = rows.div_ceil(threads * rounds).next_multiple_of(HALF);
+        // Not 0 where there are no rows: that is no size of chunks.
+        let block = rows
+            .max(1)
+            .div_ceil(threads * rounds)
+            .next_multiple_of(HALF);
         x.par_chunks(block * self.inputs)
             .zip(y.par_chunks_mut(block * self.outputs))
             .for_each_init(Vec::new, |packed, (x, y)| {
