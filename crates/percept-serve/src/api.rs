@@ -78,6 +78,13 @@ impl App {
         })
     }
 
+    /// The size at which a photo is encoded: a kept one is looked at as it was, unless the request says
+    /// otherwise.
+    fn encoding_size(&self, size: Option<u32>, session: Option<&str>) -> Result<Size, Problem> {
+        let kept = || Some(self.sessions.get(session?)?.encoded_at);
+        params::size(size.or_else(kept)).map(Size::ShortSide)
+    }
+
     /// Tokens of a photo encoded at `size`. Decoded pixels never leave the worker: what waits is small.
     async fn tokens(self: &Arc<Self>, source: &Source, size: Size) -> Result<Tokens, Problem> {
         if let Source::Kept(session) = source
@@ -182,17 +189,13 @@ pub(crate) async fn session_photo(
     query: Result<Query<PhotoParams>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Rendered, Problem> {
     let Query(params) = query.map_err(|e| Problem::invalid(e.body_text()))?;
-    let source = Source::Kept(app.session(&id)?);
+    let session = app.session(&id)?;
+    let out = params::result_size(session.size, params.max_side)?;
+    let source = Source::Kept(session);
     let _place = app.engine.enter()?;
     app.engine
         .run(move || {
-            let pixels = source.pixels()?;
-            let [width, height] =
-                params::result_size([pixels.width(), pixels.height()], params.max_side)?;
-            let shown = match (width, height) == pixels.dimensions() {
-                true => pixels,
-                false => resize(&pixels, width, height, percept::image::Filter::Bicubic),
-            };
+            let shown = scaled(&source, out)?;
             Ok(Rendered::jpeg(jpeg_rgb(&shown, JPEG_QUALITY)?))
         })
         .await
@@ -210,9 +213,7 @@ pub(crate) async fn segment(
     let labels = params::labels(&params.labels)?;
     let background = params::background(params.background.as_deref())?;
     params::check_prompts(&labels, &background, &templates)?;
-    let size = Size::ShortSide(params::size(
-        params.size.or(kept_size(&app, &params.session)),
-    )?);
+    let size = app.encoding_size(params.size, params.session.as_deref())?;
     let heat = match output {
         Output::Heatmap => Some(heat_label(&labels, params.label.as_deref())?),
         _ => None,
@@ -255,9 +256,7 @@ pub(crate) async fn group(
     if output == Output::Heatmap {
         return Err(Problem::invalid("output: groups have no heat map"));
     }
-    let size = Size::ShortSide(params::size(
-        params.size.or(kept_size(&app, &params.session)),
-    )?);
+    let size = app.encoding_size(params.size, params.session.as_deref())?;
     let options = GroupOptions {
         groups: params::groups(params.groups)?,
         centering: match params.centered {
@@ -313,18 +312,7 @@ pub(crate) async fn classify(
                 .texts
                 .bank(&labels, params.templates, &Background::None)?;
             let scores = Classifier::new(&worker.model, &bank)?.score(&tokens.grid);
-            let best: Vec<_> = scores
-                .iter()
-                .take(top)
-                .map(|score| {
-                    json!({
-                        "index": score.class,
-                        "name": score.name,
-                        "probability": score.probability,
-                        "cosine": score.cosine,
-                    })
-                })
-                .collect();
+            let best: Vec<_> = scores.iter().take(top).collect();
             Rendered::json(&json!({ "labels": best, "truncated": bank.truncated() }))
         })
         .await
@@ -363,12 +351,6 @@ pub(crate) async fn embed(
     let embedding = Embedder::new(&app.model, None, None)?.pool(&tokens.grid);
     let dim = embedding.len();
     Rendered::json(&json!({ "dim": dim, "embeddings": [embedding], "truncated": [] }))
-}
-
-/// A kept photo is looked at as it was encoded, unless the request says otherwise.
-fn kept_size(app: &App, session: &Option<String>) -> Option<u32> {
-    let session = app.sessions.get(session.as_deref()?)?;
-    Some(session.encoded_at)
 }
 
 /// The row of the label whose heat map is wanted: the one named, or the only one.

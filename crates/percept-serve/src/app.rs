@@ -9,7 +9,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -196,14 +196,12 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Response> {
+async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     if app.is_stopping.load(Ordering::Relaxed) {
-        let stopping = Problem::new(Kind::Timeout, "the service is stopping");
-        return Err((StatusCode::SERVICE_UNAVAILABLE, stopping).into_response());
+        return Err(Problem::new(Kind::Timeout, "the service is stopping"));
     }
     if app.engine.free() == 0 {
-        let busy = Problem::new(Kind::Timeout, "the queue is full");
-        return Err((StatusCode::SERVICE_UNAVAILABLE, busy).into_response());
+        return Err(Problem::new(Kind::Timeout, "the queue is full"));
     }
     Ok("ready\n")
 }

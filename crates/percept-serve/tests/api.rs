@@ -146,15 +146,7 @@ fn sessions_end_when_told() {
             .dimensions(),
         (11, 19)
     );
-    let forget = || {
-        send(
-            server.addr,
-            "DELETE",
-            &format!("/v1/sessions/{id}"),
-            &[],
-            b"",
-        )
-    };
+    let forget = || server.delete(&format!("/v1/sessions/{id}"));
     assert_eq!(forget().status, 204);
     forget().is_problem(404, "no-session");
     let gone = json!({ "session": id, "labels": ["dog"] });

@@ -329,13 +329,7 @@ fn one_session_may_be_used_and_forgotten_at_once() {
                         _ => answer.is_problem(404, "no-session"),
                     }
                     if i == 7 {
-                        send(
-                            server.addr,
-                            "DELETE",
-                            &format!("/v1/sessions/{id}"),
-                            &[],
-                            b"",
-                        );
+                        server.delete(&format!("/v1/sessions/{id}"));
                     }
                 }
             });

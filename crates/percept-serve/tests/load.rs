@@ -9,6 +9,7 @@
 mod common;
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::{Running, connect, form, png, read, start};
@@ -32,6 +33,19 @@ fn metric(server: &Running, name: &str) -> f64 {
 
 /// Slow enough that others come meanwhile: the largest that is encoded, in many groups.
 const SLOW: [(&str, &str); 3] = [("size", "1024"), ("groups", "64"), ("output", "overlay")];
+
+/// Sends what takes long, and does not wait for the answer.
+fn ask_slowly(server: &Running) -> TcpStream {
+    let (content_type, body) = form(&png(300, 300), &SLOW);
+    let mut stream = connect(server.addr);
+    let head = format!(
+        "POST /v1/group HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    stream
+}
 
 #[test]
 fn photos_of_all_clients_share_passes_and_results_stay_apart() {
@@ -78,15 +92,8 @@ fn a_full_queue_says_when_to_come_again() {
 #[test]
 fn a_client_that_leaves_frees_its_place() {
     let server = running(1);
-    let (content_type, body) = form(&png(300, 300), &SLOW);
     for _ in 0..5 {
-        let mut stream = connect(server.addr);
-        let head = format!(
-            "POST /v1/group HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&body).unwrap();
+        drop(ask_slowly(&server));
     }
     let start = Instant::now();
     while metric(&server, "percept_places_taken") > 0.0 {
@@ -101,14 +108,7 @@ fn a_client_that_leaves_frees_its_place() {
 #[test]
 fn what_was_begun_is_finished() {
     let mut server = running(8);
-    let (content_type, body) = form(&png(300, 300), &SLOW);
-    let mut stream = connect(server.addr);
-    let head = format!(
-        "POST /v1/group HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(&body).unwrap();
+    let mut stream = ask_slowly(&server);
     while metric(&server, "percept_places_taken") < 1.0 {
         std::thread::sleep(Duration::from_millis(5));
         assert!(metric(&server, "percept_requests_total{route=\"/metrics\"") < 400.0);
@@ -118,5 +118,5 @@ fn what_was_begun_is_finished() {
     let answer = read(&mut stream);
     assert_eq!(answer.status, 200, "{}", answer.text());
     server.join();
-    assert!(std::net::TcpStream::connect(addr).is_err());
+    assert!(TcpStream::connect(addr).is_err());
 }

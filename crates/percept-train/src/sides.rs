@@ -235,14 +235,11 @@ impl Moments {
         let mut direction = unit(begin.collect());
         let mut variance = 0.0;
         for _ in 0..ITERATIONS {
-            let on_mean: f64 = direction.iter().zip(&mean).map(|(d, m)| d * m).sum();
+            let on_mean = dot(&direction, &mean);
             let next = self.products.chunks(mean.len().max(1)).zip(&mean);
-            let next = next.map(|(row, m)| {
-                let product: f64 = row.iter().zip(&direction).map(|(p, d)| p * d).sum();
-                product / patches - m * on_mean
-            });
+            let next = next.map(|(row, m)| dot(row, &direction) / patches - m * on_mean);
             let next: Vec<f64> = next.collect();
-            variance = next.iter().zip(&direction).map(|(n, d)| n * d).sum::<f64>();
+            variance = dot(&next, &direction);
             direction = unit(next);
         }
         // Without any variance all is surroundings.
@@ -250,15 +247,19 @@ impl Moments {
             true => 1.0 / variance.sqrt(),
             false => 0.0,
         };
-        let on_mean: f64 = direction.iter().zip(&mean).map(|(d, m)| d * m).sum();
+        let on_mean = dot(&direction, &mean);
         let scaled = direction.iter().map(|d| (d * scale) as f32).collect();
         (scaled, (on_mean * scale) as f32)
     }
 }
 
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// The vector with length 1; 0 stays 0.
 fn unit(mut vector: Vec<f64>) -> Vec<f64> {
-    let length = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let length = dot(&vector, &vector).sqrt();
     if length > 0.0 {
         vector.iter_mut().for_each(|v| *v /= length);
     }

@@ -2,6 +2,7 @@
 
 use percept_image::{ChwImage, RgbImage};
 use percept_model::{Model, Pooling, TokenGrid};
+use serde::Serialize;
 
 use crate::bank::dot;
 use crate::view::View;
@@ -18,9 +19,10 @@ pub struct Classifier<'a> {
 }
 
 /// A label and how well it describes the photo.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
     /// Index of the class in [`ClassBank::classes`].
+    #[serde(rename = "index")]
     pub class: u16,
     /// Its name.
     pub name: String,

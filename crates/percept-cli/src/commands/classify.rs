@@ -27,18 +27,7 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
             let best = &scores[..args.top.min(scores.len())];
             let image = job.input.path.display();
             if common.json {
-                let labels: Vec<_> = best
-                    .iter()
-                    .map(|score| {
-                        json!({
-                            "index": score.class,
-                            "name": score.name,
-                            "probability": score.probability,
-                            "cosine": score.cosine,
-                        })
-                    })
-                    .collect();
-                print_line(&json!({ "image": image.to_string(), "labels": labels }).to_string())?;
+                print_line(&json!({ "image": image.to_string(), "labels": best }).to_string())?;
             } else {
                 let parts: Vec<String> = best
                     .iter()

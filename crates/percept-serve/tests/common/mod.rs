@@ -67,6 +67,10 @@ impl Running {
         send(self.addr, "GET", path, &[], b"")
     }
 
+    pub fn delete(&self, path: &str) -> Answer {
+        send(self.addr, "DELETE", path, &[], b"")
+    }
+
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         send(
             self.addr,
