@@ -1,5 +1,6 @@
 //! Routes, and what holds for all of them.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
@@ -39,6 +41,8 @@ pub(crate) struct App {
     pub(crate) uploads: Uploads,
     pub(crate) metrics: Arc<Metrics>,
     is_stopping: AtomicBool,
+    /// Whether it listens for its own machine alone.
+    is_local: AtomicBool,
 }
 
 impl App {
@@ -65,12 +69,19 @@ impl App {
             engine,
             metrics,
             is_stopping: AtomicBool::new(false),
+            is_local: AtomicBool::new(false),
         }))
     }
 
     /// From now on `/readyz` sends clients elsewhere.
     pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells it where it listens.
+    pub(crate) fn listens_at(&self, address: SocketAddr) {
+        let is_local = address.ip().is_loopback();
+        self.is_local.store(is_local, Ordering::Relaxed);
     }
 
     /// Side of the square that classification sees, in pixels.
@@ -122,7 +133,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 
 /// Lets in who may call, and ends what takes too long.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if let Err(problem) = check_origin(request.headers(), &app.config.allow_origins) {
+    let (headers, allowed) = (request.headers(), &app.config.allow_origins);
+    let is_local = app.is_local.load(Ordering::Relaxed);
+    if let Err(problem) =
+        check_origin(headers, allowed).and_then(|()| check_host(headers, is_local, allowed))
+    {
         return problem.into_response();
     }
     if let Some(keys) = &app.config.api_keys
@@ -157,6 +172,34 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> 
         return Ok(());
     }
     let detail = "start the service with --allow-origin to let its pages in";
+    Err(Problem::new(Kind::ForeignOrigin, detail))
+}
+
+/// Refuses names that somebody may have pointed at this machine, so that a page of theirs has the origin of
+/// the service (DNS rebinding). A service that listens for others has names that it does not know.
+fn check_host(headers: &HeaderMap, is_local: bool, allowed: &[String]) -> Result<(), Problem> {
+    let Some(authority) = headers.get(HOST).filter(|_| is_local) else {
+        return Ok(());
+    };
+    let authority = authority.to_str().unwrap_or("");
+    let host = authority.parse::<Authority>();
+    let host = host.as_ref().map_or("", |authority| authority.host());
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_own = host == "localhost" || host.ends_with(".localhost");
+    if is_own || host.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let is_named = |origin: &String| {
+        origin == "*"
+            || origin
+                .split_once("://")
+                .is_some_and(|(_, name)| name == authority)
+    };
+    if allowed.iter().any(is_named) {
+        return Ok(());
+    }
+    let detail =
+        "the service listens for its own machine; start it with --allow-origin to give it a name";
     Err(Problem::new(Kind::ForeignOrigin, detail))
 }
 
@@ -245,5 +288,31 @@ mod tests {
             &["https://example.org"]
         ));
         assert!(may_call(Some("https://example.org"), &["*"]));
+    }
+
+    #[test]
+    fn names_that_point_at_this_machine_are_refused() {
+        let may_call = |host: &str, is_local, allowed: &[&str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            let allowed: Vec<String> = allowed.iter().map(|o| (*o).to_owned()).collect();
+            check_host(&headers, is_local, &allowed).is_ok()
+        };
+        for own in [
+            "localhost:8080",
+            "me.localhost",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "10.0.0.7",
+        ] {
+            assert!(may_call(own, true, &[]), "{own}");
+        }
+        for foreign in ["example.org:8080", "localhost.example.org", "", "a b"] {
+            assert!(!may_call(foreign, true, &[]), "{foreign}");
+            assert!(may_call(foreign, false, &[]), "{foreign}");
+        }
+        assert!(may_call("example.org", true, &["https://example.org"]));
+        assert!(!may_call("example.org", true, &["https://example.com"]));
+        assert!(check_host(&HeaderMap::new(), true, &[]).is_ok());
     }
 }

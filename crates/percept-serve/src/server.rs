@@ -143,6 +143,7 @@ async fn serve(
     stop: impl Future<Output = ()>,
     abandon: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    app.listens_at(listener.local_addr()?);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(&app);

@@ -39,7 +39,7 @@ fn large_bodies_are_refused_stated_or_not() {
     answer.is_problem(413, "too-large");
 
     let mut stream = connect(server.addr);
-    let head = "POST /v1/segment HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let head = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                 Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let chunk = [b"4000\r\n".as_slice(), &[b' '; 0x4000], b"\r\n"].concat();
@@ -54,6 +54,47 @@ fn large_bodies_are_refused_stated_or_not() {
 }
 
 #[test]
+fn a_name_pointed_at_this_machine_is_no_way_in() {
+    let server = running();
+    let ask = |host: &str| {
+        let mut stream = connect(server.addr);
+        let head = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        read(&mut stream)
+    };
+    ask("rebound.example:8080").is_problem(403, "foreign-origin");
+    assert_eq!(ask("localhost:8080").status, 200);
+}
+
+#[test]
+fn heads_that_never_end_are_cut_off() {
+    let server = running();
+    let begun = Instant::now();
+    let slow = || {
+        let mut stream = connect(server.addr);
+        let head = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
+        stream.write_all(head.as_bytes()).unwrap();
+        let patience = Some(Duration::from_secs(40));
+        stream.set_read_timeout(patience).unwrap();
+        stream
+    };
+    let streams: Vec<_> = (0..20).map(|_| slow()).collect();
+    still_serves(&server);
+    for mut stream in streams {
+        let mut rest = Vec::new();
+        // Closed, with or without saying why.
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "still open");
+        }
+        assert!(!rest.starts_with(b"HTTP/1.1 2"));
+    }
+    let waited = begun.elapsed();
+    let limit = Duration::from_secs(14)..Duration::from_secs(30);
+    assert!(limit.contains(&waited), "{waited:?}");
+    still_serves(&server);
+}
+
+#[test]
 fn slow_bodies_end() {
     let server = start(Config {
         timeout: Duration::from_millis(300),
@@ -61,7 +102,7 @@ fn slow_bodies_end() {
     });
     let start = Instant::now();
     let mut stream = connect(server.addr);
-    let head = "POST /v1/segment HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let head = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                 Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     read(&mut stream).is_problem(408, "slow-upload");
@@ -74,7 +115,7 @@ fn slow_bodies_take_no_places() {
         queue: 2,
         ..Config::default()
     });
-    let head = "POST /v1/segment HTTP/1.1\r\nHost: x\r\n\
+    let head = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
     let slow: Vec<_> = (0..20)
         .map(|_| {
@@ -252,15 +293,18 @@ fn addresses_lead_nowhere_else() {
 #[test]
 fn broken_heads_are_refused() {
     let server = running();
-    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000));
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a".repeat(100_000)
+    );
     let many = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
         "X-A: b\r\n".repeat(500)
     );
     for head in [
         "nonsense\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
-        "POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         long.as_str(),
         many.as_str(),
     ] {

@@ -39,7 +39,7 @@ fn ask_slowly(server: &Running) -> TcpStream {
     let (content_type, body) = form(&png(300, 300), &SLOW);
     let mut stream = connect(server.addr);
     let head = format!(
-        "POST /v1/group HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/group HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
