@@ -80,6 +80,10 @@ pub struct Common {
     /// Where to compute: auto, cpu, vulkan[:N], metal[:N] or webgpu[:N].
     #[arg(long, global = true, default_value = "auto")]
     pub device: String,
+    /// How exact products on the CPU are: bf16 is faster where the CPU has instructions for it, and rounds
+    /// to 8 bits. Training computes in f32.
+    #[arg(long, global = true, value_enum, default_value = "f32")]
+    pub precision: Precision,
     /// CPU threads; all cores unless given.
     #[arg(long, global = true, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
@@ -97,6 +101,25 @@ pub struct Common {
     /// Say more about what is done.
     #[arg(short, long, global = true)]
     pub verbose: bool,
+}
+
+/// How exact products are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// As 32 bits are.
+    #[value(alias = "fp32")]
+    F32,
+    /// Rounded to 8 bits, added up in 32.
+    Bf16,
+}
+
+impl From<Precision> for percept::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 impl Common {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use percept::{Hints, Model};
+use percept::{Hints, Kernel, Model, ModelFiles, Precision};
 use percept_hub::{Hub, Reference};
 
 use crate::Usage;
@@ -36,8 +36,16 @@ pub fn load_with_path(common: &Common, console: &Console) -> anyhow::Result<(Mod
         })?,
     };
     let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
-    let model = Model::load(&path, &Hints::default(), &device)?;
+    let files = ModelFiles::open(&path, &Hints::default())?;
+    let wanted = common.precision.into();
+    let model = Model::from_files(&files, &device, wanted)?;
     console.detail(&format!("model {} on {}", path.display(), common.device));
+    if let Some(kernel) = model.kernel() {
+        console.detail(&format!("products: {}", kernel.name()));
+    }
+    if wanted != model.kernel().map_or(Precision::F32, Kernel::precision) {
+        console.note("--precision bf16: nothing here is faster with it; computing in f32");
+    }
     let unused = &model.report().unused;
     if !unused.is_empty() {
         console.detail(&format!("{}", model.report()));

@@ -8,8 +8,12 @@
 use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
+use crate::kernel::Kernel;
 use crate::math::exp;
 use crate::product::{HEIGHT, WIDTH, tile};
+use crate::tiles::{Line, Parts, Unit};
+
+mod tiled;
 
 /// Rows of a tile of results: six make 66, little more than the usual width of a head. A power of two
 /// would tempt the compiler to make vectors of the wrong axis.
@@ -50,11 +54,27 @@ impl Heads {
     }
 }
 
-/// Buffers that calls share.
-#[derive(Debug, Default)]
-pub struct Packed {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+/// Keys and values as a kernel reads them: buffers that calls share.
+#[derive(Debug)]
+pub struct Packed(Buffers);
+
+#[derive(Debug)]
+enum Buffers {
+    Vectors { keys: Vec<f32>, values: Vec<f32> },
+    Tiles(Unit, Parts, Vec<Line>),
+}
+
+impl Packed {
+    /// Empty ones for a kernel.
+    pub fn new(kernel: Kernel) -> Self {
+        Self(match kernel.0 {
+            None => Buffers::Vectors {
+                keys: Vec::new(),
+                values: Vec::new(),
+            },
+            Some((unit, parts)) => Buffers::Tiles(unit, parts, Vec::new()),
+        })
+    }
 }
 
 /// Attention of sequences of `tokens` tokens: `qkv` `[sequences · tokens, 3 · heads · width]` has
@@ -76,19 +96,73 @@ pub fn attend(
     assert!(heads.width <= MAX_HEAD_WIDTH, "heads of {}", heads.width);
     assert_eq!(qkv.len(), 3 * out.len());
     assert_eq!(out.len() % (tokens * dim), 0);
+    let all = Attention {
+        qkv,
+        tokens,
+        heads,
+        bias,
+        seen,
+    };
+    match &mut packed.0 {
+        Buffers::Vectors { keys, values } => attend_in_vectors(&all, keys, values, out),
+        Buffers::Tiles(unit, parts, lines) => tiled::attend(&all, *unit, *parts, lines, out),
+    }
+}
+
+/// What is attended to.
+struct Attention<'a> {
+    qkv: &'a [f32],
+    tokens: usize,
+    heads: Heads,
+    bias: Bias<'a>,
+    seen: Option<&'a [usize]>,
+}
+
+impl Attention<'_> {
+    /// Queries, keys and values of a sequence.
+    fn qkv(&self, sequence: usize) -> &[f32] {
+        let length = self.tokens * 3 * self.heads.count * self.heads.width;
+        &self.qkv[sequence * length..][..length]
+    }
+
+    /// How many tokens of a sequence are attended to.
+    fn seen(&self, sequence: usize) -> usize {
+        self.seen.map_or(self.tokens, |seen| seen[sequence])
+    }
+
+    /// What is added to the scores of a head, `[tokens, tokens]`.
+    fn bias(&self, head: usize) -> Option<&[f32]> {
+        match self.bias {
+            Bias::None => None,
+            Bias::Scores(scores) => {
+                let length = self.tokens * self.tokens;
+                Some(&scores[head * length..][..length])
+            }
+        }
+    }
+}
+
+fn attend_in_vectors(
+    all: &Attention<'_>,
+    packed_keys: &mut Vec<f32>,
+    packed_values: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let (tokens, heads) = (all.tokens, all.heads);
+    let dim = heads.count * heads.width;
     let key_tiles = tokens.div_ceil(HEIGHT);
     let value_tiles = heads.width.div_ceil(VALUE_ROWS);
     let keys_of_head = key_tiles * HEIGHT * heads.width;
     let values_of_head = value_tiles * VALUE_ROWS * tokens;
-    let all = out.len() / (tokens * dim) * heads.count;
-    packed.keys.resize(all * keys_of_head, 0.0);
-    packed.values.resize(all * values_of_head, 0.0);
-    (packed.keys.par_chunks_mut(keys_of_head))
-        .zip(packed.values.par_chunks_mut(values_of_head))
+    let count = out.len() / (tokens * dim) * heads.count;
+    packed_keys.resize(count * keys_of_head, 0.0);
+    packed_values.resize(count * values_of_head, 0.0);
+    (packed_keys.par_chunks_mut(keys_of_head))
+        .zip(packed_values.par_chunks_mut(values_of_head))
         .enumerate()
         .for_each(|(at, (keys, values))| {
             let (sequence, head) = (at / heads.count, at % heads.count);
-            let qkv = &qkv[sequence * tokens * 3 * dim..][..tokens * 3 * dim];
+            let qkv = all.qkv(sequence);
             pack(qkv, dim, head * heads.width, heads.width, keys, values);
         });
 
@@ -96,19 +170,12 @@ pub fn attend(
     out.par_chunks_mut(tokens * dim)
         .enumerate()
         .for_each(|(sequence, out)| {
-            let qkv = &qkv[sequence * tokens * 3 * dim..][..tokens * 3 * dim];
-            let seen = seen.map_or(tokens, |seen| seen[sequence]);
+            let (qkv, seen) = (all.qkv(sequence), all.seen(sequence));
             out.par_chunks_mut(WIDTH * dim).enumerate().for_each_init(
                 || vec![0.0; key_tiles * HEIGHT * WIDTH],
                 |scores, (panel, out)| {
                     for head in 0..heads.count {
                         let at = sequence * heads.count + head;
-                        let bias = match bias {
-                            Bias::None => None,
-                            Bias::Scores(scores) => {
-                                Some(&scores[head * tokens * tokens..][..tokens * tokens])
-                            }
-                        };
                         Arch::new().dispatch(Queries {
                             qkv,
                             dim,
@@ -117,9 +184,9 @@ pub fn attend(
                             tokens,
                             seen,
                             first: panel * WIDTH,
-                            keys: &packed.keys[at * keys_of_head..][..keys_of_head],
-                            values: &packed.values[at * values_of_head..][..values_of_head],
-                            bias,
+                            keys: &packed_keys[at * keys_of_head..][..keys_of_head],
+                            values: &packed_values[at * values_of_head..][..values_of_head],
+                            bias: all.bias(head),
                             scores,
                             out,
                         });

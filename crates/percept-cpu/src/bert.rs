@@ -1,8 +1,10 @@
 //! BERT's encoder with mean pooling (MiniLM and other sentence-transformers).
 
 use crate::attention::{Bias, Heads, Packed, attend};
+use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then};
+use crate::text::means;
 
 /// A BERT encoder.
 #[derive(Debug)]
@@ -15,6 +17,7 @@ pub struct Bert {
     blocks: Vec<Block>,
     heads: Heads,
     dim: usize,
+    kernel: Kernel,
 }
 
 /// A post-norm transformer block.
@@ -51,19 +54,21 @@ pub struct BertShape {
 
 impl Bert {
     /// Reads the weights by the names of percept-model's modules (`blocks.0.attn.query.weight`),
-    /// matrices `[out, in]`. `read` is told the shape, and gives as many values.
+    /// matrices `[out, in]`. `read` is told the shape, and gives as many values. `kernel` computes the
+    /// products.
     ///
     /// # Errors
     /// Those of `read`.
     pub fn new<E>(
         shape: BertShape,
+        kernel: Kernel,
         mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let BertShape { dim, mlp_dim, .. } = shape;
         let mut blocks = Vec::with_capacity(shape.depth);
         for i in 0..shape.depth {
             let mut linear = |name: &str, sides: [usize; 2]| {
-                Linear::read(&format!("blocks.{i}.{name}"), sides, &mut read)
+                Linear::read(&format!("blocks.{i}.{name}"), sides, kernel, &mut read)
             };
             let output = linear("attn.output", [dim, dim])?;
             let fc1 = linear("mlp.fc1", [mlp_dim, dim])?;
@@ -78,7 +83,7 @@ impl Bert {
                 Norm::read(&format!("blocks.{i}.{name}"), dim, shape.epsilon, &mut read)
             };
             blocks.push(Block {
-                qkv: Linear::new(&weights, Some(&bias), dim),
+                qkv: Linear::new(&weights, Some(&bias), dim, kernel),
                 output,
                 attn_norm: norm("attn_norm")?,
                 fc1,
@@ -100,6 +105,7 @@ impl Bert {
             blocks,
             heads: Heads::of(dim, shape.heads),
             dim,
+            kernel,
         })
     }
 
@@ -126,7 +132,7 @@ impl Bert {
         self.norm.apply(&embedded, &mut x);
         let mut sum = embedded;
         let (mut wide, mut mixed) = (Vec::new(), vec![0.0; x.len()]);
-        let mut packed = Packed::default();
+        let mut packed = Packed::new(self.kernel);
         for block in &self.blocks {
             wide.resize(3 * x.len(), 0.0);
             block.qkv.apply(&x, Then::Store, &mut wide);
@@ -149,17 +155,6 @@ impl Bert {
             block.mlp_norm.apply(&x, &mut sum);
             std::mem::swap(&mut x, &mut sum);
         }
-        let mut means = vec![0.0; texts.len() * dim];
-        for ((mean, rows), length) in (means.chunks_exact_mut(dim))
-            .zip(x.chunks_exact(tokens * dim))
-            .zip(&lengths)
-        {
-            for row in rows.chunks_exact(dim).take(*length) {
-                for (mean, value) in mean.iter_mut().zip(row) {
-                    *mean += value / *length as f32;
-                }
-            }
-        }
-        means
+        means(&x, &lengths, tokens * dim, dim)
     }
 }

@@ -50,3 +50,11 @@ pub fn erf(x: f32) -> f32 {
 pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
+
+/// GELU by its formula with tanh (T5 v1.1), as `x · σ(2u)`.
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+    let u = ROOT_2_OVER_PI * (x * x * x).mul_add(0.044_715, x);
+    x / (1.0 + exp(-2.0 * u))
+}

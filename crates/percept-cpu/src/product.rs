@@ -10,7 +10,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::math::gelu;
+use crate::kernel::Kernel;
+use crate::math::{gelu, gelu_tanh};
+use crate::tiles::{self, Line, Parts, Unit};
 
 /// Columns of a tile: two registers of 512 bits.
 pub(crate) const WIDTH: usize = 32;
@@ -33,11 +35,21 @@ const BLOCK_VALUES: usize = 96 * 768;
 /// Weights and bias of a linear layer.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    panels: Vec<f32>,
+    weights: Weights,
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
 }
+
+/// Panels of [`WIDTH`] outputs, as a kernel reads them.
+#[derive(Debug, Clone)]
+enum Weights {
+    Vectors(Vec<f32>),
+    Tiles(Unit, Parts, Vec<Line>),
+}
+
+// A panel is as wide for both.
+const _: () = assert!(WIDTH == tiles::SIDE);
 
 /// What becomes of the results of a linear layer.
 #[derive(Debug, Clone, Copy)]
@@ -46,35 +58,53 @@ pub enum Then<'a> {
     Store,
     /// GELU of them is stored.
     Gelu,
+    /// GELU of them by its formula with tanh is stored.
+    GeluTanh,
+    /// They are stored, zeros in place of what is below.
+    Relu,
+    /// What is there is multiplied by them.
+    Multiply,
     /// They are added to what is there, times a factor for each channel (LayerScale) if there is one.
     Add(Option<&'a [f32]>),
 }
 
 impl Linear {
-    /// Packs row-major weights `[out, in]` and a bias `[out]`, of zeros if there is none.
+    /// Packs row-major weights `[out, in]` and a bias `[out]`, of zeros if there is none, for a kernel.
     ///
     /// # Panics
     /// The lengths do not fit.
-    pub fn new(weights: &[f32], bias: Option<&[f32]>, inputs: usize) -> Self {
+    pub fn new(weights: &[f32], bias: Option<&[f32]>, inputs: usize, kernel: Kernel) -> Self {
         assert_eq!(weights.len() % inputs, 0, "weights of {inputs} inputs");
         let outputs = weights.len() / inputs;
-        let mut panels = vec![0.0; outputs.div_ceil(WIDTH) * WIDTH * inputs];
-        for (panel, weights) in panels
-            .chunks_mut(WIDTH * inputs)
-            .zip(weights.chunks(WIDTH * inputs))
-        {
-            for (j, row) in weights.chunks_exact(inputs).enumerate() {
-                for (i, weight) in row.iter().enumerate() {
-                    panel[i * WIDTH + j] = *weight;
+        let count = outputs.div_ceil(WIDTH);
+        let rows = weights.chunks(WIDTH * inputs);
+        let weights = match kernel.0 {
+            None => {
+                let mut panels = vec![0.0; count * WIDTH * inputs];
+                for (panel, weights) in panels.chunks_mut(WIDTH * inputs).zip(rows) {
+                    for (j, row) in weights.chunks_exact(inputs).enumerate() {
+                        for (i, weight) in row.iter().enumerate() {
+                            panel[i * WIDTH + j] = *weight;
+                        }
+                    }
                 }
+                Weights::Vectors(panels)
             }
-        }
+            Some((unit, parts)) => {
+                let length = parts.panel(inputs);
+                let mut panels = vec![Line::ZERO; count * length];
+                for (panel, weights) in panels.chunks_mut(length.max(1)).zip(rows) {
+                    tiles::set_transposed(panel, parts, weights, inputs, inputs);
+                }
+                Weights::Tiles(unit, parts, panels)
+            }
+        };
         let mut padded = vec![0.0; outputs.div_ceil(WIDTH) * WIDTH];
         if let Some(bias) = bias {
             padded[..outputs].copy_from_slice(bias);
         }
         Self {
-            panels,
+            weights,
             bias: padded,
             inputs,
             outputs,
@@ -88,11 +118,12 @@ impl Linear {
     pub fn read<E>(
         name: &str,
         [outputs, inputs]: [usize; 2],
+        kernel: Kernel,
         read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let weights = read(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = read(&format!("{name}.bias"), &[outputs])?;
-        Ok(Self::new(&weights, Some(&bias), inputs))
+        Ok(Self::new(&weights, Some(&bias), inputs, kernel))
     }
 
     /// Width of the results.
@@ -117,27 +148,109 @@ impl Linear {
         let most = (BLOCK_VALUES / self.inputs / HEIGHT).max(1) * HEIGHT;
         let rounds = rows.div_ceil(most * threads).max(1);
         // Not 0 where there are no rows: that is no size of chunks.
+        let half = match self.weights {
+            Weights::Vectors(_) => HALF,
+            Weights::Tiles(..) => tiles::SIDE / 2,
+        };
         let block = rows
             .max(1)
             .div_ceil(threads * rounds)
-            .next_multiple_of(HALF);
-        x.par_chunks(block * self.inputs)
-            .zip(y.par_chunks_mut(block * self.outputs))
-            .for_each_init(Vec::new, |packed, (x, y)| {
-                Arch::new().dispatch(Block {
-                    linear: self,
-                    x,
-                    y,
-                    then,
-                    packed,
+            .next_multiple_of(half);
+        let tasks = x
+            .par_chunks(block * self.inputs)
+            .zip(y.par_chunks_mut(block * self.outputs));
+        match &self.weights {
+            Weights::Vectors(panels) => {
+                tasks.for_each_init(Vec::new, |packed, (x, y)| {
+                    Arch::new().dispatch(Block {
+                        linear: self,
+                        panels,
+                        x,
+                        y,
+                        then,
+                        packed,
+                    });
                 });
-            });
+            }
+            Weights::Tiles(unit, parts, panels) => {
+                tasks.for_each_init(Vec::new, |packed, (x, y)| {
+                    Arch::new().dispatch(TiledBlock {
+                        linear: self,
+                        unit: *unit,
+                        parts: *parts,
+                        panels,
+                        x,
+                        y,
+                        then,
+                        packed,
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// Rows of one task, in tiles.
+struct TiledBlock<'a> {
+    linear: &'a Linear,
+    unit: Unit,
+    parts: Parts,
+    panels: &'a [Line],
+    x: &'a [f32],
+    y: &'a mut [f32],
+    then: Then<'a>,
+    packed: &'a mut Vec<Line>,
+}
+
+impl WithSimd for TiledBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self {
+            linear,
+            unit,
+            parts,
+            panels,
+            x,
+            y,
+            then,
+            packed,
+        } = self;
+        const SIDE: usize = tiles::SIDE;
+        let (inputs, outputs) = (linear.inputs, linear.outputs);
+        let length = parts.panel(inputs);
+        let rows = x.len() / inputs;
+        // What an earlier task left in rows that do not exist is multiplied, and not stored. Beyond the
+        // last input it would be stored, were it not cleared.
+        packed.clear();
+        packed.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
+        for (r, row) in x.chunks_exact(inputs).enumerate() {
+            let panel = &mut packed[r / SIDE * length..][..length];
+            tiles::set_row(panel, parts, r % SIDE, row);
+        }
+        let open = unit.open();
+        let mut tile = [[0.0; WIDTH]; SIDE];
+        let biases = linear.bias.as_chunks::<WIDTH>().0;
+        for (n, (panel, bias)) in panels.chunks_exact(length).zip(biases).enumerate() {
+            let first = n * WIDTH;
+            let channels = first..outputs.min(first + WIDTH);
+            for (rows, y) in packed
+                .chunks_exact(length)
+                .zip(y.chunks_mut(SIDE * outputs))
+            {
+                let count = y.len() / outputs;
+                open.product(rows, panel, parts, count, tile.as_flattened_mut(), WIDTH);
+                store_tile(&tile, bias, then, channels.clone(), outputs, y);
+            }
+        }
     }
 }
 
 /// Rows of one task.
 struct Block<'a> {
     linear: &'a Linear,
+    panels: &'a [f32],
     x: &'a [f32],
     y: &'a mut [f32],
     then: Then<'a>,
@@ -151,6 +264,7 @@ impl WithSimd for Block<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Self {
             linear,
+            panels,
             x,
             y,
             then,
@@ -158,8 +272,7 @@ impl WithSimd for Block<'_> {
         } = self;
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         pack_rows(x, inputs, packed);
-        let panels = linear
-            .panels
+        let panels = panels
             .chunks_exact(WIDTH * inputs)
             .zip(linear.bias.as_chunks::<WIDTH>().0);
         for (n, (panel, bias)) in panels.enumerate() {
@@ -283,6 +396,21 @@ fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usiz
         Then::Gelu => {
             for value in &mut values {
                 *value = gelu(*value);
+            }
+        }
+        Then::GeluTanh => {
+            for value in &mut values {
+                *value = gelu_tanh(*value);
+            }
+        }
+        Then::Relu => {
+            for value in &mut values {
+                *value = if *value < 0.0 { 0.0 } else { *value };
+            }
+        }
+        Then::Multiply => {
+            for (value, y) in values.iter_mut().zip(&*y) {
+                *value *= y;
             }
         }
         Then::Add(scale) => {

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use crate::attention::{Bias, Heads, Packed, attend};
+use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then};
 
@@ -50,7 +51,7 @@ pub struct VitShape {
 }
 
 /// Intermediate results, kept from call to call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Workspace {
     patches: Vec<f32>,
     tokens: Vec<f32>,
@@ -62,12 +63,13 @@ struct Workspace {
 
 impl Vit {
     /// Reads the weights by timm's names (`blocks.0.attn.qkv.weight`), matrices `[out, in]`. `read` is
-    /// told the shape, and gives as many values.
+    /// told the shape, and gives as many values. `kernel` computes the products.
     ///
     /// # Errors
     /// Those of `read`.
     pub fn new<E>(
         shape: VitShape,
+        kernel: Kernel,
         mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let VitShape { dim, mlp_dim, .. } = shape;
@@ -76,22 +78,29 @@ impl Vit {
             let of = |name: &str| format!("blocks.{i}.{name}");
             blocks.push(Block {
                 norm1: Norm::read(&of("norm1"), dim, shape.epsilon, &mut read)?,
-                qkv: Linear::read(&of("attn.qkv"), [3 * dim, dim], &mut read)?,
-                proj: Linear::read(&of("attn.proj"), [dim, dim], &mut read)?,
+                qkv: Linear::read(&of("attn.qkv"), [3 * dim, dim], kernel, &mut read)?,
+                proj: Linear::read(&of("attn.proj"), [dim, dim], kernel, &mut read)?,
                 scale1: scale(&shape, &of("ls1.gamma"), &mut read)?,
                 norm2: Norm::read(&of("norm2"), dim, shape.epsilon, &mut read)?,
-                fc1: Linear::read(&of("mlp.fc1"), [mlp_dim, dim], &mut read)?,
-                fc2: Linear::read(&of("mlp.fc2"), [dim, mlp_dim], &mut read)?,
+                fc1: Linear::read(&of("mlp.fc1"), [mlp_dim, dim], kernel, &mut read)?,
+                fc2: Linear::read(&of("mlp.fc2"), [dim, mlp_dim], kernel, &mut read)?,
                 scale2: scale(&shape, &of("ls2.gamma"), &mut read)?,
             });
         }
         Ok(Self {
-            patches: Linear::read("patch_embed.proj", [dim, shape.inputs], &mut read)?,
+            patches: Linear::read("patch_embed.proj", [dim, shape.inputs], kernel, &mut read)?,
             blocks,
             norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
             heads: Heads::of(dim, shape.heads),
             dim,
-            workspace: Mutex::default(),
+            workspace: Mutex::new(Workspace {
+                patches: Vec::new(),
+                tokens: Vec::new(),
+                normed: Vec::new(),
+                wide: Vec::new(),
+                mixed: Vec::new(),
+                packed: Packed::new(kernel),
+            }),
         })
     }
 

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use percept::{Hints, Model, ModelFiles, Pooling, device};
+use percept::{Hints, Model, ModelFiles, Pooling, Precision, device};
 use percept_data::{Competing, ImageFolder, open_voc};
 use percept_eval::{EvalResult, Protocol, Run, RunOptions, Subject};
 
@@ -53,7 +53,7 @@ fn pilot() -> Option<(&'static Model, PathBuf)> {
         let files = ModelFiles::open(&image, &hints).unwrap();
         let text = ModelFiles::open(&text, &Hints::default()).unwrap();
         let files = files.with_text_of(text).unwrap();
-        Some(Model::from_files(&files, &device("cpu").unwrap()).unwrap())
+        Some(Model::from_files(&files, &device("cpu").unwrap(), Precision::F32).unwrap())
     });
     match PILOT.as_ref() {
         Some(model) => Some((

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! time_vit --model PATH --height H --width W --batch N --seconds S [--threads T] [--heads N]
+//!          [--device D] [--precision f32|bf16]
 //! ```
 
 use std::time::{Duration, Instant};
 
 use percept_image::ChwImage;
-use percept_model::{Hints, Model, device};
+use percept_model::{Hints, Model, ModelFiles, Precision, device};
 
 /// As the command line has it.
 #[global_allocator]
@@ -35,7 +36,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         heads: number("--heads").ok(),
         ..Default::default()
     };
-    let model = Model::load(get("--model")?.as_ref(), &hints, &device(name)?)?;
+    let precision = match values.get("--precision").map_or("f32", String::as_str) {
+        "f32" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        other => return Err(format!("--precision {other}: not f32 or bf16").into()),
+    };
+    let files = ModelFiles::open(get("--model")?.as_ref(), &hints)?;
+    let model = Model::from_files(&files, &device(name)?, precision)?;
+    let kernel = model
+        .kernel()
+        .map_or("another device", |kernel| kernel.name());
 
     // Any values will do: the time does not depend on them.
     let images: Vec<ChwImage> = (0..batch)
@@ -60,6 +70,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2];
-    println!("{}", serde_json::json!({ "ms": median, "all": times }));
+    println!(
+        "{}",
+        serde_json::json!({ "ms": median, "all": times, "kernel": kernel })
+    );
     Ok(())
 }

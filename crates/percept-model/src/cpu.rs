@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Device;
 use percept_cpu::attention::MAX_HEAD_WIDTH;
 use percept_cpu::bert::{Bert, BertShape};
+use percept_cpu::kernel::Kernel;
+use percept_cpu::t5::{T5, T5Shape};
 use percept_cpu::vit::{VitShape, cut};
 use percept_image::ChwImage;
 
@@ -16,7 +18,7 @@ use crate::source::Source;
 use crate::vit::Vit;
 use crate::weights::{self, LoadReport, Recipe};
 use crate::{
-    BertConfig, ImageConfig, ImageEncoder, ModelError, TextConfig, TextEncoder, TokenGrid,
+    ImageConfig, ImageEncoder, ModelError, T5FeedForward, TextConfig, TextEncoder, TokenGrid,
     VitConfig,
 };
 
@@ -51,6 +53,7 @@ impl CpuImageEncoder {
     pub(crate) fn load(
         config: &ImageConfig,
         tower: &TowerFiles<ImageLayout>,
+        kernel: Kernel,
         used: &mut BTreeSet<String>,
         report: &mut LoadReport,
     ) -> Result<Option<Self>, ModelError> {
@@ -72,7 +75,7 @@ impl CpuImageEncoder {
             epsilon: config.layer_norm_eps as f32,
         };
         let read = reader(&tower.source, recipe, used, report);
-        let vit = percept_cpu::vit::Vit::new(shape, read)?;
+        let vit = percept_cpu::vit::Vit::new(shape, kernel, read)?;
         Ok(report.is_complete().then(|| Self {
             vit,
             first: to_vec(stem.first_tokens()),
@@ -146,50 +149,80 @@ fn reader(
     }
 }
 
-/// BERT on the CPU, without Burn.
+/// T5 or BERT on the CPU, without Burn.
 #[derive(Debug)]
 pub struct CpuTextEncoder {
-    bert: Bert,
+    tower: Tower,
     dim: usize,
 }
 
+#[derive(Debug)]
+enum Tower {
+    T5(T5),
+    Bert(Bert),
+}
+
 impl CpuTextEncoder {
-    /// Whether this engine has what a configuration needs. T5 is left to Burn.
-    pub(crate) fn can_run(config: &TextConfig) -> Option<&BertConfig> {
-        match config {
-            TextConfig::Bert(bert) => {
-                (bert.dim / bert.heads.max(1) <= MAX_HEAD_WIDTH).then_some(bert)
-            }
-            TextConfig::T5(_) => None,
-        }
+    /// Whether this engine has what a configuration needs.
+    pub(crate) fn can_run(config: &TextConfig) -> bool {
+        let head = match config {
+            TextConfig::T5(t5) => t5.head_dim,
+            TextConfig::Bert(bert) => bert.dim / bert.heads.max(1),
+        };
+        head <= MAX_HEAD_WIDTH
     }
 
     /// As [`CpuImageEncoder::load`].
     pub(crate) fn load(
-        config: &BertConfig,
+        config: &TextConfig,
         tower: &TowerFiles<TextLayout>,
+        kernel: Kernel,
         used: &mut BTreeSet<String>,
         report: &mut LoadReport,
     ) -> Result<Option<Self>, ModelError> {
-        let shape = BertShape {
-            dim: config.dim,
-            depth: config.depth,
-            heads: config.heads,
-            mlp_dim: config.mlp_dim,
-            vocabulary: config.vocab_size,
-            positions: config.max_positions,
-            token_types: config.token_types,
-            epsilon: config.layer_norm_eps as f32,
-        };
         let recipe = |name: &str| tower.layout.recipe(name);
-        let bert = Bert::new(shape, reader(&tower.source, recipe, used, report))?;
-        let dim = config.dim;
-        Ok(report.is_complete().then_some(Self { bert, dim }))
+        let read = reader(&tower.source, recipe, used, report);
+        let tower = match config {
+            TextConfig::T5(config) => {
+                let shape = T5Shape {
+                    dim: config.dim,
+                    depth: config.depth,
+                    heads: config.heads,
+                    head_dim: config.head_dim,
+                    mlp_dim: config.mlp_dim,
+                    is_gated: config.feed_forward == T5FeedForward::GatedGelu,
+                    vocabulary: config.vocab_size,
+                    buckets: config.relative_buckets,
+                    max_distance: config.relative_max_distance,
+                    epsilon: config.rms_norm_eps as f32,
+                    projection: config.projection,
+                };
+                Tower::T5(T5::new(shape, kernel, read)?)
+            }
+            TextConfig::Bert(config) => {
+                let shape = BertShape {
+                    dim: config.dim,
+                    depth: config.depth,
+                    heads: config.heads,
+                    mlp_dim: config.mlp_dim,
+                    vocabulary: config.vocab_size,
+                    positions: config.max_positions,
+                    token_types: config.token_types,
+                    epsilon: config.layer_norm_eps as f32,
+                };
+                Tower::Bert(Bert::new(shape, kernel, read)?)
+            }
+        };
+        let dim = config.dim();
+        Ok(report.is_complete().then_some(Self { tower, dim }))
     }
 }
 
 impl TextEncoder for CpuTextEncoder {
     fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        Ok(in_batches(texts, self.dim, |ids| self.bert.forward(ids)))
+        Ok(in_batches(texts, self.dim, |ids| match &self.tower {
+            Tower::T5(t5) => t5.forward(ids),
+            Tower::Bert(bert) => bert.forward(ids),
+        }))
     }
 }

@@ -45,5 +45,6 @@ pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIG
 pub use layout::{ImageLayout, ImageStyle, TextLayout, TextStyle};
 pub use model::{Model, Storage, TextEmbeddings, Towers};
 pub use percept_checkpoint::CheckpointError;
+pub use percept_cpu::kernel::{Kernel, Precision};
 pub use source::Source;
 pub use tokenizer::{Tokenizer, Tokens};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::Device;
-use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
+use percept_checkpoint::{Precision as StoredPrecision, TensorToWrite, write_safetensors};
+use percept_cpu::kernel::{Kernel, Precision};
 use percept_image::ChwImage;
 
 use crate::cpu::{CpuImageEncoder, CpuTextEncoder};
@@ -24,6 +25,7 @@ pub struct Model {
     text: Option<TextSide>,
     logit_scale: Option<f32>,
     report: LoadReport,
+    kernel: Option<Kernel>,
 }
 
 #[derive(Debug)]
@@ -57,16 +59,16 @@ pub enum Storage {
 
 impl Storage {
     /// How the parameter of this name (ours, not a file's) and shape is stored.
-    fn precision(self, name: &str, shape: &[usize]) -> Precision {
+    fn precision(self, name: &str, shape: &[usize]) -> StoredPrecision {
         match (self, shape.len()) {
-            (Storage::F32, _) => Precision::F32,
-            (Storage::F16, _) => Precision::F16,
+            (Storage::F32, _) => StoredPrecision::F32,
+            (Storage::F16, _) => StoredPrecision::F16,
             // T5's table of relative positions has a column per head: nothing to gain.
-            (Storage::Int8, _) if name.contains("relative") => Precision::F32,
-            (Storage::Int8, 2) if is_token_table(name) => Precision::Int4,
-            (Storage::Int8, 2..) => Precision::Int8,
-            (Storage::Int8, 1) => Precision::F16,
-            (Storage::Int8, _) => Precision::F32,
+            (Storage::Int8, _) if name.contains("relative") => StoredPrecision::F32,
+            (Storage::Int8, 2) if is_token_table(name) => StoredPrecision::Int4,
+            (Storage::Int8, 2..) => StoredPrecision::Int8,
+            (Storage::Int8, 1) => StoredPrecision::F16,
+            (Storage::Int8, _) => StoredPrecision::F32,
         }
     }
 }
@@ -208,6 +210,7 @@ impl<'a> Loading<'a> {
     fn image_encoder(
         &mut self,
         device: &Device,
+        kernel: Kernel,
     ) -> Result<Option<Box<dyn ImageEncoder>>, ModelError> {
         let (Some(config), Some(tower)) = (&self.files.config.image, &self.files.image) else {
             return Ok(None);
@@ -221,7 +224,7 @@ impl<'a> Loading<'a> {
         }
         let path = tower.source.main().path();
         let used = self.used.entry(path).or_default();
-        let encoder = CpuImageEncoder::load(config, tower, used, &mut self.report)?;
+        let encoder = CpuImageEncoder::load(config, tower, kernel, used, &mut self.report)?;
         fail_if_incomplete(path, &self.report)?;
         Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn ImageEncoder>))
     }
@@ -249,21 +252,21 @@ impl<'a> Loading<'a> {
     fn text_encoder(
         &mut self,
         device: &Device,
+        kernel: Kernel,
     ) -> Result<Option<Box<dyn TextEncoder>>, ModelError> {
         let (Some(config), Some(tower)) = (&self.files.config.text, &self.files.text) else {
             return Ok(None);
         };
-        let bert = CpuTextEncoder::can_run(config).filter(|_| *device == Device::flex());
-        let Some(bert) = bert else {
+        if *device != Device::flex() || !CpuTextEncoder::can_run(config) {
             let text = self.text(device)?;
             return Ok(text.map(|text| {
                 Box::new(BurnTextEncoder::new(text, config.dim(), device.clone()))
                     as Box<dyn TextEncoder>
             }));
-        };
+        }
         let path = tower.source.main().path();
         let used = self.used.entry(path).or_default();
-        let encoder = CpuTextEncoder::load(bert, tower, used, &mut self.report)?;
+        let encoder = CpuTextEncoder::load(config, tower, kernel, used, &mut self.report)?;
         fail_if_incomplete(path, &self.report)?;
         Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn TextEncoder>))
     }
@@ -322,14 +325,20 @@ impl Model {
     /// # Errors
     /// See [`ModelFiles::open`] and [`Towers::load`].
     pub fn load(path: &Path, hints: &Hints, device: &Device) -> Result<Self, ModelError> {
-        Self::from_files(&ModelFiles::open(path, hints)?, device)
+        Self::from_files(&ModelFiles::open(path, hints)?, device, Precision::F32)
     }
 
-    /// Loads what [`ModelFiles::open`] found. A text tower without a tokeniser is an error.
+    /// Loads what [`ModelFiles::open`] found. A text tower without a tokeniser is an error. On the CPU,
+    /// products are computed in `precision`, if it has instructions for that ([`kernel`](Self::kernel)).
     ///
     /// # Errors
     /// See [`Towers::load`].
-    pub fn from_files(files: &ModelFiles, device: &Device) -> Result<Self, ModelError> {
+    pub fn from_files(
+        files: &ModelFiles,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let kernel = Kernel::best(precision);
         let tokenizer = match &files.config.text {
             None => None,
             Some(text) => {
@@ -343,9 +352,9 @@ impl Model {
             }
         };
         let mut loading = Loading::new(files);
-        let image = loading.image_encoder(device)?;
+        let image = loading.image_encoder(device, kernel)?;
         let config = files.config.clone();
-        let text = loading.text_encoder(device)?.zip(tokenizer);
+        let text = loading.text_encoder(device, kernel)?.zip(tokenizer);
         let text = text.map(|(encoder, tokenizer)| TextSide { encoder, tokenizer });
         Ok(Self {
             config,
@@ -353,7 +362,13 @@ impl Model {
             text,
             logit_scale: loading.logit_scale()?,
             report: loading.finish(),
+            kernel: (*device == Device::flex()).then_some(kernel),
         })
+    }
+
+    /// What computes products; `None` where Burn does, on other devices than the CPU.
+    pub fn kernel(&self) -> Option<Kernel> {
+        self.kernel
     }
 
     /// What the model is.

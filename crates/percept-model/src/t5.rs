@@ -3,6 +3,7 @@
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use percept_cpu::t5::bucket;
 
 use crate::text::{TokenBatch, masked_mean};
 use crate::{T5Config, T5FeedForward, ops};
@@ -80,23 +81,6 @@ impl T5 {
             .permute([2, 0, 1])
             .unsqueeze()
     }
-}
-
-/// Bucket of a relative position (key − query), bidirectional: half the buckets for each
-/// direction, of which half are exact and the others widen logarithmically up to `max_distance`.
-fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
-    let half = buckets / 2;
-    let offset = if relative > 0 { half } else { 0 };
-    let distance = relative.unsigned_abs() as usize;
-    let exact = half / 2;
-    if distance < exact {
-        return offset + distance;
-    }
-    // In f32 as PyTorch does it: at the borders of buckets the rounding decides.
-    let ratio =
-        (distance as f32 / exact as f32).ln() / (max_distance as f64 / exact as f64).ln() as f32;
-    let wide = exact + (ratio * (half - exact) as f32) as usize;
-    offset + wide.min(half - 1)
 }
 
 #[derive(Module, Debug)]
@@ -220,23 +204,4 @@ fn linear(from: usize, to: usize, std: f64, device: &Device) -> Linear {
         .with_bias(false)
         .with_initializer(normal(std))
         .init(device)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bucket;
-
-    #[test]
-    fn buckets_are_those_of_t5() {
-        // From transformers' T5Attention._relative_position_bucket(bidirectional=True, 32, 128).
-        let positions = [
-            -200, -128, -64, -20, -9, -8, -7, -1, 0, 1, 7, 8, 9, 20, 64, 128, 200,
-        ];
-        let expected = [
-            15, 15, 14, 10, 8, 8, 7, 1, 0, 17, 23, 24, 24, 26, 30, 31, 31,
-        ];
-        for (position, expected) in positions.into_iter().zip(expected) {
-            assert_eq!(bucket(position, 32, 128), expected, "at {position}");
-        }
-    }
 }

@@ -110,6 +110,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .collect()
             })
             .collect(),
+        words: Vec::new(),
         surroundings: Vec::new(),
     };
     let mut times = Vec::new();

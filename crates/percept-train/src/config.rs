@@ -21,8 +21,9 @@ use crate::sides::Sides;
 use crate::step::StepConfig;
 
 /// Recipes by name: settings that stand before those of the command line.
-pub const RECIPES: [(&str, &str); 2] = [
+pub const RECIPES: [(&str, &str); 3] = [
     ("clippy-cc12m", include_str!("../recipes/clippy-cc12m.toml")),
+    ("percept-s14", include_str!("../recipes/percept-s14.toml")),
     ("pilot", include_str!("../recipes/pilot.toml")),
 ];
 
@@ -151,11 +152,13 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// All captions that read the same are right.
     pub multi_positive: bool,
-    /// Weight in the loss of the main things of the photos with their captions: see [`Sides`].
+    /// Weight in the loss of the patches of things: see [`Sides`].
     pub object_weight: f64,
-    /// Weight in the loss of what surrounds the main things, with a caption of their own.
+    /// Weight in the loss of the patches of what surrounds them.
     pub surroundings_weight: f64,
-    /// How many patches, drawn anew in every step, stand for either; 0 for all.
+    /// Weight in the loss of each thing being somewhere on its photo.
+    pub coverage_weight: f64,
+    /// How many patches of a photo, drawn anew in every step, stand for things, and for surroundings.
     pub side_patches: usize,
     /// Decay of the average of the weights, which is then what is validated and written.
     pub ema: Option<f64>,
@@ -235,7 +238,8 @@ impl Default for TrainConfig {
             multi_positive: false,
             object_weight: 0.0,
             surroundings_weight: 0.0,
-            side_patches: 0,
+            coverage_weight: 0.0,
+            side_patches: 16,
             ema: None,
             ema_start: EmaStart::Full,
             seed: 0,
@@ -608,11 +612,7 @@ impl TrainConfig {
                 true => Targets::IdenticalCaptions,
                 false => Targets::Diagonal,
             },
-            sides: Sides::new(
-                self.object_weight,
-                self.surroundings_weight,
-                self.side_patches,
-            ),
+            sides: self.step_sides(),
             patch_dropout: self.force_patch_dropout,
             chunk: self.chunk.unwrap_or(self.batch_size),
             keep: match self.grad_checkpointing {
@@ -628,6 +628,16 @@ impl TrainConfig {
         }
     }
 
+    /// What patches weigh in the loss.
+    fn step_sides(&self) -> Option<Sides> {
+        Sides::new(
+            self.object_weight,
+            self.surroundings_weight,
+            self.coverage_weight,
+            self.side_patches,
+        )
+    }
+
     /// The pairs to train on.
     ///
     /// # Errors
@@ -641,7 +651,13 @@ impl TrainConfig {
             Caption::First => CaptionChoice::First,
             Caption::Random => CaptionChoice::Random,
         };
-        self.source(&self.train_data, PairOptions { part, captions })
+        let labels = self.step_sides().is_some();
+        let options = PairOptions {
+            part,
+            captions,
+            labels,
+        };
+        self.source(&self.train_data, options)
     }
 
     /// The pairs to validate on, if there are any: always with their first captions.
@@ -658,7 +674,12 @@ impl TrainConfig {
             None => return Ok(None),
         };
         let captions = CaptionChoice::First;
-        self.source(data, PairOptions { part, captions }).map(Some)
+        let options = PairOptions {
+            part,
+            captions,
+            labels: false,
+        };
+        self.source(data, options).map(Some)
     }
 
     fn source(&self, data: &str, options: PairOptions) -> Result<PairSource, TrainError> {

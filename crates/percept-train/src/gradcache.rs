@@ -136,8 +136,8 @@ pub struct ImageSide {
     pub keep: Option<Tensor<2, Int>>,
     /// How tokens become an embedding.
     pub pooling: Pooling,
-    /// With it the [`means`](Division::means) of the two sides of each image stand behind its
-    /// embedding, which is then `3 · dim` long.
+    /// With it the tokens of the patches that it [`choose`](Division::choose)s stand behind the embedding
+    /// of each image, which is then `(1 + 2 · patches) · dim` long.
     pub division: Option<Division>,
     /// What is kept for the way back.
     pub memory: Keep,
@@ -269,9 +269,10 @@ impl ImageSide {
         match &self.division {
             None => output.pool(self.pooling),
             Some(division) => {
-                let patches = output.patches.clone();
-                let [object, around] = division.of(samples).means(patches);
-                Tensor::cat(vec![output.pool(self.pooling), object, around], 1)
+                let chosen = division.of(samples).choose(output.patches.clone());
+                let [batch, count, dim] = chosen.dims();
+                let chosen = chosen.reshape([batch, count * dim]);
+                Tensor::cat(vec![output.pool(self.pooling), chosen], 1)
             }
         }
     }

@@ -11,7 +11,7 @@ use std::hash::Hash;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::sides::Sides;
+use crate::sides::{Sides, Words, patch_loss};
 
 /// Where the temperature starts: `ln(1 / 0.07)` (CLIP).
 pub const INITIAL_LOGIT_SCALE: f32 = 2.659_26;
@@ -42,6 +42,8 @@ pub struct Contrast {
     pub images: Tensor<2>,
     /// Gradient of the loss by the text embeddings, in their shape.
     pub texts: Tensor<2>,
+    /// Gradient of the loss by the embeddings of the words, in their shape, if there are any.
+    pub words: Option<Tensor<2>>,
     /// Gradient of the loss by the logarithm of the temperature.
     pub logit_scale: f32,
     /// Part of the images whose most similar text is one of theirs, and of the texts whose most
@@ -86,48 +88,6 @@ pub fn contrastive_loss(
     (loss, logits)
 }
 
-/// The loss `[1]` where the two sides of every photo have a part in it, and the logits of the pooled
-/// embeddings `[batch, batch]`.
-///
-/// A row of `images`, `[batch, 3 · dim]`, is the pooled embedding of a photo, that of its main thing and
-/// that of its surroundings ([`Division::means`](crate::sides::Division::means)); the last row of `texts`,
-/// `[batch + 1, dim]`, is [`CAPTION`](crate::sides::CAPTION). The rest is as in [`contrastive_loss`].
-pub fn sided_loss(
-    images: Tensor<2>,
-    texts: Tensor<2>,
-    logit_scale: Tensor<1>,
-    right: Tensor<2>,
-    weights: Sides,
-) -> (Tensor<1>, Tensor<2>) {
-    let ([batch, _], [_, dim]) = (images.dims(), texts.dims());
-    let texts = normalize(texts).transpose();
-    let scale = logit_scale.exp().unsqueeze::<2>();
-    let [pooled, object, around] = [0, 1, 2].map(|part| {
-        let rows = normalize(images.clone().narrow(1, part * dim, dim));
-        rows.matmul(texts.clone()) * scale.clone()
-    });
-    // Surroundings stand among the images, and their caption among the texts: wrong for all others.
-    let among = |logits: &Tensor<2>| {
-        let by_image = activation::log_softmax(logits.clone(), 1);
-        let all = Tensor::cat(vec![logits.clone(), around.clone()], 0);
-        (by_image, activation::log_softmax(all, 0))
-    };
-    let of_captions = |(by_image, by_text): (Tensor<2>, Tensor<2>)| {
-        let both = by_image.narrow(1, 0, batch) + by_text.narrow(0, 0, batch).narrow(1, 0, batch);
-        (both * right.clone()).sum()
-    };
-    let of_pooled = among(&pooled);
-    let by_text = of_pooled.1.clone();
-    let of_surroundings = activation::log_softmax(around.clone(), 1)
-        .narrow(1, batch, 1)
-        .sum()
-        + by_text.narrow(0, batch, batch).narrow(1, batch, 1).sum();
-    let sum = of_captions(of_pooled) * (1.0 - weights.object)
-        + of_captions(among(&object)) * weights.object
-        + of_surroundings * weights.surroundings;
-    (sum * (-0.5 / batch as f64), pooled.narrow(1, 0, batch))
-}
-
 /// What the softmax should be, `[batch, batch]`: every row is spread evenly over the captions of
 /// its own group ([`group`]).
 pub fn target_matrix(groups: &[usize], targets: Targets, device: &Device) -> Tensor<2> {
@@ -152,8 +112,9 @@ pub fn target_matrix(groups: &[usize], targets: Targets, device: &Device) -> Ten
     Tensor::from_data(TensorData::new(matrix, [batch, batch]), device)
 }
 
-/// The loss of a whole batch with its gradients: [`contrastive_loss`], or [`sided_loss`] where `sides` are
-/// given. `groups` numbers the captions ([`group`]); it is looked at for
+/// The loss of a whole batch with its gradients: [`contrastive_loss`], and [`patch_loss`] where there are
+/// `words`. `images` are `[batch, dim]`, or with chosen patches behind each, `[batch, (1 + 2 · patches) ·
+/// dim]`. `groups` numbers the captions ([`group`]); it is looked at for
 /// [`Targets::IdenticalCaptions`] and for the accuracy.
 pub fn contrast(
     images: Tensor<2>,
@@ -161,31 +122,39 @@ pub fn contrast(
     logit_scale: f32,
     groups: &[usize],
     targets: Targets,
-    sides: Option<Sides>,
+    words: Option<(&Words, Sides)>,
 ) -> Contrast {
     let device = images.device();
     let leaf = |x: Tensor<2>| x.without_autodiff().autodiff().require_grad();
     let (images, texts) = (leaf(images), leaf(texts));
+    let table = words.map(|(words, _)| leaf(words.embeddings.clone()));
     let scale = Tensor::<1>::from_floats([logit_scale], &device)
         .autodiff()
         .require_grad();
     let right = target_matrix(groups, targets, &device);
-    let (rows, columns, factor) = (images.clone(), texts.clone(), scale.clone());
-    let (loss, logits) = match sides {
-        None => contrastive_loss(rows, columns, factor, right),
-        Some(sides) => sided_loss(rows, columns, factor, right, sides),
-    };
+    let ([batch, width], [_, dim]) = (images.dims(), texts.dims());
+    let pooled = images.clone().narrow(1, 0, dim);
+    let (mut loss, logits) = contrastive_loss(pooled, texts.clone(), scale.clone(), right);
+    if let (Some((words, sides)), Some(table)) = (words, &table) {
+        let chosen = images.clone().narrow(1, dim, width - dim);
+        let chosen = chosen.reshape([batch, width / dim - 1, dim]);
+        let (shown, surroundings) = (&words.shown, words.surroundings);
+        let (table, scale) = (table.clone(), scale.clone());
+        loss = loss + patch_loss(chosen, table, scale, shown, surroundings, sides);
+    }
     let mut gradients = loss.backward();
     let mut of = |x: &Tensor<2>| {
         x.grad_remove(&mut gradients)
             .unwrap_or_else(|| x.clone().without_autodiff().zeros_like())
     };
     let (d_images, d_texts) = (of(&images), of(&texts));
+    let d_words = table.as_ref().map(&mut of);
     let d_scale = scale.grad_remove(&mut gradients);
     Contrast {
         loss: loss.without_autodiff().into_scalar::<f32>(),
         images: d_images,
         texts: d_texts,
+        words: d_words,
         logit_scale: d_scale.map_or(0.0, |d| d.into_scalar::<f32>()),
         accuracy: accuracy(logits.without_autodiff(), groups),
     }
@@ -225,48 +194,6 @@ mod tests {
         let found = contrast(x.clone(), x, 2.0, &groups, Targets::Diagonal, None);
         assert!((found.loss - 8f32.ln()).abs() < 1e-6);
         assert_eq!(found.logit_scale, 0.0);
-    }
-
-    #[test]
-    fn sides_have_their_part_in_the_loss() {
-        let tensor = |rows: [[f32; 2]; 3]| Tensor::<2>::from_floats(rows, &device());
-        let images = tensor([[1.0, 0.1], [0.8, 0.6], [-0.2, -1.0]]);
-        let texts = tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]);
-        // One photo: its pooled embedding, object and surroundings, and two texts.
-        let row = images.clone().reshape([1, 6]);
-        let at = |object, surroundings| {
-            let sides = Sides::new(object, surroundings, 0).unwrap();
-            let two = texts
-                .clone()
-                .select(0, Tensor::from_ints([0, 2], &device()));
-            contrast(row.clone(), two, 1.0, &[0], Targets::Diagonal, Some(sides))
-        };
-        let logit = |image: [f32; 2], text: [f32; 2]| {
-            let length = |v: [f32; 2]| v[0].hypot(v[1]);
-            let dot = image[0] * text[0] + image[1] * text[1];
-            1f32.exp() * dot / length(image) / length(text)
-        };
-        let (caption, background) = ([1.0, 0.0], [-1.0, -1.0]);
-        let (pooled, object, around) = ([1.0, 0.1], [0.8, 0.6], [-0.2, -1.0]);
-        // Cross-entropy of two, of which the first is right.
-        let cost = |right: f32, wrong: f32| (1.0 + (wrong - right).exp()).ln();
-        let of_caption = |image| {
-            let own = logit(image, caption);
-            cost(own, logit(image, background)) + cost(own, logit(around, caption))
-        };
-        let own = logit(around, background);
-        let of_around = cost(own, logit(around, caption)) + cost(own, logit(pooled, background));
-        for (o, s) in [(0.0, 1.0), (0.3, 0.0), (1.0, 0.5)] {
-            let expect =
-                ((1.0 - o) * of_caption(pooled) + o * of_caption(object) + s * of_around) / 2.0;
-            let found = at(o as f64, s as f64);
-            assert!(
-                (found.loss - expect).abs() < 1e-5,
-                "{} {expect}",
-                found.loss
-            );
-            assert_eq!((found.images.dims(), found.texts.dims()), ([1, 6], [2, 2]));
-        }
     }
 
     #[test]

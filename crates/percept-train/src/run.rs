@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use percept_data::pairs::{Augment, PairBatch, PairLoader, PairOrder, PairSource, Position};
 use percept_model::weights::{self, LoadReport};
-use percept_model::{ImageConfig, Storage, Tokens};
+use percept_model::{ImageConfig, Storage};
 use rayon::prelude::*;
 
 use crate::TrainError;
@@ -696,10 +696,18 @@ pub(crate) fn side(image: &ImageConfig) -> u32 {
 
 /// Pairs as a step takes them.
 pub(crate) fn batch(pairs: &PairBatch, setup: &Setup) -> Result<Batch, TrainError> {
-    let tokens: Result<Vec<Tokens>, _> = pairs
-        .captions
-        .par_iter()
-        .map(|caption| setup.tokenizer.encode(caption))
+    let encode = |text: &String| setup.tokenizer.encode(text).map(|tokens| tokens.ids);
+    let captions: Result<Vec<Vec<u32>>, _> = pairs.captions.par_iter().map(encode).collect();
+    let captions = captions?;
+    let words = pairs.labels.par_iter().zip(&captions);
+    let words: Result<Vec<Vec<Vec<u32>>>, _> = words
+        .map(|(labels, caption)| match labels.is_empty() {
+            true => Ok(vec![caption.clone()]),
+            false => labels
+                .iter()
+                .map(|label| encode(&photo_of(label)))
+                .collect(),
+        })
         .collect();
     let size = pairs
         .images
@@ -713,9 +721,19 @@ pub(crate) fn batch(pairs: &PairBatch, setup: &Setup) -> Result<Batch, TrainErro
     Ok(Batch {
         pixels,
         size,
-        captions: tokens?.into_iter().map(|tokens| tokens.ids).collect(),
+        captions,
+        words: words?,
         surroundings: setup.tokenizer.encode(crate::sides::CAPTION)?.ids,
     })
+}
+
+/// A label as the prompts of benchmarks name it.
+fn photo_of(label: &str) -> String {
+    let article = match label.chars().next().map(|c| c.to_ascii_lowercase()) {
+        Some('a' | 'e' | 'i' | 'o' | 'u') => "an",
+        _ => "a",
+    };
+    format!("a photo of {article} {label}")
 }
 
 /// What happened since the last line of the log.

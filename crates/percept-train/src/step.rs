@@ -15,7 +15,7 @@ use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
 use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
 use crate::optim::{GradientSum, IMAGE, LOGIT_SCALE, OptimConfig, Optimizer, TEXT};
 use crate::schedule::Schedule;
-use crate::sides::{Division, Sides};
+use crate::sides::{Division, Sides, Words};
 use crate::subsample::{Kept, kept_count};
 
 /// Settings of a step.
@@ -27,7 +27,7 @@ pub struct StepConfig {
     /// Which captions are right.
     #[serde(default)]
     pub targets: Targets,
-    /// What the two sides of every photo weigh in the loss, if they have a part in it.
+    /// What patches weigh in the loss, if they have a part in it.
     #[serde(default)]
     pub sides: Option<Sides>,
     /// Part of the patch tokens that is dropped (paper §2.3); 0 keeps all.
@@ -85,8 +85,10 @@ pub struct Batch {
     pub size: [usize; 2],
     /// Token ids of each sample's caption.
     pub captions: Vec<Vec<u32>>,
-    /// Token ids of the [`CAPTION`](crate::sides::CAPTION) of what surrounds the main things; looked at
-    /// where [`StepConfig::sides`] are given.
+    /// Token ids of what each sample shows, one thing at least; looked at where [`StepConfig::sides`] are
+    /// given.
+    pub words: Vec<Vec<Vec<u32>>>,
+    /// Token ids of the [`CAPTION`](crate::sides::CAPTION) of what surrounds the things; likewise.
     pub surroundings: Vec<u32>,
 }
 
@@ -315,27 +317,28 @@ pub fn train_step(
     let not_finite = |what: String| TrainError::NotFinite { step, what };
     let global = GlobalBatch::gather(batch, collective)?;
     let images = trainer.image_side(batch, step, global.own.start, collective)?;
-    let (texts, groups) = trainer.text_side(batch);
+    let (texts, groups, words) = trainer.text_side(batch);
 
     let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
     let text = Embedded::new(&texts, &trainer.text, config.chunk, config.text);
     // Each caption was embedded once; here it is again at every image that has it.
     let which = indices(&groups, &trainer.device);
     let captions = text.embeddings.clone().select(0, which.clone());
-    let mut captions = global.rows(captions, collective)?;
-    // The caption of the surroundings is the last one, and the same in every process.
-    let last = indices(&[texts.ids.len() - 1], &trainer.device);
-    if config.sides.is_some() {
-        let surroundings = text.embeddings.clone().select(0, last.clone());
-        captions = Tensor::cat(vec![captions, surroundings], 0);
-    }
+    let captions = global.rows(captions, collective)?;
+    let words = match config.sides {
+        None => None,
+        Some(sides) => {
+            let words = GlobalWords::gather(words, &texts.ids, &text.embeddings, collective)?;
+            Some((words, sides))
+        }
+    };
     let found = contrast(
         global.rows(image.embeddings.clone(), collective)?,
         captions,
         trainer.logit_scale,
         &global.groups,
         config.targets,
-        config.sides,
+        words.as_ref().map(|(words, sides)| (&words.all, *sides)),
     );
     if !found.loss.is_finite() {
         return Err(not_finite("the loss".into()));
@@ -354,13 +357,14 @@ pub fn train_step(
     }
     if config.text == Learning::Trained {
         let add = IndexingUpdateOp::Add;
-        let own = global.own(found.texts.clone());
+        let own = global.own(found.texts);
         let mut by_caption = text.embeddings.zeros_like();
         by_caption = by_caption.select_assign(0, which, own, add);
-        // As with the temperature: every process has found the whole of it.
-        if config.sides.is_some() && collective.is_first() {
-            let own = found.texts.narrow(0, global.groups.len(), 1);
-            by_caption = by_caption.select_assign(0, last, own, add);
+        if let (Some((words, _)), Some(by_word)) = (&words, found.words) {
+            // As with the temperature, every process has found the whole of it: one of them adds it.
+            let [rows, numbers] =
+                [&words.rows, &words.numbers].map(|x| indices(x, &trainer.device));
+            by_caption = by_caption.select_assign(0, rows, by_word.select(0, numbers), add);
         }
         text.backward(&texts, &trainer.text, by_caption, &mut gradients);
     }
@@ -407,27 +411,106 @@ impl GlobalBatch {
 
     /// Rows `[samples, dim]` of all processes from those of each.
     fn rows(&self, own: Tensor<2>, collective: &dyn Collective) -> Result<Tensor<2>, TrainError> {
-        let (device, [_, dim]) = (own.device(), own.dims());
-        if collective.world() == 1 {
-            return Ok(own);
-        }
-        let values: Vec<f32> = own.into_data().iter().collect();
-        let all = collective.gather_f32(&values)?.concat();
-        let count = self.groups.len();
-        if all.len() != count * dim {
-            return Err(TrainError::Collective {
-                reason: format!("{} values for {count} embeddings of {dim}", all.len()),
-            });
-        }
-        Ok(Tensor::from_data(
-            TensorData::new(all, [count, dim]),
-            &device,
-        ))
+        gather_rows(own, self.groups.len(), collective)
     }
 
     /// The rows of this process.
     fn own(&self, rows: Tensor<2>) -> Tensor<2> {
         rows.narrow(0, self.own.start, self.own.len())
+    }
+}
+
+/// `count` rows of all processes from those of each.
+fn gather_rows(
+    own: Tensor<2>,
+    count: usize,
+    collective: &dyn Collective,
+) -> Result<Tensor<2>, TrainError> {
+    let (device, [_, dim]) = (own.device(), own.dims());
+    if collective.world() == 1 {
+        return Ok(own);
+    }
+    let values: Vec<f32> = own.into_data().iter().collect();
+    let all = collective.gather_f32(&values)?.concat();
+    if all.len() != count * dim {
+        return Err(TrainError::Collective {
+            reason: format!("{} values for {count} embeddings of {dim}", all.len()),
+        });
+    }
+    let all = TensorData::new(all, [count, dim]);
+    Ok(Tensor::from_data(all, &device))
+}
+
+/// What the images of a process show.
+struct OwnWords {
+    /// Where each of them is among the texts; the last one is that of the surroundings.
+    rows: Vec<usize>,
+    /// Which of them each sample shows.
+    shown: Vec<Vec<u32>>,
+}
+
+/// What the images of all processes show, each thing once.
+struct GlobalWords {
+    all: Words,
+    /// Where among the texts of this process those are that are taken from it, and which they are of all.
+    rows: Vec<usize>,
+    numbers: Vec<usize>,
+}
+
+impl GlobalWords {
+    fn gather(
+        own: OwnWords,
+        texts: &[Vec<u32>],
+        embeddings: &Tensor<2>,
+        collective: &dyn Collective,
+    ) -> Result<Self, TrainError> {
+        let ids: Vec<Vec<u32>> = own.rows.iter().map(|row| texts[*row].clone()).collect();
+        let ids = collective.gather_ids(&ids)?;
+        let shown = collective.gather_ids(&own.shown)?;
+        let starts = ids.iter().scan(0, |next, ids| {
+            let start = *next;
+            *next += ids.len();
+            Some(start)
+        });
+        let starts: Vec<usize> = starts.collect();
+        // The same word of several processes has one number, and the embedding of the first of them.
+        let listed: Vec<&Vec<u32>> = ids.iter().flatten().collect();
+        let numbers = group(&listed);
+        let mut first = Vec::new();
+        for (at, number) in numbers.iter().enumerate() {
+            if *number == first.len() {
+                first.push(at);
+            }
+        }
+        let mut of_samples = Vec::new();
+        for (shown, start) in shown.iter().zip(&starts) {
+            for shown in shown {
+                let numbers = shown.iter().map(|word| numbers.get(start + *word as usize));
+                let numbers = numbers.flatten().copied().collect::<Vec<_>>();
+                of_samples.push(numbers);
+            }
+        }
+        let device = embeddings.device();
+        let rows = embeddings.clone().select(0, indices(&own.rows, &device));
+        let rows = gather_rows(rows, listed.len(), collective)?;
+        let start = starts[collective.rank() as usize];
+        let mut of_own = (Vec::new(), Vec::new());
+        for (i, row) in own.rows.iter().enumerate() {
+            let number = numbers[start + i];
+            if first[number] == start + i {
+                of_own.0.push(*row);
+                of_own.1.push(number);
+            }
+        }
+        Ok(Self {
+            all: Words {
+                embeddings: rows.select(0, indices(&first, &device)),
+                shown: of_samples,
+                surroundings: numbers[start + own.rows.len() - 1],
+            },
+            rows: of_own.0,
+            numbers: of_own.1,
+        })
     }
 }
 
@@ -461,8 +544,15 @@ impl Trainer {
                 "{values} values for {samples} images of {height} x {width}"
             ));
         }
-        if self.config.sides.is_some() && batch.surroundings.is_empty() {
-            return fail("the caption of the surroundings has no tokens".into());
+        if self.config.sides.is_some() {
+            if batch.surroundings.is_empty() {
+                return fail("the caption of the surroundings has no tokens".into());
+            }
+            let is_bad =
+                |words: &Vec<Vec<u32>>| words.is_empty() || words.iter().any(Vec::is_empty);
+            if batch.words.len() != samples || batch.words.iter().any(is_bad) {
+                return fail("it is not told what every image shows".into());
+            }
         }
         if let Some(empty) = batch.captions.iter().position(Vec::is_empty) {
             return fail(format!("caption {empty} has no tokens"));
@@ -495,21 +585,40 @@ impl Trainer {
         Ok(side)
     }
 
-    /// The different captions of a batch, and which of them each sample has; that of the surroundings is
-    /// the last one where it is needed.
-    fn text_side(&self, batch: &Batch) -> (TextSide, Vec<usize>) {
-        let groups = group(&batch.captions);
+    /// The different texts of a batch, which of them is each sample's caption, and which are words.
+    fn text_side(&self, batch: &Batch) -> (TextSide, Vec<usize>, OwnWords) {
+        let (words, surroundings): (&[Vec<Vec<u32>>], _) = match self.config.sides {
+            None => (&[], None),
+            Some(_) => (&batch.words, Some(&batch.surroundings)),
+        };
+        let all = (batch.captions.iter())
+            .chain(words.iter().flatten())
+            .chain(surroundings);
+        let mut numbers = group(all.clone());
         let mut ids: Vec<Vec<u32>> = Vec::new();
-        for (caption, group) in batch.captions.iter().zip(&groups) {
-            if *group == ids.len() {
-                ids.push(caption.clone());
+        for (text, number) in all.zip(&numbers) {
+            if *number == ids.len() {
+                ids.push(text.clone());
             }
         }
-        if self.config.sides.is_some() {
-            ids.push(batch.surroundings.clone());
-        }
+        let of_words = numbers.split_off(batch.captions.len());
+        let mut rows: Vec<usize> = Vec::new();
+        let mut place = |row: usize| {
+            let known = rows.iter().position(|other| *other == row);
+            known.unwrap_or_else(|| {
+                rows.push(row);
+                rows.len() - 1
+            }) as u32
+        };
+        let mut rest = of_words.iter().copied();
+        let shown = words
+            .iter()
+            .map(|words| rest.by_ref().take(words.len()).map(&mut place).collect())
+            .collect();
+        // Last, whether or not a sample shows it as well.
+        rows.extend(rest);
         let device = self.device.clone();
-        (TextSide { ids, device }, groups)
+        (TextSide { ids, device }, numbers, OwnWords { rows, shown })
     }
 
     /// Moves every parameter by its gradient, and the average of the weights with it.

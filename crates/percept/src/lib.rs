@@ -43,8 +43,8 @@ pub use percept_image as image;
 pub use percept_image::LabelMap;
 pub use percept_model as model;
 pub use percept_model::{
-    Device, Hints, Model, ModelConfig, ModelFiles, Pooling, TextEmbeddings, TokenGrid, Towers,
-    device,
+    Device, Hints, Kernel, Model, ModelConfig, ModelFiles, Pooling, Precision, TextEmbeddings,
+    TokenGrid, Towers, device,
 };
 pub use prompt::{Label, Templates, labels_of, parse_labels, read_labels};
 pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};

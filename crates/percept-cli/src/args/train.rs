@@ -41,7 +41,7 @@ Examples:
 Ctrl-C saves and stops with exit code 130; a second one stops at once."
 )]
 pub struct TrainArgs {
-    /// Settings to begin with: clippy-cc12m, pilot, or a TOML file of them.
+    /// Settings to begin with: clippy-cc12m, percept-s14, pilot, or a TOML file of them.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub recipe: Option<String>,
     /// Go on with a run: `latest` of --name (or begin it, if it has no checkpoint), or a checkpoint.
@@ -216,22 +216,22 @@ pub struct TrainSettings {
     /// Compute each block of the image tower twice, for less memory.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Optimisation")]
     grad_checkpointing: Option<bool>,
-    /// Precision of all arithmetic: f32.
-    #[arg(long, value_name = "P", value_parser = ["f32", "fp32"], help_heading = "Optimisation")]
-    precision: Option<String>,
     /// All captions of a batch that read the same are right.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Optimisation")]
     multi_positive: Option<bool>,
-    /// Weight in the loss of the main things of the photos, found without labels, with their captions
-    /// [default: 0, the paper].
+    /// Weight in the loss of patches of things, found without masks: they are of any of the photo's labels,
+    /// or of its caption where it has none [default: 0, the paper].
     #[arg(long, value_name = "W", help_heading = "Optimisation")]
     object_weight: Option<f64>,
-    /// Weight in the loss of what surrounds the main things, with the caption "a photo of a background"
+    /// Weight in the loss of patches of what surrounds things: they are "a photo of a background"
     /// [default: 0, the paper].
     #[arg(long, value_name = "W", help_heading = "Optimisation")]
     surroundings_weight: Option<f64>,
-    /// How many patches, drawn anew in every step, stand for the main thing of a photo, and for what
-    /// surrounds it; 0 for all of them [default: 0].
+    /// Weight in the loss of each label of a photo being somewhere on it [default: 0, the paper].
+    #[arg(long, value_name = "W", help_heading = "Optimisation")]
+    coverage_weight: Option<f64>,
+    /// How many patches of a photo, drawn anew in every step, stand for things, and for surroundings
+    /// [default: 16].
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     side_patches: Option<usize>,
     /// Decay of the average of the weights, which is then validated and written.

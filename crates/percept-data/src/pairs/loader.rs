@@ -12,7 +12,7 @@ use percept_image::ChwImage;
 
 use super::augment::Prepare;
 use super::order::{PairOrder, Placed, Position, Stream, Use};
-use super::source::{Encoded, PairSource};
+use super::source::{Encoded, PairSource, Said};
 use crate::DataError;
 
 /// Bad samples kept by name; the rest are only counted.
@@ -59,6 +59,9 @@ pub struct PairBatch {
     pub images: Vec<ChwImage>,
     /// Their captions, without space around them.
     pub captions: Vec<String>,
+    /// What is on them, where [`PairOptions::labels`](super::PairOptions::labels) asks for it and it is
+    /// known.
+    pub labels: Vec<Vec<String>>,
     /// Their names in their shard, or their paths in the CSV.
     pub keys: Vec<String>,
     /// Where to go on after this batch.
@@ -135,7 +138,7 @@ struct Pending {
     result: Receiver<Made>,
 }
 
-type Made = Result<(String, Result<(ChwImage, String), String>), DataError>;
+type Made = Result<(String, Result<(ChwImage, Said), String>), DataError>;
 
 struct Job {
     sample: Placed,
@@ -239,6 +242,7 @@ impl PairLoader {
         let mut batch = PairBatch {
             images: Vec::with_capacity(size.min(1 << 16)),
             captions: Vec::new(),
+            labels: Vec::new(),
             keys: Vec::new(),
             position: self.position,
         };
@@ -254,11 +258,12 @@ impl PairLoader {
             let (key, made) = made?;
             batch.position.sample += 1;
             match made {
-                Ok((image, caption)) => {
+                Ok((image, said)) => {
                     self.bad_since = None;
                     batch.position.taken += 1;
                     batch.images.push(image);
-                    batch.captions.push(caption);
+                    batch.captions.push(said.caption);
+                    batch.labels.push(said.labels);
                     batch.keys.push(key);
                 }
                 Err(reason) => self.skip(&pending, key, reason)?,
@@ -373,9 +378,9 @@ impl Worker {
         let counters = [u64::from(self.order.rank), sample.position];
         let random = &mut self.order.random(Use::Sample, self.epoch, counters);
         let Encoded { key, pair } = self.source.read(&sample.place, random)?;
-        let made = pair.and_then(|(bytes, caption)| {
+        let made = pair.and_then(|(bytes, said)| {
             let image = self.prepare.apply(&bytes, random);
-            Ok((image.map_err(|error| error.to_string())?, caption))
+            Ok((image.map_err(|error| error.to_string())?, said))
         });
         Ok((key, made))
     }

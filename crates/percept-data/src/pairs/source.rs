@@ -21,6 +21,9 @@ const MAX_IMAGE_BYTES: u32 = 64 << 20;
 /// Largest caption file; JSON may hold other things beside captions.
 const MAX_CAPTION_BYTES: u32 = 1 << 20;
 
+/// Labels of a sample that are read; the rest are left out. No photo shows more.
+const MAX_LABELS: usize = 100;
+
 /// Samples whose places are kept for later epochs: 200 MB. Sets beyond are listed anew each epoch,
 /// which takes far less than reading them.
 const MAX_KEPT: usize = 2_000_000;
@@ -68,6 +71,8 @@ pub struct PairOptions {
     pub part: Part,
     /// Which caption is taken.
     pub captions: CaptionChoice,
+    /// Whether the JSON's `labels`, a list, are read as well.
+    pub labels: bool,
 }
 
 /// Image-caption pairs: the shards of a webdataset, or the rows of a CSV.
@@ -107,8 +112,16 @@ pub(super) struct SampleRef {
 /// A sample as it was read, or why it cannot be used.
 pub(super) struct Encoded {
     pub(super) key: String,
-    /// The image file's bytes and the caption, trimmed.
-    pub(super) pair: Result<(Vec<u8>, String), String>,
+    /// The image file's bytes and what is said of it.
+    pub(super) pair: Result<(Vec<u8>, Said), String>,
+}
+
+/// What is said of an image.
+pub(super) struct Said {
+    /// The caption, trimmed.
+    pub(super) caption: String,
+    /// What is on it, trimmed, if that was asked for and is known.
+    pub(super) labels: Vec<String>,
 }
 
 impl PairSource {
@@ -226,8 +239,10 @@ impl PairSource {
         let (key, pair) = match (&self.kind, &place.entries) {
             (Kind::Table(table), _) => match table.row(table.rows[place.unit as usize]) {
                 Ok(row) => {
-                    let pair = caption(&row.caption)
-                        .and_then(|caption| Ok((read_photo(&row.photo)?, caption)));
+                    let pair = caption(&row.caption).and_then(|caption| {
+                        let labels = Vec::new();
+                        Ok((read_photo(&row.photo)?, Said { caption, labels }))
+                    });
                     (row.key, pair.map_err(ReadError::Bad))
                 }
                 Err(error) => {
@@ -264,26 +279,21 @@ impl PairSource {
         path: &Path,
         entry: &Entry,
         random: &mut Random,
-    ) -> Result<(Vec<u8>, String), ReadError> {
+    ) -> Result<(Vec<u8>, Said), ReadError> {
         let bad = |reason: &str| ReadError::Bad(reason.to_owned());
         let image = (entry.image)
             .ok_or_else(|| bad("no image (KEY.jpg, .jpeg, .png or .webp beside its caption)"))?;
         // Opened each time: positions of a file are shared by all who hold it, and there may be more
         // shards than files that a process may hold.
         let mut file = File::open(path)?;
-        let caption = self.caption(&mut file, entry, random)?;
+        let said = self.said(&mut file, entry, random)?;
         let image = named("the image", shard::read(&mut file, image, MAX_IMAGE_BYTES))?;
-        Ok((image, caption))
+        Ok((image, said))
     }
 
-    fn caption(
-        &self,
-        file: &mut File,
-        entry: &Entry,
-        random: &mut Random,
-    ) -> Result<String, ReadError> {
+    fn said(&self, file: &mut File, entry: &Entry, random: &mut Random) -> Result<Said, ReadError> {
         let json_matters = match self.options.captions {
-            CaptionChoice::First => entry.text.is_none(),
+            CaptionChoice::First => self.options.labels || entry.text.is_none(),
             CaptionChoice::Random => true,
         };
         let sidecar = match entry.json.filter(|_| json_matters) {
@@ -312,7 +322,17 @@ impl PairSource {
                 })?
                 .into_bytes(),
         };
-        caption(&text).map_err(ReadError::Bad)
+        let mut labels = match self.options.labels {
+            true => sidecar.labels.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        for label in &mut labels {
+            *label = label.trim().to_owned();
+        }
+        labels.retain(|label| !label.is_empty());
+        labels.truncate(MAX_LABELS);
+        let caption = caption(&text).map_err(ReadError::Bad)?;
+        Ok(Said { caption, labels })
     }
 }
 
@@ -321,6 +341,7 @@ impl PairSource {
 struct Sidecar {
     caption: Option<String>,
     captions: Option<Vec<String>>,
+    labels: Option<Vec<String>>,
 }
 
 fn sidecar(file: &mut File, span: Span) -> Result<Sidecar, ReadError> {

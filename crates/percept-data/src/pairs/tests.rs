@@ -535,6 +535,38 @@ fn captions_are_chosen() {
 }
 
 #[test]
+fn labels_come_with_the_captions_if_they_are_asked_for() {
+    let shards = Shards::new();
+    let photo = photo(0, 0);
+    shards.write(
+        "0.tar",
+        &[
+            ("many.jpg", &photo),
+            ("many.txt", b"text"),
+            ("many.json", br#"{"labels": ["dog", " ", " tennis ball "]}"#),
+            ("none.jpg", &photo),
+            ("none.txt", b"text"),
+            ("some.jpg", &photo),
+            ("some.json", br#"{"captions": ["one"], "labels": ["cat"]}"#),
+        ],
+    );
+    let said = |labels| {
+        let source = shards.open(with(PairOptions::default(), |x| x.labels = labels));
+        let mut said = HashMap::new();
+        for batch in batches(load_with(&source, order(0), options(1), Position::epoch(0))) {
+            let caption = batch.captions[0].clone();
+            said.insert(batch.keys[0].clone(), (caption, batch.labels[0].join(",")));
+        }
+        ["many", "none", "some"].map(|key| {
+            let (caption, labels) = &said[key];
+            format!("{caption}: {labels}")
+        })
+    };
+    assert_eq!(said(true), ["text: dog,tennis ball", "text: ", "one: cat"]);
+    assert_eq!(said(false), ["text: ", "text: ", "one: "]);
+}
+
+#[test]
 fn missing_shards_are_named_with_what_is_there() {
     let shards = Shards::new();
     shards.fill(&[1, 1]);

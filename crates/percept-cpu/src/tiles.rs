@@ -1,0 +1,555 @@
+//! Products of `bf16` that are added up in `f32`, in the matrix registers of Intel's CPUs since Sapphire Rapids
+//! (AMX), or in vectors of 512 bits (AVX512-BF16: AMD since Zen 4, Intel since Cooper Lake).
+//!
+//! An `f32` is the sum of two `bf16` and a rest of at most 2⁻¹⁶ of
+//! it, so that three such products make one of `f32` ([`Parts::Two`]): in matrix registers twice as fast as the vector
+//! unit is with `f32` itself. Of one part ([`Parts::One`]) they are three times as fast again, and have the
+//! eight bits of `bf16`.
+//!
+//! All `unsafe` of the crate is here: asking the system for the registers, setting their shape, and the
+//! products of two panels.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// Rows, and columns, of a product: two registers by two.
+pub(crate) const SIDE: usize = 32;
+/// Inner values of a step.
+pub(crate) const DEPTH: usize = 32;
+/// Rows of a register.
+const HALF: usize = SIDE / 2;
+/// Bytes of a row of a register.
+const ROW_BYTES: usize = 64;
+
+/// As many `bf16` as a row of a register has, where it is loaded fastest.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u16; DEPTH]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; DEPTH]);
+}
+
+/// How many `bf16` stand for a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// The nearest.
+    One,
+    /// And that of the rest.
+    Two,
+}
+
+impl Parts {
+    const fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    /// Lines of a panel of [`SIDE`] rows or columns, over so many inner values.
+    pub(crate) const fn panel(self, depth: usize) -> usize {
+        depth.div_ceil(DEPTH) * self.step()
+    }
+
+    const fn step(self) -> usize {
+        self.count() * SIDE
+    }
+}
+
+/// `bf16` bits of a number and of what they leave of it. Not finite, or too large for `bf16`: nothing
+/// is left.
+#[inline(always)]
+fn split(x: f32) -> [u16; 2] {
+    let high = round(x);
+    let rest = x - f32::from_bits(u32::from(high) << 16);
+    let low = round(rest);
+    [high, if rest.is_finite() { low } else { 0 }]
+}
+
+/// To the nearest `bf16`, to even between two. A NaN stays one.
+#[inline(always)]
+fn round(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    (if x.is_nan() { quiet } else { nearest }) as u16
+}
+
+/// Writes row `r` of a panel of rows. `values` end where the row does; what is beyond is left alone.
+#[inline(always)]
+pub(crate) fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
+    let steps = panel.chunks_exact_mut(parts.step());
+    for (step, values) in steps.zip(values.chunks(DEPTH)) {
+        let (high, low) = step.split_at_mut(SIDE);
+        let high = &mut high[r].0;
+        match parts {
+            Parts::One => {
+                for (high, value) in high.iter_mut().zip(values) {
+                    *high = round(*value);
+                }
+            }
+            Parts::Two => {
+                for ((high, low), value) in high.iter_mut().zip(&mut low[r].0).zip(values) {
+                    [*high, *low] = split(*value);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a panel of columns from their transpose, `[columns, depth]` with `stride` numbers from one to
+/// the next. What is beyond is left alone.
+#[inline(always)]
+pub(crate) fn set_transposed(
+    panel: &mut [Line],
+    parts: Parts,
+    columns: &[f32],
+    stride: usize,
+    depth: usize,
+) {
+    for (j, column) in columns.chunks(stride).enumerate() {
+        let steps = panel.chunks_exact_mut(parts.step());
+        for (step, values) in steps.zip(column[..depth].chunks(DEPTH)) {
+            let mut filled = [0.0; DEPTH];
+            filled[..values.len()].copy_from_slice(values);
+            let (high, low) = halves(&filled);
+            let (of_high, of_low) = step.split_at_mut(SIDE);
+            set_pairs(of_high, j, &high);
+            if parts == Parts::Two {
+                set_pairs(of_low, j, &low);
+            }
+        }
+    }
+}
+
+/// Two inner values that follow each other stand side by side: those of column `j`.
+#[inline(always)]
+fn set_pairs(lines: &mut [Line], j: usize, values: &[u16; DEPTH]) {
+    let (first, at) = (j / HALF * HALF, j % HALF * 2);
+    for (line, pair) in lines[first..first + HALF]
+        .iter_mut()
+        .zip(values.as_chunks::<2>().0)
+    {
+        line.0[at..at + 2].copy_from_slice(pair);
+    }
+}
+
+/// Writes a panel of columns from rows that follow each other, `[depth, columns]` with `stride` numbers from
+/// one to the next.
+#[inline(always)]
+pub(crate) fn set_columns(
+    panel: &mut [Line],
+    parts: Parts,
+    rows: &[f32],
+    stride: usize,
+    columns: usize,
+) {
+    for (pair, rows) in rows.chunks(2 * stride).enumerate() {
+        let mut filled = [[0.0; SIDE]; 2];
+        for (filled, row) in filled.iter_mut().zip(rows.chunks(stride)) {
+            filled[..columns].copy_from_slice(&row[..columns]);
+        }
+        let [(high, low), (next_high, next_low)] = [&filled[0], &filled[1]].map(halves);
+        let (step, row) = (pair / HALF, pair % HALF);
+        let step = &mut panel[step * parts.step()..][..parts.step()];
+        let (of_high, of_low) = step.split_at_mut(SIDE);
+        set_lines(of_high, row, &high, &next_high);
+        if parts == Parts::Two {
+            set_lines(of_low, row, &low, &next_low);
+        }
+    }
+}
+
+/// Two rows that follow each other, to row `row` of either register.
+#[inline(always)]
+fn set_lines(lines: &mut [Line], row: usize, first: &[u16; SIDE], next: &[u16; SIDE]) {
+    for half in [0, HALF] {
+        let line = &mut lines[half + row].0;
+        for c in 0..HALF {
+            line[2 * c] = first[half + c];
+            line[2 * c + 1] = next[half + c];
+        }
+    }
+}
+
+/// The parts of some numbers.
+#[inline(always)]
+fn halves(values: &[f32; DEPTH]) -> ([u16; DEPTH], [u16; DEPTH]) {
+    let (mut high, mut low) = ([0; DEPTH], [0; DEPTH]);
+    for ((high, low), value) in high.iter_mut().zip(&mut low).zip(values) {
+        [*high, *low] = split(*value);
+    }
+    (high, low)
+}
+
+/// What multiplies panels. Only this module makes one, where the CPU has it and this process may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unit(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Matrix registers (AMX).
+    Matrix,
+    /// Dot products of pairs in vectors of 512 bits (AVX512-BF16).
+    Pairs,
+}
+
+impl Unit {
+    /// The matrix registers. Asks the CPU and the system, once.
+    pub(crate) fn matrix() -> Option<Self> {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        FOUND.get_or_init(is_granted).then_some(Self(Kind::Matrix))
+    }
+
+    /// Vectors. Of [`Parts::Two`] they are slower than plain `f32`.
+    pub(crate) fn pairs() -> Option<Self> {
+        has_pairs().then_some(Self(Kind::Pairs))
+    }
+
+    /// Gets this thread ready to multiply.
+    pub(crate) fn open(self) -> Open {
+        if self.0 == Kind::Matrix {
+            set_shape();
+        }
+        Open(self.0, PhantomData)
+    }
+}
+
+/// A thread that is ready, until this is dropped: matrix registers are in their shape.
+pub(crate) struct Open(Kind, PhantomData<*const ()>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0 == Kind::Matrix {
+            release();
+        }
+    }
+}
+
+impl Open {
+    /// The products of up to [`SIDE`] rows of a panel of rows with all columns of a panel of columns: rows
+    /// of [`SIDE`] numbers in `out`, `stride` from one to the next. More rows than `count` may be written,
+    /// up to a multiple of 16.
+    ///
+    /// # Panics
+    /// The panels have other numbers of steps than each other, or `out` is too short.
+    #[inline]
+    pub(crate) fn product(
+        &self,
+        rows: &[Line],
+        columns: &[Line],
+        parts: Parts,
+        count: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        assert_eq!(rows.len(), columns.len());
+        let steps = rows.len() / parts.step();
+        let written = count.div_ceil(HALF) * HALF;
+        assert!(steps > 0 && (1..=SIDE).contains(&count) && stride >= SIDE);
+        assert!(out.len() >= (written - 1) * stride + SIDE);
+        match self.0 {
+            Kind::Matrix => multiply(rows, columns, parts, written > HALF, steps, out, stride),
+            Kind::Pairs => multiply_pairs(rows, columns, parts, count, out, stride),
+        }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn has_pairs() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+}
+
+/// See [`Open::product`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn multiply_pairs(
+    rows: &[Line],
+    columns: &[Line],
+    parts: Parts,
+    count: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
+    /// Twice as many sums, and two columns and a row, fit into 32 registers.
+    const HIGH: usize = 12;
+    let mut first = 0;
+    while first < count {
+        // SAFETY: there is a `Unit` of this kind, so the CPU has the instructions.
+        first += unsafe {
+            match count - first {
+                ..=4 => pairs::<4>(rows, columns, parts, first, out, stride),
+                5..=8 => pairs::<8>(rows, columns, parts, first, out, stride),
+                _ => pairs::<HIGH>(rows, columns, parts, first, out, stride),
+            }
+        };
+    }
+}
+
+/// The products of `HIGH` rows from `first` on, or up to the last row of the panel; returns how many.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pairs<const HIGH: usize>(
+    rows: &[Line],
+    columns: &[Line],
+    parts: Parts,
+    first: usize,
+    out: &mut [f32],
+    stride: usize,
+) -> usize {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+    // SAFETY: both are 512 bits of anything.
+    let as_pairs = |line: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(line) };
+    // SAFETY: likewise, and a `Line` is aligned as that has to be.
+    let load = |line: &Line| unsafe { std::mem::transmute_copy::<Line, __m512bh>(line) };
+    // Where the panel ends earlier, some are computed twice, to the same.
+    let first = first.min(SIDE - HIGH);
+    let mut sums = [[_mm512_setzero_ps(); 2]; HIGH];
+    let step = parts.step();
+    // Each combination of parts but that of both rests, the smallest first.
+    let combinations: &[[usize; 2]] = match parts {
+        Parts::One => &[[0, 0]],
+        Parts::Two => &[[0, SIDE], [SIDE, 0], [0, 0]],
+    };
+    for (rows, columns) in rows.chunks_exact(step).zip(columns.chunks_exact(step)) {
+        for [of_rows, of_columns] in combinations {
+            let rows = &rows[of_rows + first..][..HIGH];
+            let columns = &columns[*of_columns..][..SIDE];
+            for p in 0..HALF {
+                let (left, right) = (load(&columns[p]), load(&columns[HALF + p]));
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    let [low, high] = [row.0[2 * p], row.0[2 * p + 1]].map(i32::from);
+                    let pair = as_pairs(_mm512_set1_epi32(low | high << 16));
+                    sums[0] = _mm512_dpbf16_ps(sums[0], pair, left);
+                    sums[1] = _mm512_dpbf16_ps(sums[1], pair, right);
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        // Beyond the last row that is asked for there may be no room.
+        let Some(out) = out
+            .get_mut((first + r) * stride..)
+            .filter(|out| out.len() >= SIDE)
+        else {
+            break;
+        };
+        // SAFETY: there are twice sixteen numbers.
+        unsafe {
+            _mm512_storeu_ps(out.as_mut_ptr(), sums[0]);
+            _mm512_storeu_ps(out[HALF..].as_mut_ptr(), sums[1]);
+        }
+    }
+    HIGH
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+fn is_granted() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const BF16: u32 = 1 << 22;
+    const TILE: u32 = 1 << 24;
+    const REQUEST: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (BF16 | TILE) != BF16 | TILE {
+        return false;
+    }
+    // SAFETY: `ARCH_REQ_XCOMP_PERM` takes a number and touches no memory of this process. It is refused
+    // where the system does not save the registers, or does not know the request.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+fn set_shape() {
+    /// As `ldtilecfg` reads it.
+    #[repr(C, align(64))]
+    struct Shape {
+        palette: u8,
+        start: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+    let mut shape = Shape {
+        palette: 1,
+        start: 0,
+        reserved: [0; 14],
+        row_bytes: [0; 16],
+        rows: [0; 16],
+    };
+    shape.row_bytes[..8].fill(ROW_BYTES as u16);
+    shape.rows[..8].fill(HALF as u8);
+    // SAFETY: there is a `Unit` of this kind, so the instruction exists and is allowed; it reads the 64 bytes of
+    // `shape`, which are as the first palette has them.
+    unsafe {
+        std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const shape, options(nostack, readonly));
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+fn release() {
+    // SAFETY: as for `set_shape`; it touches no memory.
+    unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) }
+}
+
+/// See [`Open::product`], which checks the lengths. The upper half of the rows only, unless `both`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+fn multiply(
+    rows: &[Line],
+    columns: &[Line],
+    parts: Parts,
+    both: bool,
+    steps: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let lower = out
+        .as_mut_ptr()
+        .wrapping_add(if both { HALF * stride } else { 0 });
+    // Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
+    macro_rules! run {
+        ([$($step:literal),+], [$($store:literal),+]) => {
+            // SAFETY: the registers have their shape, for `Open` exists. Each step reads `parts.step()`
+            // lines of either panel, and both have `steps` of these. 16 rows of 16 numbers are written at
+            // `out`, 16 numbers further on, and, if there are `both` halves, 16 rows below these: all within
+            // `out`, by the length that `product` asked for.
+            unsafe {
+                std::arch::asm!(
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "2:",
+                    $($step,)+
+                    "add {a}, {bytes}",
+                    "add {b}, {bytes}",
+                    "dec {n}",
+                    "jnz 2b",
+                    $($store,)+
+                    a = inout(reg) rows.as_ptr() => _,
+                    b = inout(reg) columns.as_ptr() => _,
+                    n = inout(reg) steps => _,
+                    s = in(reg) ROW_BYTES,
+                    bytes = in(reg) parts.step() * ROW_BYTES,
+                    c = in(reg) out.as_mut_ptr(),
+                    d = in(reg) lower,
+                    t = in(reg) stride * size_of::<f32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        };
+    }
+    match (parts, both) {
+        (Parts::One, true) => run!(
+            [
+                "tileloadd tmm4, [{a} + {s}]",
+                "tileloadd tmm6, [{b} + {s}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {s} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            ],
+            [
+                "tilestored [{c} + {t}], tmm0",
+                "tilestored [{c} + {t} + 64], tmm1",
+                "tilestored [{d} + {t}], tmm2",
+                "tilestored [{d} + {t} + 64], tmm3"
+            ]
+        ),
+        (Parts::One, false) => run!(
+            [
+                "tileloadd tmm4, [{a} + {s}]",
+                "tileloadd tmm6, [{b} + {s}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "// {d}"
+            ],
+            [
+                "tilestored [{c} + {t}], tmm0",
+                "tilestored [{c} + {t} + 64], tmm1"
+            ]
+        ),
+        // The rests of the columns, of the rows, and both without a rest: the smaller ones first.
+        (Parts::Two, true) => run!(
+            [
+                "tileloadd tmm4, [{a} + {s}]",
+                "tileloadd tmm6, [{b} + {s} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 3072]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {s} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {s}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{a} + {s} + 2048]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm5, [{a} + {s} + 3072]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            ],
+            [
+                "tilestored [{c} + {t}], tmm0",
+                "tilestored [{c} + {t} + 64], tmm1",
+                "tilestored [{d} + {t}], tmm2",
+                "tilestored [{d} + {t} + 64], tmm3"
+            ]
+        ),
+        (Parts::Two, false) => run!(
+            [
+                "tileloadd tmm4, [{a} + {s}]",
+                "tileloadd tmm6, [{b} + {s} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 3072]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm6, [{b} + {s}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {s} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{a} + {s} + 2048]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "// {d}"
+            ],
+            [
+                "tilestored [{c} + {t}], tmm0",
+                "tilestored [{c} + {t} + 64], tmm1"
+            ]
+        ),
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn has_pairs() -> bool {
+    false
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn multiply_pairs(_: &[Line], _: &[Line], _: Parts, _: usize, _: &mut [f32], _: usize) {
+    unreachable!("no `Unit` is found here, so there is no `Open`")
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn is_granted() -> bool {
+    false
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn set_shape() {}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn release() {}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn multiply(_: &[Line], _: &[Line], _: Parts, _: bool, _: usize, _: &mut [f32], _: usize) {
+    unreachable!("no `Unit` is found here, so there is no `Open`")
+}
