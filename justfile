@@ -30,9 +30,17 @@ goldens:
 results:
     bash tools/results.sh
 
+# The ablations of training (the same needs; hours)
+ablations:
+    bash tools/ablations.sh
+
 # What the evaluation harness adds to the forward passes
 overhead:
     cargo bench -p percept-eval --bench overhead -- target/pilot ../shared/data/VOCdevkit
+
+# The CPU engine's kernels on other CPUs (Debian: qemu-user, gcc-aarch64-linux-gnu)
+cpus:
+    bash tools/parity/cpus.sh
 
 # Parity on Mesa's software Vulkan (Debian: mesa-vulkan-drivers)
 vulkan:

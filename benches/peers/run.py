@@ -1,4 +1,4 @@
-"""percept and PyTorch side by side on this machine: Markdown table on stdout, JSON in a file.
+"""percept and its peers side by side on this machine: Markdown table on stdout, JSON in a file.
 
     python run.py --python .venv/bin/python --binary-dir target/release \
         --weights-b16 full/timm-dino-b16/model.safetensors --weights-s14 vit_small_patch14.safetensors \
@@ -9,6 +9,7 @@ that slows down or wakes up slows or wakes both. Each figure is the median of th
 theirs / ours, above 1 where percept is faster. Both use --threads threads. Nothing is downloaded.
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -26,6 +27,8 @@ VIT_CASES = [  # name, architecture, weights, side, batch
     ("ViT-B/16, 448 px, batch 1", "vit_base_patch16", "weights_b16", 448, 1),
     ("ViT-S/14, 448 px, batch 1", "vit_small_patch14", "weights_s14", 448, 1),
 ]
+# Peers of the ViT timings, and the precision that is asked of percept beside each.
+PEERS = {"torch": "f32", "onnxruntime": "f32", "torch-bf16": "bf16"}
 PHOTO = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -55,18 +58,19 @@ def alternate(rounds: int, ours, theirs) -> dict:
     return values
 
 
-def vit_commands(args, arch: str, weights: str, side: int, batch: int) -> tuple:
+def vit_commands(args, peer: str, arch: str, weights: str, side: int, batch: int) -> tuple:
     shape = ["--height", side, "--width", side, "--batch", batch, "--seconds", args.seconds]
     model = getattr(args, weights)
-    ours = [args.binary_dir / "examples/time_vit", "--model", model, *shape]
-    theirs = [args.python, HERE / "torch_vit.py", "--arch", arch, "--weights", model, "--threads", args.threads, *shape]
+    ours = [args.binary_dir / "examples/time_vit", "--model", model, "--precision", PEERS[peer], *shape]
+    theirs = [args.python, HERE / "torch_vit.py", "--arch", arch, "--weights", model, "--threads", args.threads,
+              "--engine", peer, *shape]  # fmt: skip
     return ours, theirs
 
 
 def segment_commands(args, photos: pathlib.Path, ours_out: pathlib.Path, theirs_out: pathlib.Path) -> tuple:
     shared = ["--labels", args.labels, "--size", 448]
     ours = [args.binary_dir / "percept", "segment", photos, "--model", args.model, *shared,
-            "--background", "none", "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
+            "--precision", args.precision, "--background", "none", "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
     theirs = [args.python, HERE / "torch_segment.py", photos, "--vit", args.vit, "--text", args.text, *shared,
               "--out", theirs_out, "--threads", args.threads]  # fmt: skip
     return ours, theirs
@@ -99,7 +103,7 @@ def row(name: str, unit: str, values: dict, higher_is_better: bool = False) -> d
 
 
 def table(rows: list) -> str:
-    lines = ["| case | unit | percept | PyTorch | ratio |", "|---|---|---:|---:|---:|"]
+    lines = ["| case | unit | percept | peer | ratio |", "|---|---|---:|---:|---:|"]
     for r in rows:
         digits = 1 if r["unit"] == "ms" else 2
         lines.append(
@@ -131,6 +135,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="per ViT timing")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=("vit", "segment", "cold"), default=("vit", "segment", "cold"))
+    parser.add_argument("--peers", nargs="+", choices=tuple(PEERS), default=("torch",), help="of the ViT timings")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of percept's segmenting")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     needs = {"vit": ("weights_b16", "weights_s14"), "segment": ("model", "vit", "text", "photos")}
@@ -149,19 +155,21 @@ def main() -> None:
         notes.append(f"The machine was busy before the first run (load {os.getloadavg()[0]:.1f}): do not quote.")
 
     if "vit" in args.only:
-        for name, *case in VIT_CASES:
-            ours, theirs = vit_commands(args, *case)
+        for peer, (name, *case) in itertools.product(args.peers, VIT_CASES):
+            ours, theirs = vit_commands(args, peer, *case)
 
             def theirs_ms(command=theirs):
                 result = last_json(call(command, args.threads)[1])
-                report["torch"], report["timm"] = result["torch"], result["timm"]
+                report.update({k: result[k] for k in ("torch", "timm", "onnxruntime") if k in result})
                 return result["ms"]
 
-            def ours_ms(command=ours):
-                return last_json(call(command, args.threads)[1])["ms"]
+            def ours_ms(command=ours, precision=PEERS[peer]):
+                result = last_json(call(command, args.threads)[1])
+                report[f"kernel for {precision}"] = result["kernel"]
+                return result["ms"]
 
             values = alternate(args.rounds, ours_ms, theirs_ms)
-            rows.append(row(name, "ms", values))
+            rows.append(row(f"{name}, {peer}", "ms", values))
 
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)

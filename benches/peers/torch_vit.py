@@ -1,13 +1,16 @@
-"""Time PyTorch's eager f32 forward pass of a timm ViT; prints one JSON line.
+"""Time a timm ViT's forward pass, in PyTorch's eager f32 or bf16 or in ONNX Runtime; prints one JSON line.
 
     python torch_vit.py --arch vit_base_patch16 --weights model.safetensors --height 224 --width 224 \
-        --batch 1 --seconds 5 --threads 2
+        --batch 1 --seconds 5 --threads 2 --engine torch
 
-Positions are resampled once, before the clock starts; two passes warm up.
+Positions are resampled once, before the clock starts; two passes warm up. ONNX Runtime gets the model as
+PyTorch exports it for the one size, and all its graph optimisations.
 """
 import argparse
 import json
+import pathlib
 import statistics
+import tempfile
 import time
 
 import timm
@@ -35,6 +38,21 @@ def load(arch: str, weights: str, size: tuple) -> VisionTransformer:
     return model.eval()
 
 
+def onnx_pass(model: VisionTransformer, x: torch.Tensor, threads: int):
+    """(a forward pass of `x` in ONNX Runtime, its version)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "vit.onnx"
+        torch.onnx.export(model, (x,), str(path), input_names=["x"], output_names=["y"], dynamo=False)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {"x": x.numpy()}
+    return lambda: session.run(None, feed), onnxruntime.__version__
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=ARCHS, required=True)
@@ -44,22 +62,30 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="time for at least this long, and five passes")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engine", choices=("torch", "torch-bf16", "onnxruntime"), default="torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load(args.arch, args.weights, (args.height, args.width))
     x = torch.randn(args.batch, 3, args.height, args.width, generator=torch.Generator().manual_seed(0))
+    versions = {"torch": torch.__version__, "timm": timm.__version__}
     times = []
     with torch.inference_mode():
+        if args.engine == "onnxruntime":
+            forward, versions["onnxruntime"] = onnx_pass(model, x, args.threads)
+        else:
+            if args.engine == "torch-bf16":
+                model, x = model.bfloat16(), x.bfloat16()
+            forward = lambda: model(x)  # noqa: E731
         for _ in range(2):
-            model(x)
+            forward()
         end = time.perf_counter() + args.seconds
         while time.perf_counter() < end or len(times) < 5:
             start = time.perf_counter()
-            model(x)
+            forward()
             times.append((time.perf_counter() - start) * 1e3)
     print(json.dumps({
         "ms": round(statistics.median(times), 3), "all": [round(t, 3) for t in times], "threads": args.threads,
-        "torch": torch.__version__, "timm": timm.__version__}))  # fmt: skip
+        **versions}))  # fmt: skip
 
 
 if __name__ == "__main__":
