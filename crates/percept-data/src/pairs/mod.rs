@@ -21,6 +21,7 @@ mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+mod things;
 
 pub use augment::{Augment, Decoding, Prepare};
 pub use holdout::HoldOut;

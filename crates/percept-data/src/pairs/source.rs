@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::shard::{self, Entry, ReadError, Span};
 use super::table::{CsvOptions, PairTable};
-use super::{brace, holdout::HoldOut};
+use super::{brace, holdout::HoldOut, things};
 use crate::DataError;
 use crate::layout;
 use crate::random::Random;
@@ -71,7 +71,8 @@ pub struct PairOptions {
     pub part: Part,
     /// Which caption is taken.
     pub captions: CaptionChoice,
-    /// Whether the JSON's `labels`, a list, are read as well.
+    /// Whether what is on a photo is read as well: the JSON's `labels`, a list, or, where there are none,
+    /// the things that half of the captions name.
     pub labels: bool,
 }
 
@@ -313,7 +314,7 @@ impl PairSource {
             (Some(any), _) => any.clone().into_bytes(),
             (None, Some(text)) => named("the caption", shard::read(file, text, MAX_CAPTION_BYTES))?,
             (None, None) => (sidecar.caption)
-                .or_else(|| captions.into_iter().next())
+                .or_else(|| captions.first().cloned())
                 .ok_or_else(|| {
                     ReadError::Bad(match entry.json {
                         None => "no caption (KEY.txt or KEY.json beside the image)".to_owned(),
@@ -322,6 +323,7 @@ impl PairSource {
                 })?
                 .into_bytes(),
         };
+        let caption = caption(&text).map_err(ReadError::Bad)?;
         let mut labels = match self.options.labels {
             true => sidecar.labels.unwrap_or_default(),
             false => Vec::new(),
@@ -331,7 +333,12 @@ impl PairSource {
         }
         labels.retain(|label| !label.is_empty());
         labels.truncate(MAX_LABELS);
-        let caption = caption(&text).map_err(ReadError::Bad)?;
+        if self.options.labels && labels.is_empty() {
+            labels = match captions.is_empty() {
+                true => things::named([caption.as_str()]),
+                false => things::named(captions.iter().map(String::as_str)),
+            };
+        }
         Ok(Said { caption, labels })
     }
 }

@@ -548,6 +548,8 @@ fn labels_come_with_the_captions_if_they_are_asked_for() {
             ("none.txt", b"text"),
             ("some.jpg", &photo),
             ("some.json", br#"{"captions": ["one"], "labels": ["cat"]}"#),
+            ("told.jpg", &photo),
+            ("told.json", br#"{"captions": ["A boy", "two"]}"#),
         ],
     );
     let said = |labels| {
@@ -557,13 +559,21 @@ fn labels_come_with_the_captions_if_they_are_asked_for() {
             let caption = batch.captions[0].clone();
             said.insert(batch.keys[0].clone(), (caption, batch.labels[0].join(",")));
         }
-        ["many", "none", "some"].map(|key| {
+        ["many", "none", "some", "told"].map(|key| {
             let (caption, labels) = &said[key];
             format!("{caption}: {labels}")
         })
     };
-    assert_eq!(said(true), ["text: dog,tennis ball", "text: ", "one: cat"]);
-    assert_eq!(said(false), ["text: ", "text: ", "one: "]);
+    assert_eq!(
+        said(true),
+        [
+            "text: dog,tennis ball",
+            "text: ",
+            "one: cat",
+            "A boy: person"
+        ]
+    );
+    assert_eq!(said(false), ["text: ", "text: ", "one: ", "A boy: "]);
 }
 
 #[test]
