@@ -4,7 +4,8 @@
 //! pixels ─ Linear ─ + positions ─ blocks: Norm ─ Linear ─ attend ─ Linear ─ Norm ─ Linear ─ Linear ─ Norm
 //! ```
 //!
-//! Weights are packed once, for the loops that read them ([`product::Linear`]). Everything is plain
+//! Weights are packed once, for the loops that read them ([`product::Linear`]); percept-model packs those that
+//! learn for each call. Everything is plain
 //! `f32` slices, row-major, a row for a token. The loops are written so that the compiler makes vectors of
 //! them, for the instructions that `pulp` finds at run time; where the CPU has matrix registers, products
 //! are computed in these ([`kernel::Kernel`]), and what is `unsafe` about them is in one module.

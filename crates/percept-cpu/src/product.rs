@@ -32,6 +32,12 @@ const NARROW_WIDTH: usize = 16;
 /// second-level cache of 1 MB.
 const BLOCK_VALUES: usize = 96 * 768;
 
+/// Rows of a [`sum_of_outer_products`] that are added at once: packed, those of 1,536 numbers fit into a
+/// last cache that a rented core can count on.
+const ROWS_OF_SUM: usize = 512;
+/// Columns of these that a task turns: as many as a line of the cache has of them.
+const COLUMNS_OF_TURN: usize = 16;
+
 /// Weights and bias of a linear layer.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -76,35 +82,64 @@ impl Linear {
     pub fn new(weights: &[f32], bias: Option<&[f32]>, inputs: usize, kernel: Kernel) -> Self {
         assert_eq!(weights.len() % inputs, 0, "weights of {inputs} inputs");
         let outputs = weights.len() / inputs;
+        Self::pack(weights, Order::ByOutput, bias, [inputs, outputs], kernel)
+    }
+
+    /// Packs row-major weights `[in, out]`, the transpose of what [`new`](Self::new) takes.
+    ///
+    /// # Panics
+    /// The lengths do not fit.
+    pub fn by_input(weights: &[f32], bias: Option<&[f32]>, outputs: usize, kernel: Kernel) -> Self {
+        assert_eq!(weights.len() % outputs, 0, "weights of {outputs} outputs");
+        let inputs = weights.len() / outputs;
+        Self::pack(weights, Order::ByInput, bias, [inputs, outputs], kernel)
+    }
+
+    fn pack(
+        weights: &[f32],
+        order: Order,
+        bias: Option<&[f32]>,
+        [inputs, outputs]: [usize; 2],
+        kernel: Kernel,
+    ) -> Self {
         let count = outputs.div_ceil(WIDTH);
-        let rows = weights.chunks(WIDTH * inputs);
-        let weights = match kernel.0 {
+        let packed = match kernel.0 {
             None => {
                 let mut panels = vec![0.0; count * WIDTH * inputs];
-                for (panel, weights) in panels.chunks_mut(WIDTH * inputs).zip(rows) {
-                    for (j, row) in weights.chunks_exact(inputs).enumerate() {
-                        for (i, weight) in row.iter().enumerate() {
-                            panel[i * WIDTH + j] = *weight;
-                        }
-                    }
-                }
+                let parts = panels.par_chunks_mut((WIDTH * inputs).max(1));
+                parts.enumerate().for_each(|(n, panel)| {
+                    Arch::new().dispatch(Pack {
+                        weights,
+                        order,
+                        sides: [inputs, outputs],
+                        n,
+                        panel: Panel::Vectors(panel),
+                    });
+                });
                 Weights::Vectors(panels)
             }
             Some((unit, parts)) => {
                 let length = parts.panel(inputs);
                 let mut panels = vec![Line::ZERO; count * length];
-                for (panel, weights) in panels.chunks_mut(length.max(1)).zip(rows) {
-                    tiles::set_transposed(panel, parts, weights, inputs, inputs);
-                }
+                let chunks = panels.par_chunks_mut(length.max(1));
+                chunks.enumerate().for_each(|(n, panel)| {
+                    Arch::new().dispatch(Pack {
+                        weights,
+                        order,
+                        sides: [inputs, outputs],
+                        n,
+                        panel: Panel::Tiles(parts, panel),
+                    });
+                });
                 Weights::Tiles(unit, parts, panels)
             }
         };
-        let mut padded = vec![0.0; outputs.div_ceil(WIDTH) * WIDTH];
+        let mut padded = vec![0.0; count * WIDTH];
         if let Some(bias) = bias {
             padded[..outputs].copy_from_slice(bias);
         }
         Self {
-            weights,
+            weights: packed,
             bias: padded,
             inputs,
             outputs,
@@ -188,6 +223,94 @@ impl Linear {
             }
         }
     }
+}
+
+/// Which axis of weights is the first.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// `[out, in]`.
+    ByOutput,
+    /// `[in, out]`.
+    ByInput,
+}
+
+/// Packs the weights of [`WIDTH`] outputs.
+struct Pack<'a> {
+    weights: &'a [f32],
+    order: Order,
+    /// Inputs and outputs.
+    sides: [usize; 2],
+    /// Number of the panel.
+    n: usize,
+    panel: Panel<'a>,
+}
+
+/// A panel of zeros that is to be filled.
+enum Panel<'a> {
+    Vectors(&'a mut [f32]),
+    Tiles(Parts, &'a mut [Line]),
+}
+
+impl WithSimd for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let [inputs, outputs] = self.sides;
+        let channels = self.n * WIDTH..outputs.min((self.n + 1) * WIDTH);
+        match (self.order, self.panel) {
+            (Order::ByOutput, Panel::Vectors(panel)) => {
+                let rows = &self.weights[channels.start * inputs..channels.end * inputs];
+                for (j, row) in rows.chunks_exact(inputs).enumerate() {
+                    for (i, weight) in row.iter().enumerate() {
+                        panel[i * WIDTH + j] = *weight;
+                    }
+                }
+            }
+            (Order::ByInput, Panel::Vectors(panel)) => {
+                let rows = self.weights.chunks_exact(outputs);
+                for (to, row) in panel.as_chunks_mut::<WIDTH>().0.iter_mut().zip(rows) {
+                    to[..channels.len()].copy_from_slice(&row[channels.clone()]);
+                }
+            }
+            (Order::ByOutput, Panel::Tiles(parts, panel)) => {
+                let rows = &self.weights[channels.start * inputs..channels.end * inputs];
+                tiles::set_transposed(panel, parts, rows, inputs, inputs);
+            }
+            (Order::ByInput, Panel::Tiles(parts, panel)) => {
+                let rows = &self.weights[channels.start..];
+                tiles::set_columns(panel, parts, rows, outputs, channels.len());
+            }
+        }
+    }
+}
+
+/// `xᵀ · y` of `x` `[rows, m]` and `y` `[rows, n]`: `[m, n]`, the gradient of a linear layer's weights
+/// `[in, out]`. The order of additions does not depend on the number of threads.
+///
+/// # Panics
+/// The lengths do not fit.
+pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: Kernel) -> Vec<f32> {
+    assert_eq!(x.len() / m, y.len() / n, "rows");
+    let mut sum = vec![0.0; m * n];
+    let mut turned = Vec::new();
+    for (x, y) in x.chunks(ROWS_OF_SUM * m).zip(y.chunks(ROWS_OF_SUM * n)) {
+        let rows = x.len() / m;
+        turned.resize(m * rows, 0.0);
+        turned
+            .par_chunks_mut(COLUMNS_OF_TURN * rows)
+            .enumerate()
+            .for_each(|(i, columns)| {
+                let first = i * COLUMNS_OF_TURN;
+                for (r, row) in x.chunks_exact(m).enumerate() {
+                    for (column, value) in columns.chunks_exact_mut(rows).zip(&row[first..]) {
+                        column[r] = *value;
+                    }
+                }
+            });
+        Linear::by_input(y, None, n, kernel).apply(&turned, Then::Add(None), &mut sum);
+    }
+    sum
 }
 
 /// Rows of one task, in tiles.
@@ -429,6 +552,12 @@ fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usiz
             return;
         }
     }
-    let length = y.len();
-    y.copy_from_slice(&values[..length]);
+    match y.first_chunk_mut::<WIDTH>() {
+        // Without a call for each row.
+        Some(y) => *y = values,
+        None => {
+            let length = y.len();
+            y.copy_from_slice(&values[..length]);
+        }
+    }
 }

@@ -112,9 +112,7 @@ pub(crate) fn set_transposed(
     for (j, column) in columns.chunks(stride).enumerate() {
         let steps = panel.chunks_exact_mut(parts.step());
         for (step, values) in steps.zip(column[..depth].chunks(DEPTH)) {
-            let mut filled = [0.0; DEPTH];
-            filled[..values.len()].copy_from_slice(values);
-            let (high, low) = halves(&filled);
+            let (high, low) = halves(&filled(values));
             let (of_high, of_low) = step.split_at_mut(SIDE);
             set_pairs(of_high, j, &high);
             if parts == Parts::Two {
@@ -147,11 +145,11 @@ pub(crate) fn set_columns(
     columns: usize,
 ) {
     for (pair, rows) in rows.chunks(2 * stride).enumerate() {
-        let mut filled = [[0.0; SIDE]; 2];
-        for (filled, row) in filled.iter_mut().zip(rows.chunks(stride)) {
-            filled[..columns].copy_from_slice(&row[..columns]);
+        let mut pair_of_rows = [[0.0; SIDE]; 2];
+        for (to, row) in pair_of_rows.iter_mut().zip(rows.chunks(stride)) {
+            *to = filled(&row[..columns]);
         }
-        let [(high, low), (next_high, next_low)] = [&filled[0], &filled[1]].map(halves);
+        let [(high, low), (next_high, next_low)] = pair_of_rows.each_ref().map(halves);
         let (step, row) = (pair / HALF, pair % HALF);
         let step = &mut panel[step * parts.step()..][..parts.step()];
         let (of_high, of_low) = step.split_at_mut(SIDE);
@@ -170,6 +168,20 @@ fn set_lines(lines: &mut [Line], row: usize, first: &[u16; SIDE], next: &[u16; S
         for c in 0..HALF {
             line[2 * c] = first[half + c];
             line[2 * c + 1] = next[half + c];
+        }
+    }
+}
+
+/// As many numbers as a step takes, with zeros behind the last one.
+#[inline(always)]
+fn filled(values: &[f32]) -> [f32; DEPTH] {
+    // A whole one without a call.
+    match values.first_chunk() {
+        Some(all) => *all,
+        None => {
+            let mut filled = [0.0; DEPTH];
+            filled[..values.len()].copy_from_slice(values);
+            filled
         }
     }
 }

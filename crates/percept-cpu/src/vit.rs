@@ -1,11 +1,16 @@
 //! The vision transformer (timm's DINO and DINOv2 forms).
 
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then};
+
+/// Values of the widest layer of the images that go through all blocks together: 8 MB, a share of the last
+/// cache that a rented core can count on.
+const GROUP_VALUES: usize = 1 << 21;
 
 /// A vision transformer without its positions, which depend on the size of the input.
 #[derive(Debug)]
@@ -55,6 +60,12 @@ pub struct VitShape {
 struct Workspace {
     patches: Vec<f32>,
     tokens: Vec<f32>,
+    inside: Inside,
+}
+
+/// Those inside blocks.
+#[derive(Debug)]
+struct Inside {
     normed: Vec<f32>,
     wide: Vec<f32>,
     mixed: Vec<f32>,
@@ -96,10 +107,12 @@ impl Vit {
             workspace: Mutex::new(Workspace {
                 patches: Vec::new(),
                 tokens: Vec::new(),
-                normed: Vec::new(),
-                wide: Vec::new(),
-                mixed: Vec::new(),
-                packed: Packed::new(kernel),
+                inside: Inside {
+                    normed: Vec::new(),
+                    wide: Vec::new(),
+                    mixed: Vec::new(),
+                    packed: Packed::new(kernel),
+                },
             }),
         })
     }
@@ -120,17 +133,11 @@ impl Vit {
         let dim = self.dim;
         let (before, count) = (first.len() / dim, positions.len() / dim);
         let tokens = before + count;
-        let mut guard = self
-            .workspace
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guard = self.workspace();
         let Workspace {
             patches,
             tokens: x,
-            normed,
-            wide,
-            mixed,
-            packed,
+            inside,
         } = &mut *guard;
 
         patches.resize(images * positions.len(), 0.0);
@@ -146,24 +153,55 @@ impl Vit {
                 *x = patch + position;
             }
         }
-        normed.resize(x.len(), 0.0);
-        mixed.resize(x.len(), 0.0);
-        for block in &self.blocks {
-            block.norm1.apply(x, normed);
-            wide.resize(3 * x.len(), 0.0);
-            block.qkv.apply(normed, Then::Store, wide);
-            attend(wide, tokens, self.heads, Bias::None, None, packed, mixed);
-            block
-                .proj
-                .apply(mixed, Then::Add(block.scale1.as_deref()), x);
-            block.norm2.apply(x, normed);
-            wide.resize(x.len() / dim * block.fc1.outputs(), 0.0);
-            block.fc1.apply(normed, Then::Gelu, wide);
-            block.fc2.apply(wide, Then::Add(block.scale2.as_deref()), x);
-        }
+        self.go_through(0..self.blocks.len(), tokens, x, inside);
         let mut out = vec![0.0; x.len()];
         self.norm.apply(x, &mut out);
         out
+    }
+
+    /// Some of the blocks, in place: `x` are the tokens of images, `[images, tokens, dim]`, after those before
+    /// these blocks.
+    ///
+    /// # Panics
+    /// The lengths do not fit, or there are no such blocks.
+    pub fn blocks(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32]) {
+        let mut guard = self.workspace();
+        self.go_through(blocks, tokens, x, &mut guard.inside);
+    }
+
+    fn workspace(&self) -> MutexGuard<'_, Workspace> {
+        let lock = self.workspace.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn go_through(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32], inside: &mut Inside) {
+        let blocks = &self.blocks[blocks];
+        let Inside {
+            normed,
+            wide,
+            mixed,
+            packed,
+        } = inside;
+        let widest = blocks.iter().map(|block| block.fc1.outputs()).max();
+        let widest = widest.unwrap_or(0).max(3 * self.dim);
+        let group = (GROUP_VALUES / (tokens * widest).max(1)).max(1) * tokens * self.dim;
+        for x in x.chunks_mut(group) {
+            normed.resize(x.len(), 0.0);
+            mixed.resize(x.len(), 0.0);
+            for block in blocks {
+                block.norm1.apply(x, normed);
+                wide.resize(3 * x.len(), 0.0);
+                block.qkv.apply(normed, Then::Store, wide);
+                attend(wide, tokens, self.heads, Bias::None, None, packed, mixed);
+                block
+                    .proj
+                    .apply(mixed, Then::Add(block.scale1.as_deref()), x);
+                block.norm2.apply(x, normed);
+                wide.resize(x.len() / self.dim * block.fc1.outputs(), 0.0);
+                block.fc1.apply(normed, Then::Gelu, wide);
+                block.fc2.apply(wide, Then::Add(block.scale2.as_deref()), x);
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::{Kernel, Precision};
 use percept_cpu::math::{erf, exp, gelu};
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{Linear, Then};
+use percept_cpu::product::{Linear, Then, sum_of_outer_products};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -159,15 +159,37 @@ proptest! {
                 });
             }
         }
+        let turned: Vec<f32> = (0..inputs * outputs).map(|i| w[i % outputs * inputs + i / outputs]).collect();
         for (kernel, part) in kernels() {
-            let linear = Linear::new(&w, has_bias.then_some(&bias[..]), inputs, kernel);
+            let bias = has_bias.then_some(&bias[..]);
+            let linear = Linear::new(&w, bias, inputs, kernel);
             let mut y = before.clone();
             linear.apply(&x, then, &mut y);
+            let mut same = before.clone();
+            Linear::by_input(&turned, bias, outputs, kernel).apply(&x, then, &mut same);
+            prop_assert_eq!(&y, &same);
             for ((y, expected), size) in y.iter().zip(&expected).zip(&sizes) {
                 let off = (f64::from(*y) - expected).abs();
                 // GELU is nowhere steeper than 1.13, and bias, GELU and residual are of f32.
                 let bound = 1.14 * part * size + 1e-6 * expected.abs().max(1.0);
                 prop_assert!(off <= bound, "{}: {y}, not {expected}", kernel.name());
+            }
+        }
+    }
+
+    #[test]
+    fn outer_products_are_added_up(
+        rows in prop_oneof![0usize..80, 500..530usize], m in 1usize..70, n in 1usize..70, seed: u64,
+    ) {
+        let (x, y) = (numbers(rows * m, seed), numbers(rows * n, seed ^ 1));
+        for (kernel, part) in kernels() {
+            let sum = sum_of_outer_products(&x, &y, [m, n], kernel);
+            prop_assert_eq!(sum.len(), m * n);
+            for (i, found) in sum.iter().enumerate() {
+                let terms = (0..rows).map(|r| f64::from(x[r * m + i / n]) * f64::from(y[r * n + i % n]));
+                let off = (f64::from(*found) - terms.clone().sum::<f64>()).abs();
+                let bound = part * terms.map(f64::abs).sum::<f64>() + 1e-6;
+                prop_assert!(off <= bound, "{}: off by {off:e}", kernel.name());
             }
         }
     }

@@ -64,21 +64,18 @@ impl<const N: usize> Backward<Flex, N> for LinearStep {
 
     fn backward(self, step: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight) = step.state;
-        let [batch, tokens, width] = x.dims();
         let dy: Tensor<3> = plain(grads.consume::<Flex>(&step.node));
-        let [.., out] = dy.dims();
-        let dy = dy.reshape([batch * tokens, out]);
+        let [batch, tokens, out] = dy.dims();
         if let Some(Some(bias)) = step.parents.get(2) {
-            grads.register::<Flex>(bias.id, primitive(sum_rows(dy.clone())));
+            let rows = dy.clone().reshape([batch * tokens, out]);
+            grads.register::<Flex>(bias.id, primitive(sum_rows(rows)));
         }
         if let Some(node) = &step.parents[1] {
-            let x = x.reshape([batch * tokens, width]);
-            let dw = x.transpose().matmul(dy.clone());
+            let dw = ops::sum_of_outer_products(x, dy.clone());
             grads.register::<Flex>(node.id, primitive(dw));
         }
         if let Some(node) = &step.parents[0] {
-            let dx = ops::product(dy, weight.transpose(), None);
-            let dx = dx.reshape([batch, tokens, width]);
+            let dx = ops::transposed_product(dy, weight);
             grads.register::<Flex>(node.id, primitive(dx));
         }
     }

@@ -15,6 +15,7 @@ mod device;
 mod encoder;
 mod error;
 mod files;
+mod frozen;
 #[cfg(feature = "autodiff")]
 mod grad;
 mod layout;
@@ -42,6 +43,7 @@ pub use encoder::{
 };
 pub use error::ModelError;
 pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};
+pub use frozen::FrozenVit;
 pub use layout::{ImageLayout, ImageStyle, TextLayout, TextStyle};
 pub use model::{Model, Storage, TextEmbeddings, Towers};
 pub use percept_checkpoint::CheckpointError;

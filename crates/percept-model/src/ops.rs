@@ -1,18 +1,23 @@
-//! The operations that plain Burn runs slowly on a CPU: exact GELU, the softmax inside attention,
-//! and the additions and copies around them.
+//! The operations that plain Burn runs slowly on a CPU: linear layers, exact GELU, self-attention, norms
+//! and residual connections.
 //!
-//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, and adds and copies on one thread; at
-//! 448 px that is a third of a ViT's time (`docs/performance.md`). Here they are loops that the
-//! compiler vectorises for the CPU found at run time, on all threads. While gradients are recorded
-//! on the CPU, the same kernels run and `grad.rs` holds their derivatives; on any other device the
-//! same functions call Burn's own operations. So an encoder has one forward pass everywhere.
+//! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, adds and copies on one thread, and
+//! multiplies in vectors where the CPU has matrix registers (`docs/performance.md`). Here products and
+//! attention are those of percept-cpu, and the rest loops that the compiler vectorises for the CPU found
+//! at run time, on all threads. While gradients are recorded on the CPU, the same kernels run and
+//! `grad.rs` holds their derivatives; on any other device the same functions call Burn's own operations.
+//! So an encoder has one forward pass everywhere.
 
 use burn::backend::Flex;
 use burn::backend::ops::AttentionModuleOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
+use percept_cpu::attention::{Bias, Heads, MAX_HEAD_WIDTH, Packed, attend};
+use percept_cpu::kernel::{Kernel, Precision};
 pub(crate) use percept_cpu::math::exp;
+use percept_cpu::norm::Norm;
+use percept_cpu::product::{self, Then};
 use pulp::WithSimd;
 use rayon::prelude::*;
 
@@ -31,11 +36,9 @@ pub(crate) const SCORES_IN_CACHE: usize = 1 << 20;
 /// Queries in a block at least: fewer would make the matrix products too thin.
 const MIN_QUERY_BLOCK: usize = 64;
 
-/// Values of a product that are computed before they are moved on: 4 MB of `f32`.
-const PRODUCT_IN_CACHE: usize = 1 << 20;
-
-/// Rows of such a product at least: fewer would repack the weights too often.
-const MIN_PRODUCT_ROWS: usize = 256;
+/// Multiplications of a product from which on the fastest kernel computes it. Less takes no time to speak
+/// of, and plain `f32` is a little more exact.
+const MIN_OF_BEST_KERNEL: usize = 1 << 24;
 
 /// Independent partial sums of a row, so that a sum needs no particular order of additions and
 /// can use whole vector registers (16 `f32` fill one of AVX-512).
@@ -81,54 +84,57 @@ pub fn linear(x: Tensor<3>, layer: &Linear) -> Tensor<3> {
 
 /// [`linear`] on the CPU.
 pub(crate) fn affine(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    let [batch, tokens, width] = x.dims();
     let [_, out] = weight.dims();
-    // One product over all rows; a batch of products would pack the weights for each image.
-    let y = product(x.reshape([batch * tokens, width]), weight, bias);
-    y.reshape([batch, tokens, out])
-}
-
-/// `x · weight + bias` of `[rows, in]` and `[in, out]`, on the CPU.
-///
-/// Burn allocates and copies a product's buffer once before it is filled, which for a whole
-/// training batch goes through memory. So a large product is computed some rows at a time, and
-/// the bias is added on the way from the cache to the result.
-pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let [rows, _] = x.dims();
-    let [_, out] = weight.dims();
-    let step = (PRODUCT_IN_CACHE / out.max(1)).max(MIN_PRODUCT_ROWS);
-    if rows <= step {
-        let y = x.matmul(weight);
-        return match bias {
-            Some(bias) => add_row(y, bias),
-            None => y,
-        };
-    }
+    let kernel = kernel_of(x.shape().num_elements() * out);
+    let weight = cpu_primitive(weight).to_contiguous();
     let bias = bias.map(|bias| cpu_primitive(bias).to_contiguous());
     let bias = bias.as_ref().map(|bias| bias.storage::<f32>());
-    let mut result = vec![0.0f32; rows * out];
-    let task = rows_of_task(out) * out;
-    let arch = pulp::Arch::new();
-    for (i, result) in result.chunks_mut(step * out).enumerate() {
-        let part = x.clone().narrow(0, i * step, result.len() / out);
-        let y = cpu_primitive(part.matmul(weight.clone())).to_contiguous();
-        result
-            .par_chunks_mut(task)
-            .zip(y.storage::<f32>().par_chunks(task))
-            .for_each(|(result, y)| {
-                arch.dispatch(|| match bias {
-                    None => result.copy_from_slice(y),
-                    Some(bias) => {
-                        for (result, y) in result.chunks_mut(out).zip(y.chunks(out)) {
-                            for ((to, y), b) in result.iter_mut().zip(y).zip(bias) {
-                                *to = y + b;
-                            }
-                        }
-                    }
-                });
-            });
+    let packed = product::Linear::by_input(weight.storage(), bias, out, kernel);
+    apply(x, &packed)
+}
+
+/// `x · weightᵀ` of `[batch, tokens, out]` and `[in, out]`, on the CPU.
+#[cfg(feature = "autodiff")]
+pub(crate) fn transposed_product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let [width, out] = weight.dims();
+    let kernel = kernel_of(x.shape().num_elements() * width);
+    let weight = cpu_primitive(weight).to_contiguous();
+    apply(
+        x,
+        &product::Linear::new(weight.storage(), None, out, kernel),
+    )
+}
+
+/// `xᵀ · y` of `[batch, tokens, m]` and `[batch, tokens, n]`, over all tokens: `[m, n]`, on the CPU.
+#[cfg(feature = "autodiff")]
+pub(crate) fn sum_of_outer_products(x: Tensor<3>, y: Tensor<3>) -> Tensor<2> {
+    let ([.., m], [.., n]) = (x.dims(), y.dims());
+    let kernel = kernel_of(x.shape().num_elements() * n);
+    let device = x.device();
+    let (x, y) = (
+        cpu_primitive(x).to_contiguous(),
+        cpu_primitive(y).to_contiguous(),
+    );
+    let sum = product::sum_of_outer_products(x.storage(), y.storage(), [m, n], kernel);
+    Tensor::from_data(TensorData::new(sum, [m, n]), &device)
+}
+
+fn apply(x: Tensor<3>, linear: &product::Linear) -> Tensor<3> {
+    let [batch, tokens, _] = x.dims();
+    let device = x.device();
+    let x = cpu_primitive(x).to_contiguous();
+    let mut y = vec![0.0; batch * tokens * linear.outputs()];
+    linear.apply(x.storage(), Then::Store, &mut y);
+    let shape = [batch, tokens, linear.outputs()];
+    Tensor::from_data(TensorData::new(y, shape), &device)
+}
+
+/// What computes a product of so many multiplications.
+pub(crate) fn kernel_of(multiplications: usize) -> Kernel {
+    if multiplications < MIN_OF_BEST_KERNEL {
+        return Kernel::VECTORS;
     }
-    Tensor::from_data(TensorData::new(result, [rows, out]), &x.device())
+    Kernel::best(Precision::F32)
 }
 
 /// Rows of this width that make a rayon task.
@@ -137,7 +143,6 @@ pub(crate) fn rows_of_task(width: usize) -> usize {
 }
 
 /// A layer norm over the last axis; `epsilon` is that of `layer`, which keeps it to itself.
-#[cfg_attr(not(feature = "autodiff"), expect(unused_variables))]
 pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
     #[cfg(feature = "autodiff")]
     if let (Engine::Recorded, Some(beta)) = (
@@ -146,50 +151,56 @@ pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
     ) {
         return grad::layer_norm(x, layer.gamma.val(), beta.val(), epsilon);
     }
-    layer.forward(x)
-}
-
-/// Adds `row` to every row of `x`, on the CPU.
-fn add_row(x: Tensor<2>, row: Tensor<1>) -> Tensor<2> {
-    let [_, width] = x.dims();
-    let row = cpu_primitive(row).to_contiguous();
-    let row = row.storage::<f32>();
-    let rows_per_task = rows_of_task(width);
-    map_chunks(x, rows_per_task * width, |_, rows| {
-        for values in rows.chunks_mut(width.max(1)) {
-            for (value, add) in values.iter_mut().zip(row) {
-                *value += add;
-            }
+    match (Engine::of([x.device()]), &layer.beta) {
+        (Engine::Kernels, Some(beta)) => {
+            let (shape, device) = (x.dims(), x.device());
+            let [gain, shift] = [layer.gamma.val(), beta.val()]
+                .map(|row| cpu_primitive(row).to_contiguous().storage().to_vec());
+            let x = cpu_primitive(x).to_contiguous();
+            let mut y = vec![0.0; shape.iter().product()];
+            Norm::layer(gain, shift, epsilon as f32).apply(x.storage(), &mut y);
+            Tensor::from_data(TensorData::new(y, shape), &device)
         }
-    })
+        _ => layer.forward(x),
+    }
 }
 
 /// `x + scale · branch`, a residual connection; `scale` is per channel (LayerScale).
 pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
     match Engine::of([x.device(), branch.device()]) {
-        Engine::Burn => x + scaled(branch, scale),
-        Engine::Kernels => add(x, scaled(branch, scale)),
+        Engine::Burn => match scale {
+            Some(scale) => x + branch * scale.unsqueeze(),
+            None => x + branch,
+        },
+        Engine::Kernels => add(x, branch, scale),
         #[cfg(feature = "autodiff")]
         Engine::Recorded => grad::residual(x, branch, scale),
     }
 }
 
-fn scaled(branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
-    match scale {
-        Some(scale) => branch * scale.unsqueeze(),
-        None => branch,
-    }
-}
-
-/// `x + branch` on the CPU.
-fn add(x: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
+/// `x + scale · branch` on the CPU.
+fn add(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
+    let [.., width] = x.dims();
     let x = cpu_primitive(x).to_contiguous();
     let x = x.storage::<f32>();
-    map_chunks(branch, ELEMENTS_PER_TASK, |start, piece| {
-        for (value, add) in piece.iter_mut().zip(&x[start..]) {
-            *value += add;
-        }
-    })
+    let scale = scale.map(|scale| cpu_primitive(scale).to_contiguous());
+    let scale = scale.as_ref().map(|scale| scale.storage::<f32>());
+    map_chunks(
+        branch,
+        rows_of_task(width) * width.max(1),
+        |start, piece| {
+            let x = &x[start..];
+            let Some(scale) = scale else {
+                piece.iter_mut().zip(x).for_each(|(value, x)| *value += x);
+                return;
+            };
+            for (row, x) in piece.chunks_mut(width).zip(x.chunks(width)) {
+                for ((value, x), scale) in row.iter_mut().zip(x).zip(scale) {
+                    *value = *value * scale + x;
+                }
+            }
+        },
+    )
 }
 
 /// Multi-head self-attention of queries, keys and values that stand side by side:
@@ -199,10 +210,26 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     if let Engine::Recorded = Engine::of([qkv.device()]) {
         return grad::self_attention(qkv, heads);
     }
-    let [_, _, width] = qkv.dims();
-    let [q, k, v] = split_heads(qkv, heads);
-    let mixed = attention(q, k, v, None, head_scale(width / 3 / heads));
-    merge_heads(mixed)
+    let [batch, tokens, width] = qkv.dims();
+    let device = qkv.device();
+    let dim = width / 3;
+    let engine = Engine::of([device.clone()]);
+    if matches!(engine, Engine::Burn) || dim / heads > MAX_HEAD_WIDTH {
+        let [q, k, v] = split_heads(qkv, heads);
+        return merge_heads(attention(q, k, v, None, head_scale(dim / heads)));
+    }
+    let kernel = kernel_of(2 * batch * tokens * tokens * dim);
+    let mut mixed = vec![0.0; batch * tokens * dim];
+    attend(
+        cpu_primitive(qkv).to_contiguous().storage(),
+        tokens,
+        Heads::of(dim, heads),
+        Bias::None,
+        None,
+        &mut Packed::new(kernel),
+        &mut mixed,
+    );
+    Tensor::from_data(TensorData::new(mixed, [batch, tokens, dim]), &device)
 }
 
 /// Queries, keys and values `[batch, heads, tokens, head_dim]` of `[batch, tokens, 3 · dim]`.
@@ -224,29 +251,7 @@ pub(crate) fn head_scale(head_dim: usize) -> f64 {
 /// `[batch, tokens, heads · head_dim]`.
 fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, tokens, head_dim] = x.dims();
-    let shape = [batch, tokens, heads * head_dim];
-    let device = x.device();
-    let Engine::Kernels = Engine::of([device.clone()]) else {
-        return x.swap_dims(1, 2).reshape(shape);
-    };
-    let x = cpu_primitive(x).to_contiguous();
-    let x = x.storage::<f32>();
-    let dim = heads * head_dim;
-    let rows_per_task = rows_of_task(dim);
-    let result = TensorData::new(vec![0.0f32; batch * tokens * dim], shape);
-    map_chunks(
-        Tensor::from_data(result, &device),
-        rows_per_task * dim,
-        |start, rows| {
-            for (i, row) in rows.chunks_mut(dim.max(1)).enumerate() {
-                let (image, token) = ((start / dim + i) / tokens, (start / dim + i) % tokens);
-                for (head, to) in row.chunks_mut(head_dim).enumerate() {
-                    let from = ((image * heads + head) * tokens + token) * head_dim;
-                    to.copy_from_slice(&x[from..from + head_dim]);
-                }
-            }
-        },
-    )
+    x.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim])
 }
 
 /// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
@@ -443,20 +448,46 @@ mod tests {
     }
 
     #[test]
-    fn adding_and_merging_agree_with_burn() {
+    fn residuals_and_norms_agree_with_burn() {
         let device = Device::flex();
-        let random =
-            |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let x = random([2, 3, 700, 32]);
-        let merged = merge_heads(x.clone());
-        let expected: Tensor<3> = x.clone().swap_dims(1, 2).reshape([2, 700, 96]);
-        merged
-            .clone()
-            .into_data()
-            .assert_eq(&expected.clone().into_data(), true);
-        let other: Tensor<3> = random([2, 3, 700, 32]).reshape([2, 700, 96]);
-        let sum = add(merged, other.clone()).into_data();
-        sum.assert_eq(&(expected + other).into_data(), true);
+        let random = || Tensor::<3>::random([2, 700, 96], Distribution::Normal(0.0, 1.0), &device);
+        let (x, branch) = (random(), random());
+        let scale = Tensor::<1>::random([96], Distribution::Normal(0.0, 1.0), &device);
+        let close = |found: Tensor<3>, expected: Tensor<3>| {
+            let difference = (found - expected).abs().max().into_scalar::<f32>();
+            assert!(difference < 5e-6, "{difference:e}");
+        };
+        close(
+            residual(x.clone(), branch.clone(), None),
+            x.clone() + branch.clone(),
+        );
+        close(
+            residual(x.clone(), branch.clone(), Some(scale.clone())),
+            x.clone() + branch * scale.clone().unsqueeze(),
+        );
+        let mut layer = burn::nn::LayerNormConfig::new(96)
+            .with_epsilon(1e-3)
+            .init(&device);
+        layer.gamma = burn::module::Param::from_tensor(scale);
+        close(layer_norm(x.clone(), &layer, 1e-3), layer.forward(x));
+    }
+
+    #[test]
+    fn self_attention_agrees_with_burn_also_of_wide_heads() {
+        let device = Device::flex();
+        for (heads, dim) in [(3, 24), (1, 300)] {
+            let qkv =
+                Tensor::<3>::random([2, 17, 3 * dim], Distribution::Normal(0.0, 1.0), &device);
+            let [q, k, v] = split_heads(qkv.clone(), heads);
+            let options = AttentionModuleOptions {
+                scale: Some(head_scale(dim / heads)),
+                ..Default::default()
+            };
+            let expected = merge_heads(module::attention(q, k, v, None, None, options));
+            let difference = (self_attention(qkv, heads) - expected).abs().max();
+            let difference = difference.into_scalar::<f32>();
+            assert!(difference < 1e-5, "{heads} heads of {dim}: {difference:e}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
+use percept_cpu::vit::VitShape;
 
 use crate::pos_embed;
 use crate::{Pooling, PositionInterpolation, VitConfig, ops};
@@ -206,6 +207,27 @@ impl Vit {
     /// There is no such block.
     pub fn block(&self, index: usize, tokens: Tensor<3>) -> Tensor<3> {
         self.blocks[index].forward(tokens)
+    }
+
+    /// Where its weights are.
+    pub(crate) fn device(&self) -> Device {
+        self.pos_embed.device()
+    }
+
+    /// Its shape, as percept-cpu wants it.
+    pub(crate) fn shape(&self) -> Option<VitShape> {
+        let block = self.blocks.first()?;
+        let [inputs, dim] = self.patch_embed.proj.weight.dims();
+        let [_, mlp_dim] = block.mlp.fc1.weight.dims();
+        Some(VitShape {
+            dim,
+            depth: self.depth(),
+            heads: block.attn.heads,
+            inputs,
+            mlp_dim,
+            layer_scale: block.ls1.is_some(),
+            epsilon: self.epsilon as f32,
+        })
     }
 
     /// Last stage: the final norm of `[batch, 1 + registers + patches, dim]`, and its parts.

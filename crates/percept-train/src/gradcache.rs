@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
 use percept_model::text::{TextTower, TokenBatch};
 use percept_model::vit::{Vit, VitOutput};
-use percept_model::{Pooling, weights};
+use percept_model::{FrozenVit, Pooling, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::{GradientSum, IMAGE, TEXT, block_number};
@@ -36,12 +36,12 @@ pub enum Learning {
 }
 
 impl Learning {
-    /// How many blocks of a tower of `depth` blocks stay, with what comes before them, where others
-    /// learn.
+    /// How many blocks of a tower of `depth` blocks stay, with what comes before them.
     pub fn locked_blocks(self, depth: usize) -> Option<usize> {
         match self {
             Self::Last(blocks) => Some(depth.saturating_sub(blocks)),
-            Self::Trained | Self::Locked => None,
+            Self::Locked => Some(depth),
+            Self::Trained => None,
         }
     }
 
@@ -159,11 +159,11 @@ impl ImageSide {
     /// The same with everything before block number `count` of `tower` computed, `chunk` images at a
     /// time, of which nothing is kept but the output.
     #[must_use]
-    pub fn past(mut self, tower: &Vit, count: usize, chunk: usize) -> Self {
+    pub fn past(mut self, tower: &FrozenVit, count: usize, chunk: usize) -> Self {
         let count = count.min(tower.depth());
         let parts = chunks(self.count(), chunk.max(1)).map(|samples| {
-            let (first, tokens) = self.first(tower, samples);
-            (first..count).fold(tokens, |tokens, block| tower.block(block, tokens))
+            let (first, tokens) = self.first(|pixels, keep| tower.embed(pixels, keep), samples);
+            tower.blocks(first..count, tokens)
         });
         let tokens = Tensor::cat(parts.collect(), 0);
         self.locked = Some(LockedBlocks { tokens, count });
@@ -172,17 +172,23 @@ impl ImageSide {
 
     /// What `tower` makes of the batch, `chunk` images at a time, outside any graph. Its locked blocks
     /// are those that the batch has been through.
-    pub fn outputs(&self, tower: &Vit, chunk: usize) -> Vec<VitOutput> {
+    pub fn outputs(&self, tower: &FrozenVit, chunk: usize) -> Vec<VitOutput> {
         chunks(self.count(), chunk.max(1))
             .map(|samples| {
-                let (first, tokens) = self.first(tower, samples);
-                tower.forward_from(first, tokens, self.grid(tower))
+                let (first, tokens) = self.first(|pixels, keep| tower.embed(pixels, keep), samples);
+                let tokens = tower.blocks(first..tower.depth(), tokens);
+                tower.finish(tokens, self.grid(tower.patch_size()))
             })
             .collect()
     }
 
-    /// Tokens of some of the samples, and the first block that they have not been through.
-    fn first(&self, tower: &Vit, samples: Range<usize>) -> (usize, Tensor<3>) {
+    /// Tokens of some of the samples, and the first block that they have not been through; `embed` makes
+    /// them of pixels.
+    fn first(
+        &self,
+        embed: impl FnOnce(Tensor<4>, Option<Tensor<2, Int>>) -> Tensor<3>,
+        samples: Range<usize>,
+    ) -> (usize, Tensor<3>) {
         match &self.locked {
             Some(LockedBlocks { tokens, count }) => {
                 let part = tokens.clone().narrow(0, samples.start, samples.len());
@@ -190,7 +196,7 @@ impl ImageSide {
             }
             None => {
                 let (pixels, keep) = self.inputs(samples);
-                (0, tower.embed(pixels, keep))
+                (0, embed(pixels, keep))
             }
         }
     }
@@ -229,8 +235,11 @@ impl Side for ImageSide {
     }
 
     fn embed(&self, tower: &Vit, samples: Range<usize>) -> Tensor<2> {
-        let (first, tokens) = self.first(tower, samples.clone());
-        self.pool(tower.forward_from(first, tokens, self.grid(tower)), samples)
+        let (first, tokens) = self.first(|pixels, keep| tower.embed(pixels, keep), samples.clone());
+        self.pool(
+            tower.forward_from(first, tokens, self.grid(tower.patch_size())),
+            samples,
+        )
     }
 
     fn forward(&self, tower: &Vit, samples: Range<usize>) -> (Tensor<2>, ImageKept) {
@@ -240,13 +249,14 @@ impl Side for ImageSide {
                 (embeddings, ImageKept::Activations(Box::new(graph)))
             }
             Keep::BlockInputs => {
-                let (first, mut tokens) = self.first(tower, samples.clone());
+                let (first, mut tokens) =
+                    self.first(|pixels, keep| tower.embed(pixels, keep), samples.clone());
                 let mut inputs = vec![tokens.clone()];
                 for block in first..tower.depth() {
                     tokens = tower.block(block, tokens);
                     inputs.push(tokens.clone());
                 }
-                let output = tower.finish(tokens, self.grid(tower));
+                let output = tower.finish(tokens, self.grid(tower.patch_size()));
                 let embeddings = self.pool(output, samples.clone());
                 (embeddings, ImageKept::BlockInputs { samples, inputs })
             }
@@ -277,9 +287,9 @@ impl ImageSide {
         }
     }
 
-    fn grid(&self, tower: &Vit) -> [usize; 2] {
+    fn grid(&self, patch: usize) -> [usize; 2] {
         let [_, _, height, width] = self.pixels.dims();
-        tower.grid_of([height, width])
+        [height / patch, width / patch]
     }
 
     /// Computes one stage of the tower after the other again, from the last to the first, and
@@ -296,7 +306,7 @@ impl ImageSide {
         let mut through = None;
         if let Some(tokens) = inputs.pop() {
             let tokens = tokens.autodiff().require_grad();
-            let output = recorded.finish(tokens.clone(), self.grid(tower));
+            let output = recorded.finish(tokens.clone(), self.grid(tower.patch_size()));
             let pooled = self.pool(output, samples.clone());
             let mut gradients = (pooled * gradient).sum().backward();
             collect(&recorded, IMAGE, &mut gradients, sum);

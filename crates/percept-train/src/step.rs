@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use percept_model::text::TextTower;
 use percept_model::vit::Vit;
-use percept_model::{Pooling, weights};
+use percept_model::{FrozenVit, Pooling, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -76,6 +76,9 @@ impl StepConfig {
     }
 }
 
+/// Texts that are computed at once where one image is: they have fewer tokens.
+const TEXTS_FOR_AN_IMAGE: usize = 4;
+
 /// Image–caption pairs, ready to be encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -115,8 +118,9 @@ pub struct Trainer {
     image: Vit,
     text: TextTower,
     logit_scale: f32,
-    /// The image tower as it began, where it divides photos into their [`Sides`].
-    divider: Option<Vit>,
+    /// The image tower as it began, where some of it stays or where it divides photos into their
+    /// [`Sides`].
+    begun: Option<FrozenVit>,
     config: StepConfig,
     schedule: Schedule,
     optimizer: Optimizer,
@@ -144,8 +148,9 @@ impl Trainer {
         config.validate()?;
         schedule.validate()?;
         let optimizer = Optimizer::new(optim, &trained_shapes(&image, &text, &config))?;
+        let needs_begun = config.sides.is_some() || config.image != Learning::Trained;
         Ok(Self {
-            divider: config.sides.map(|_| image.clone()),
+            begun: needs_begun.then(|| FrozenVit::new(image.clone())),
             image,
             text,
             logit_scale: logit_scale.clamp(0.0, MAX_LOGIT_SCALE),
@@ -320,7 +325,8 @@ pub fn train_step(
     let (texts, groups, words) = trainer.text_side(batch);
 
     let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
-    let text = Embedded::new(&texts, &trainer.text, config.chunk, config.text);
+    let chunk_of_texts = config.chunk.saturating_mul(TEXTS_FOR_AN_IMAGE);
+    let text = Embedded::new(&texts, &trainer.text, chunk_of_texts, config.text);
     // Each caption was embedded once; here it is again at every image that has it.
     let which = indices(&groups, &trainer.device);
     let captions = text.embeddings.clone().select(0, which.clone());
@@ -574,13 +580,15 @@ impl Trainer {
             locked: None,
         };
         let chunk = self.config.chunk;
-        if let Some(locked) = self.config.image.locked_blocks(self.image.depth()) {
-            side = side.past(&self.image, locked, chunk);
-        }
-        if let (Some(sides), Some(divider)) = (self.config.sides, &self.divider) {
-            let outputs = side.outputs(divider, chunk);
-            let draw = (self.config.seed, step, first);
-            side.division = Some(Division::new(&outputs, sides.patches, draw, collective)?);
+        if let Some(begun) = &self.begun {
+            if let Some(locked) = self.config.image.locked_blocks(begun.depth()) {
+                side = side.past(begun, locked, chunk);
+            }
+            if let Some(sides) = self.config.sides {
+                let outputs = side.outputs(begun, chunk);
+                let draw = (self.config.seed, step, first);
+                side.division = Some(Division::new(&outputs, sides.patches, draw, collective)?);
+            }
         }
         Ok(side)
     }
