@@ -67,10 +67,16 @@ def vit_commands(args, peer: str, arch: str, weights: str, side: int, batch: int
     return ours, theirs
 
 
+def train_commands(args) -> tuple:
+    ours = [args.binary_dir / "examples/train_rate", "--batch", 64, "--steps", 5]
+    theirs = [args.python, HERE / "train.py", "--batch", 64, "--steps", 5, "--threads", args.threads]
+    return ours, theirs
+
+
 def segment_commands(args, photos: pathlib.Path, ours_out: pathlib.Path, theirs_out: pathlib.Path) -> tuple:
     shared = ["--labels", args.labels, "--size", 448]
     ours = [args.binary_dir / "percept", "segment", photos, "--model", args.model, *shared,
-            "--precision", args.precision, "--background", "none", "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
+            "--precision", args.precision, "--text-cache", "off", "--background", "none", "--format", "mask", "--out", ours_out, "--json", "--quiet"]  # fmt: skip
     theirs = [args.python, HERE / "torch_segment.py", photos, "--vit", args.vit, "--text", args.text, *shared,
               "--out", theirs_out, "--threads", args.threads]  # fmt: skip
     return ours, theirs
@@ -134,13 +140,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="per ViT timing")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=("vit", "segment", "cold"), default=("vit", "segment", "cold"))
+    parser.add_argument("--only", nargs="+", choices=("vit", "train", "segment", "cold"),
+                        default=("vit", "train", "segment", "cold"))  # fmt: skip
     parser.add_argument("--peers", nargs="+", choices=tuple(PEERS), default=("torch",), help="of the ViT timings")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of percept's segmenting")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     needs = {"vit": ("weights_b16", "weights_s14"), "segment": ("model", "vit", "text", "photos")}
-    needs["cold"] = needs["segment"]
+    needs["cold"], needs["train"] = needs["segment"], ()
     for name in sorted({n for part in args.only for n in needs[part]}):
         if getattr(args, name) is None:
             parser.error(f"--{name.replace('_', '-')} is needed for {', '.join(args.only)}")
@@ -170,6 +177,11 @@ def main() -> None:
 
             values = alternate(args.rounds, ours_ms, theirs_ms)
             rows.append(row(f"{name}, {peer}", "ms", values))
+
+    if "train" in args.only:
+        both = [lambda c=c: last_json(call(c, args.threads)[1])["images_per_second"] for c in train_commands(args)]
+        name = "training ViT-S/14, batch 64, half of the patches"
+        rows.append(row(name, "images/s", alternate(args.rounds, *both), higher_is_better=True))
 
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)

@@ -98,6 +98,11 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The files whose tensors it has: [`path`](Self::path), or the shards that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.parts.sources.iter().map(Source::path)
+    }
+
     /// How it is stored.
     #[must_use]
     pub fn format(&self) -> Format {

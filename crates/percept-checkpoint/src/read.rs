@@ -30,6 +30,10 @@ impl Source {
             file: Mutex::new(file),
         }
     }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// Where one tensor's elements lie.

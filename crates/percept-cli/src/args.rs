@@ -84,6 +84,16 @@ pub struct Common {
     /// to 8 bits. Training computes in f32.
     #[arg(long, global = true, value_enum, default_value = "f32")]
     pub precision: Precision,
+    /// Folder where embeddings of labels are kept between runs, or `off`
+    ///
+    /// [default: ~/.cache/percept/texts]
+    #[arg(
+        long,
+        global = true,
+        env = "PERCEPT_TEXT_CACHE",
+        value_name = "DIR|off"
+    )]
+    pub text_cache: Option<PathBuf>,
     /// CPU threads; all cores unless given.
     #[arg(long, global = true, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use percept::{Hints, Kernel, Model, ModelFiles, Precision};
+use percept::model::ModelError;
+use percept::{Device, Hints, Kernel, Model, ModelFiles, Precision};
 use percept_hub::{Hub, Reference};
 
 use crate::Usage;
@@ -12,19 +13,45 @@ use crate::console::Console;
 /// The model that comes with percept.
 const SHIPPED: &str = "models/percept-s14";
 
-/// Loads the model of `--model`.
+/// Loads the model of `--model`, its text tower only when there is a text that no earlier run embedded.
 ///
 /// # Errors
 /// None was named and none is shipped, the name is unknown or not downloaded, or loading fails.
 pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
-    load_with_path(common, console).map(|(model, _)| model)
+    let cache = text_cache(common);
+    let (model, _) = load_by(common, console, |files, device, precision| {
+        Model::with_texts_on_demand(files, device, precision, cache.as_deref())
+    })?;
+    Ok(model)
 }
 
-/// As [`load`], with where the model was found.
+/// The whole model of `--model`, for runs whose numbers are kept and for services, and where it was found.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with_path(common: &Common, console: &Console) -> anyhow::Result<(Model, PathBuf)> {
+pub fn load_whole(common: &Common, console: &Console) -> anyhow::Result<(Model, PathBuf)> {
+    load_by(common, console, Model::from_files)
+}
+
+/// Where embeddings of texts are kept between runs, if anywhere.
+fn text_cache(common: &Common) -> Option<PathBuf> {
+    match &common.text_cache {
+        Some(folder) if folder.as_os_str() == "off" => None,
+        Some(folder) => Some(folder.clone()),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let cache = cache.filter(|cache| cache.is_absolute());
+            let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")))?;
+            cache.is_absolute().then(|| cache.join("percept/texts"))
+        }
+    }
+}
+
+fn load_by(
+    common: &Common,
+    console: &Console,
+    load: impl FnOnce(&ModelFiles, &Device, Precision) -> Result<Model, ModelError>,
+) -> anyhow::Result<(Model, PathBuf)> {
     let path = match &common.model {
         Some(name) => resolve(name)?,
         None => shipped().ok_or_else(|| {
@@ -38,7 +65,7 @@ pub fn load_with_path(common: &Common, console: &Console) -> anyhow::Result<(Mod
     let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
     let files = ModelFiles::open(&path, &Hints::default())?;
     let wanted = common.precision.into();
-    let model = Model::from_files(&files, &device, wanted)?;
+    let model = load(&files, &device, wanted)?;
     console.detail(&format!("model {} on {}", path.display(), common.device));
     if let Some(kernel) = model.kernel() {
         console.detail(&format!("products: {}", kernel.name()));

@@ -161,6 +161,11 @@ impl Linear {
         Ok(Self::new(&weights, Some(&bias), inputs, kernel))
     }
 
+    /// Width of what it takes.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Width of the results.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -173,9 +178,10 @@ impl Linear {
     pub fn apply(&self, x: &[f32], then: Then<'_>, y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert_eq!(
-            y.len(),
-            rows * self.outputs,
-            "rows of {} results",
+            [x.len(), y.len()],
+            [rows * self.inputs, rows * self.outputs],
+            "rows of {} and of {} numbers",
+            self.inputs,
             self.outputs
         );
         let threads = rayon::current_num_threads().max(1);
@@ -291,7 +297,7 @@ impl WithSimd for Pack<'_> {
 /// # Panics
 /// The lengths do not fit.
 pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: Kernel) -> Vec<f32> {
-    assert_eq!(x.len() / m, y.len() / n, "rows");
+    assert_eq!(x.len() * n, y.len() * m, "as many rows of {m} as of {n}");
     let mut sum = vec![0.0; m * n];
     let mut turned = Vec::new();
     for (x, y) in x.chunks(ROWS_OF_SUM * m).zip(y.chunks(ROWS_OF_SUM * n)) {

@@ -185,6 +185,8 @@ impl Vit {
         let widest = blocks.iter().map(|block| block.fc1.outputs()).max();
         let widest = widest.unwrap_or(0).max(3 * self.dim);
         let group = (GROUP_VALUES / (tokens * widest).max(1)).max(1) * tokens * self.dim;
+        // Not 0 where there are no tokens: that is no size of chunks.
+        let group = group.max(1);
         for x in x.chunks_mut(group) {
             normed.resize(x.len(), 0.0);
             mixed.resize(x.len(), 0.0);

@@ -71,6 +71,8 @@ struct Block {
     attn_norm: LayerNorm,
     mlp: Mlp,
     mlp_norm: LayerNorm,
+    #[module(skip)]
+    epsilon: f64,
 }
 
 impl Block {
@@ -90,14 +92,16 @@ impl Block {
                 fc2: linear(config.mlp_dim, config.dim, device),
             },
             mlp_norm: config.layer_norm(device),
+            epsilon: config.layer_norm_eps,
         }
     }
 
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let x = self
-            .attn_norm
-            .forward(x.clone() + self.attn.forward(x, bias));
-        self.mlp_norm.forward(x.clone() + self.mlp.forward(x))
+        let norm = |x, layer| ops::layer_norm(x, layer, self.epsilon);
+        let attended = self.attn.forward(x.clone(), bias);
+        let x = norm(ops::residual(x, attended, None), &self.attn_norm);
+        let expanded = self.mlp.forward(x.clone());
+        norm(ops::residual(x, expanded, None), &self.mlp_norm)
     }
 }
 
@@ -116,8 +120,7 @@ impl Attention {
         let [batch, tokens, dim] = x.dims();
         let head_dim = dim / self.heads;
         let split = |layer: &Linear| {
-            layer
-                .forward(x.clone())
+            ops::linear(x.clone(), layer)
                 .reshape([batch, tokens, self.heads, head_dim])
                 .swap_dims(1, 2)
         };
@@ -129,8 +132,8 @@ impl Attention {
             Some(bias),
             scale,
         );
-        self.output
-            .forward(mixed.swap_dims(1, 2).reshape([batch, tokens, dim]))
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, dim]);
+        ops::linear(mixed, &self.output)
     }
 }
 
@@ -142,7 +145,7 @@ struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(ops::gelu(self.fc1.forward(x)))
+        ops::linear(ops::gelu(ops::linear(x, &self.fc1)), &self.fc2)
     }
 }
 

@@ -16,22 +16,29 @@ const TOKENS: usize = 64;
 /// packed once; elsewhere they are the same as those of a `Vit`.
 #[derive(Debug)]
 pub struct FrozenVit {
+    /// Without blocks where there is an engine.
     vit: Vit,
+    depth: usize,
     engine: Option<percept_cpu::vit::Vit>,
 }
 
 impl FrozenVit {
     /// Takes the weights of `vit` as they are.
     pub fn new(vit: Vit) -> Self {
+        let (engine, depth) = (engine(&vit), vit.depth());
         Self {
-            engine: engine(&vit),
-            vit,
+            vit: match engine {
+                Some(_) => vit.without_blocks(),
+                None => vit,
+            },
+            depth,
+            engine,
         }
     }
 
     /// Number of blocks.
     pub fn depth(&self) -> usize {
-        self.vit.depth()
+        self.depth
     }
 
     /// Side of a patch in pixels.
@@ -80,4 +87,40 @@ fn engine(vit: &Vit) -> Option<percept_cpu::vit::Vit> {
     let kernel = ops::kernel_of(TOKENS * shape.dim * shape.mlp_dim);
     let read = |name: &str, _: &[usize]| values.remove(name).ok_or(());
     percept_cpu::vit::Vit::new(shape, kernel, read).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::{PositionInterpolation, VitConfig};
+
+    #[test]
+    fn its_blocks_are_those_of_the_transformer() {
+        let device = Device::flex();
+        // Wide enough for the CPU's fastest kernel.
+        let config = VitConfig {
+            dim: 128,
+            depth: 3,
+            heads: 4,
+            mlp_dim: 2048,
+            patch_size: 4,
+            grid: [4, 4],
+            registers: 0,
+            position_prefix: 1,
+            layer_scale: false,
+            layer_norm_eps: 1e-6,
+            interpolation: PositionInterpolation::Timm,
+        };
+        let vit = config.init(&device);
+        let frozen = FrozenVit::new(vit.clone());
+        assert!(frozen.engine.is_some() && frozen.depth() == 3);
+        // More images than go through all blocks together.
+        let x = Tensor::<3>::random([40, 37, 128], Distribution::Normal(0.0, 1.0), &device);
+        let expected = (1..3).fold(x.clone(), |x, block| vit.block(block, x));
+        let difference = (frozen.blocks(1..3, x) - expected).abs().max();
+        let difference = difference.into_scalar::<f32>();
+        assert!(difference < 2e-4, "{difference:e}");
+    }
 }

@@ -22,6 +22,7 @@ mod layout;
 mod model;
 mod ops;
 mod source;
+mod text_cache;
 mod tokenizer;
 
 pub mod bert;

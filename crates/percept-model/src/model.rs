@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use percept_checkpoint::{Precision as StoredPrecision, TensorToWrite, write_safetensors};
@@ -11,7 +12,9 @@ use percept_image::ChwImage;
 use crate::cpu::{CpuImageEncoder, CpuTextEncoder};
 use crate::encoder::{BurnImageEncoder, BurnTextEncoder, ImageEncoder, TextEncoder, TokenGrid};
 use crate::files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::layout::TextLayout;
 use crate::text::TextTower;
+use crate::text_cache::TextCache;
 use crate::tokenizer::Tokenizer;
 use crate::vit::Vit;
 use crate::weights::{self, LoadReport};
@@ -29,9 +32,25 @@ pub struct Model {
 }
 
 #[derive(Debug)]
-struct TextSide {
+enum TextSide {
+    Loaded(LoadedText),
+    OnDemand(Box<OnDemand>),
+}
+
+/// Embeddings are looked up in `cache` first; what is not there needs the tower, which is loaded then.
+#[derive(Debug)]
+struct OnDemand {
+    cache: Option<TextCache>,
+    files: ModelFiles,
+    device: Device,
+    kernel: Kernel,
+    loaded: OnceLock<LoadedText>,
+}
+
+#[derive(Debug)]
+struct LoadedText {
     encoder: Box<dyn TextEncoder>,
-    tokenizer: Tokenizer,
+    tokenizer: Box<Tokenizer>,
 }
 
 /// Texts as embeddings.
@@ -102,7 +121,7 @@ impl Towers {
             image: loading.image(device)?,
             text: loading.text(device)?,
             logit_scale: loading.logit_scale()?,
-            report: loading.finish(),
+            report: loading.finish(false),
         })
     }
 
@@ -271,6 +290,25 @@ impl<'a> Loading<'a> {
         Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn TextEncoder>))
     }
 
+    /// The text tower in the engine for a device, with its tokeniser.
+    fn text_side(
+        &mut self,
+        device: &Device,
+        kernel: Kernel,
+    ) -> Result<Option<LoadedText>, ModelError> {
+        let Some(text) = &self.files.config.text else {
+            return Ok(None);
+        };
+        let no_tokenizer = || ModelError::NoTokenizer {
+            path: self.files.path.clone(),
+        };
+        let path = self.files.tokenizer.as_ref().ok_or_else(no_tokenizer)?;
+        let tokenizer = Tokenizer::open(path, text.max_tokens(), text.vocab_size())?;
+        let tokenizer = Box::new(tokenizer);
+        let encoder = self.text_encoder(device, kernel)?;
+        Ok(encoder.map(|encoder| LoadedText { encoder, tokenizer }))
+    }
+
     fn logit_scale(&mut self) -> Result<Option<f32>, ModelError> {
         let Some((source, name)) = &self.files.logit_scale else {
             return Ok(None);
@@ -280,8 +318,16 @@ impl<'a> Loading<'a> {
         Ok(source.read_f32(name)?.first().copied())
     }
 
-    fn finish(mut self) -> LoadReport {
+    /// What was found; the text tower may be read `later`.
+    fn finish(mut self, later: bool) -> LoadReport {
         self.report.unused = unused(self.files, &self.used);
+        if let (true, Some(text)) = (later, &self.files.text) {
+            // Without a prefix, any name may be one of its.
+            let TextLayout { prefix, dense, .. } = &text.layout;
+            let may_be_used =
+                |name: &String| name.starts_with(prefix) || Some(name) == dense.as_ref();
+            self.report.unused.retain(|name| !may_be_used(name));
+        }
         self.report
     }
 }
@@ -339,29 +385,55 @@ impl Model {
         precision: Precision,
     ) -> Result<Self, ModelError> {
         let kernel = Kernel::best(precision);
-        let tokenizer = match &files.config.text {
-            None => None,
-            Some(text) => {
-                let path = files
-                    .tokenizer
-                    .as_ref()
-                    .ok_or_else(|| ModelError::NoTokenizer {
-                        path: files.path.clone(),
-                    })?;
-                Some(Tokenizer::open(path, text.max_tokens(), text.vocab_size())?)
-            }
-        };
         let mut loading = Loading::new(files);
+        let text = loading.text_side(device, kernel)?;
+        Self::of(loading, device, kernel, text.map(TextSide::Loaded))
+    }
+
+    /// As [`from_files`](Self::from_files), for programs that run often. Embeddings of lists of texts that were
+    /// embedded before are read from the folder `cache`, where there is one; the text tower is loaded when
+    /// others are asked for, so that what is wrong with it is found only then, and its names are never among the
+    /// unused ones of [`report`](Self::report).
+    ///
+    /// # Errors
+    /// As [`from_files`](Self::from_files), less those of the text tower.
+    pub fn with_texts_on_demand(
+        files: &ModelFiles,
+        device: &Device,
+        precision: Precision,
+        cache: Option<&Path>,
+    ) -> Result<Self, ModelError> {
+        let kernel = Kernel::best(precision);
+        let engine = match *device == Device::flex() {
+            true => kernel.name().to_owned(),
+            false => format!("{device:?}"),
+        };
+        let text = files.config.text.as_ref().map(|_| {
+            TextSide::OnDemand(Box::new(OnDemand {
+                cache: cache.and_then(|folder| TextCache::new(folder, files, &engine)),
+                files: files.clone(),
+                device: device.clone(),
+                kernel,
+                loaded: OnceLock::new(),
+            }))
+        });
+        Self::of(Loading::new(files), device, kernel, text)
+    }
+
+    fn of(
+        mut loading: Loading<'_>,
+        device: &Device,
+        kernel: Kernel,
+        text: Option<TextSide>,
+    ) -> Result<Self, ModelError> {
         let image = loading.image_encoder(device, kernel)?;
-        let config = files.config.clone();
-        let text = loading.text_encoder(device, kernel)?.zip(tokenizer);
-        let text = text.map(|(encoder, tokenizer)| TextSide { encoder, tokenizer });
+        let later = matches!(text, Some(TextSide::OnDemand(_)));
         Ok(Self {
-            config,
+            config: loading.files.config.clone(),
             image,
             text,
             logit_scale: loading.logit_scale()?,
-            report: loading.finish(),
+            report: loading.finish(later),
             kernel: (*device == Device::flex()).then_some(kernel),
         })
     }
@@ -407,25 +479,77 @@ impl Model {
     /// # Errors
     /// [`ModelError::NoTower`] for an image-only model; [`ModelError::Tokenizer`].
     pub fn encode_texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<TextEmbeddings, ModelError> {
-        let side = self.text.as_ref().ok_or(ModelError::NoTower {
-            tower: "text",
-            hint: Some("join it with one: percept convert --image A --text B OUT/"),
-        })?;
+        let side = self.text.as_ref().ok_or(NO_TEXT)?;
+        if texts.is_empty() {
+            return Ok(TextEmbeddings {
+                embeddings: Vec::new(),
+                truncated: Vec::new(),
+            });
+        }
+        let dim = self.config.text.as_ref().ok_or(NO_TEXT)?.dim();
+        let cache = side.cache();
+        if let Some(embeddings) = cache.and_then(|cache| cache.get(texts, dim)) {
+            return Ok(TextEmbeddings {
+                embeddings,
+                truncated: Vec::new(),
+            });
+        }
+        let encoded = side.loaded()?.encode(texts)?;
+        // What was cut is to be told each time.
+        if let (Some(cache), true) = (cache, encoded.truncated.is_empty()) {
+            cache.put(texts, &encoded.embeddings);
+        }
+        Ok(encoded)
+    }
+}
+
+impl TextSide {
+    fn cache(&self) -> Option<&TextCache> {
+        match self {
+            Self::Loaded(_) => None,
+            Self::OnDemand(later) => later.cache.as_ref(),
+        }
+    }
+
+    /// The tower, which is loaded if it is not.
+    fn loaded(&self) -> Result<&LoadedText, ModelError> {
+        match self {
+            Self::Loaded(text) => Ok(text),
+            Self::OnDemand(later) => {
+                if let Some(text) = later.loaded.get() {
+                    return Ok(text);
+                }
+                let mut loading = Loading::new(&later.files);
+                let text = loading.text_side(&later.device, later.kernel)?;
+                let text = text.ok_or(NO_TEXT)?;
+                Ok(later.loaded.get_or_init(|| text))
+            }
+        }
+    }
+}
+
+impl LoadedText {
+    fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<TextEmbeddings, ModelError> {
         let mut ids = Vec::with_capacity(texts.len());
         let mut truncated = Vec::new();
         for (i, text) in texts.iter().enumerate() {
-            let tokens = side.tokenizer.encode(text.as_ref())?;
+            let tokens = self.tokenizer.encode(text.as_ref())?;
             if tokens.truncated {
                 truncated.push(i);
             }
             ids.push(tokens.ids);
         }
         Ok(TextEmbeddings {
-            embeddings: side.encoder.encode(&ids)?,
+            embeddings: self.encoder.encode(&ids)?,
             truncated,
         })
     }
 }
+
+const NO_TEXT: ModelError = ModelError::NoTower {
+    tower: "text",
+    hint: Some("join it with one: percept convert --image A --text B OUT/"),
+};
 
 const NO_IMAGE: ModelError = ModelError::NoTower {
     tower: "image",

@@ -120,7 +120,8 @@ pub(crate) fn sum_of_outer_products(x: Tensor<3>, y: Tensor<3>) -> Tensor<2> {
 }
 
 fn apply(x: Tensor<3>, linear: &product::Linear) -> Tensor<3> {
-    let [batch, tokens, _] = x.dims();
+    let [batch, tokens, width] = x.dims();
+    assert_eq!(width, linear.inputs(), "width of the tokens");
     let device = x.device();
     let x = cpu_primitive(x).to_contiguous();
     let mut y = vec![0.0; batch * tokens * linear.outputs()];
@@ -144,24 +145,23 @@ pub(crate) fn rows_of_task(width: usize) -> usize {
 
 /// A layer norm over the last axis; `epsilon` is that of `layer`, which keeps it to itself.
 pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
-    #[cfg(feature = "autodiff")]
-    if let (Engine::Recorded, Some(beta)) = (
-        Engine::of([x.device(), layer.gamma.val().device()]),
-        &layer.beta,
-    ) {
-        return grad::layer_norm(x, layer.gamma.val(), beta.val(), epsilon);
-    }
-    match (Engine::of([x.device()]), &layer.beta) {
-        (Engine::Kernels, Some(beta)) => {
-            let (shape, device) = (x.dims(), x.device());
-            let [gain, shift] = [layer.gamma.val(), beta.val()]
+    let (gain, device) = (layer.gamma.val(), x.device());
+    let Some(shift) = &layer.beta else {
+        return layer.forward(x);
+    };
+    match Engine::of([device.clone(), gain.device()]) {
+        Engine::Burn => layer.forward(x),
+        #[cfg(feature = "autodiff")]
+        Engine::Recorded => grad::layer_norm(x, gain, shift.val(), epsilon),
+        Engine::Kernels => {
+            let shape = x.dims();
+            let [gain, shift] = [gain, shift.val()]
                 .map(|row| cpu_primitive(row).to_contiguous().storage().to_vec());
             let x = cpu_primitive(x).to_contiguous();
             let mut y = vec![0.0; shape.iter().product()];
             Norm::layer(gain, shift, epsilon as f32).apply(x.storage(), &mut y);
             Tensor::from_data(TensorData::new(y, shape), &device)
         }
-        _ => layer.forward(x),
     }
 }
 

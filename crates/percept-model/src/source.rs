@@ -35,6 +35,12 @@ impl Source {
         &self.main
     }
 
+    /// The files that it reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let dense = self.dense.iter().flat_map(Checkpoint::files);
+        self.main.files().chain(dense)
+    }
+
     /// All names; those of the dense layer begin with `2_Dense/`.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let dense = self.dense.iter().flat_map(Checkpoint::names);

@@ -116,8 +116,10 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x), bias);
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        let attended = self.attn.forward(self.norm1.forward(x.clone()), bias);
+        let x = ops::residual(x, attended, None);
+        let expanded = self.mlp.forward(self.norm2.forward(x.clone()));
+        ops::residual(x, expanded, None)
     }
 }
 
@@ -135,7 +137,7 @@ impl Attention {
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, _] = x.dims();
         let split = |layer: &Linear| {
-            let y = layer.forward(x.clone());
+            let y = ops::linear(x.clone(), layer);
             let [_, _, inner] = y.dims();
             y.reshape([batch, tokens, self.heads, inner / self.heads])
                 .swap_dims(1, 2)
@@ -148,11 +150,8 @@ impl Attention {
             1.0,
         );
         let [_, heads, _, head_dim] = mixed.dims();
-        self.o.forward(
-            mixed
-                .swap_dims(1, 2)
-                .reshape([batch, tokens, heads * head_dim]),
-        )
+        let mixed = mixed.swap_dims(1, 2);
+        ops::linear(mixed.reshape([batch, tokens, heads * head_dim]), &self.o)
     }
 }
 
@@ -185,13 +184,13 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let hidden = match (&self.wi, &self.wi_0, &self.wi_1) {
-            (Some(wi), _, _) => activation::relu(wi.forward(x)),
+            (Some(wi), _, _) => activation::relu(ops::linear(x, wi)),
             (None, Some(gate), Some(value)) => {
-                activation::gelu_approximate(gate.forward(x.clone())) * value.forward(x)
+                activation::gelu_approximate(ops::linear(x.clone(), gate)) * ops::linear(x, value)
             }
             _ => unreachable!("Mlp::init makes either wi or both wi_0 and wi_1"),
         };
-        self.wo.forward(hidden)
+        ops::linear(hidden, &self.wo)
     }
 }
 

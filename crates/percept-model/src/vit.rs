@@ -209,6 +209,12 @@ impl Vit {
         self.blocks[index].forward(tokens)
     }
 
+    /// What comes before its blocks, and after them.
+    pub(crate) fn without_blocks(mut self) -> Self {
+        self.blocks.clear();
+        self
+    }
+
     /// Where its weights are.
     pub(crate) fn device(&self) -> Device {
         self.pos_embed.device()

@@ -36,12 +36,12 @@ pub enum Learning {
 }
 
 impl Learning {
-    /// How many blocks of a tower of `depth` blocks stay, with what comes before them.
+    /// How many blocks of a tower of `depth` blocks stay, with what comes before them, where others
+    /// learn.
     pub fn locked_blocks(self, depth: usize) -> Option<usize> {
         match self {
             Self::Last(blocks) => Some(depth.saturating_sub(blocks)),
-            Self::Locked => Some(depth),
-            Self::Trained => None,
+            Self::Trained | Self::Locked => None,
         }
     }
 
@@ -168,6 +168,13 @@ impl ImageSide {
         let tokens = Tensor::cat(parts.collect(), 0);
         self.locked = Some(LockedBlocks { tokens, count });
         self
+    }
+
+    /// Tokens that are computed of an image, at most.
+    pub fn tokens(&self, tower: &Vit) -> usize {
+        let [rows, columns] = self.grid(tower.patch_size());
+        let kept = self.keep.as_ref().map(|keep| keep.dims()[1]);
+        1 + kept.unwrap_or(rows * columns)
     }
 
     /// What `tower` makes of the batch, `chunk` images at a time, outside any graph. Its locked blocks
@@ -339,6 +346,13 @@ pub struct TextSide {
     pub ids: Vec<Vec<u32>>,
     /// Where they are computed, without autodiff.
     pub device: burn::tensor::Device,
+}
+
+impl TextSide {
+    /// Tokens of the longest text; 1 at least.
+    pub fn tokens(&self) -> usize {
+        self.ids.iter().map(Vec::len).max().unwrap_or(0).max(1)
+    }
 }
 
 impl Side for TextSide {

@@ -33,7 +33,8 @@ pub struct StepConfig {
     /// Part of the patch tokens that is dropped (paper §2.3); 0 keeps all.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Samples computed at once; a larger batch is accumulated exactly.
+    /// Samples computed at once; a larger batch is accumulated exactly. Of texts so many more as they have
+    /// fewer tokens than images.
     pub chunk: usize,
     /// What the image tower keeps for the way back.
     #[serde(default)]
@@ -75,9 +76,6 @@ impl StepConfig {
         Ok(())
     }
 }
-
-/// Texts that are computed at once where one image is: they have fewer tokens.
-const TEXTS_FOR_AN_IMAGE: usize = 4;
 
 /// Image–caption pairs, ready to be encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,7 +146,8 @@ impl Trainer {
         config.validate()?;
         schedule.validate()?;
         let optimizer = Optimizer::new(optim, &trained_shapes(&image, &text, &config))?;
-        let needs_begun = config.sides.is_some() || config.image != Learning::Trained;
+        let locked = config.image.locked_blocks(image.depth());
+        let needs_begun = config.sides.is_some() || locked.is_some();
         Ok(Self {
             begun: needs_begun.then(|| FrozenVit::new(image.clone())),
             image,
@@ -325,7 +324,7 @@ pub fn train_step(
     let (texts, groups, words) = trainer.text_side(batch);
 
     let image = Embedded::new(&images, &trainer.image, config.chunk, config.image);
-    let chunk_of_texts = config.chunk.saturating_mul(TEXTS_FOR_AN_IMAGE);
+    let chunk_of_texts = config.chunk * (images.tokens(&trainer.image) / texts.tokens()).max(1);
     let text = Embedded::new(&texts, &trainer.text, chunk_of_texts, config.text);
     // Each caption was embedded once; here it is again at every image that has it.
     let which = indices(&groups, &trainer.device);

@@ -47,7 +47,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         .into());
     };
     let benchmark = Benchmark::open(task, data, protocol, args)?;
-    let (model, path) = models::load_with_path(common, console)?;
+    let (model, path) = models::load_whole(common, console)?;
     let name = common
         .model
         .clone()

@@ -25,7 +25,7 @@ pub fn run(args: &ServeArgs, common: &Common, console: &Console) -> anyhow::Resu
     // Before the model is loaded: an address in use is known at once.
     let listener = TcpListener::bind(args.addr)
         .with_context(|| format!("{}: cannot listen there", args.addr))?;
-    let (model, path) = models::load_with_path(common, console)?;
+    let (model, path) = models::load_whole(common, console)?;
     let name = common
         .model
         .clone()

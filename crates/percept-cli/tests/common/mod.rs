@@ -27,6 +27,7 @@ pub fn percept_in(folder: &Path) -> Command {
         .current_dir(folder)
         .env("HF_HOME", folder)
         .env("HF_HUB_OFFLINE", "1")
+        .env("PERCEPT_TEXT_CACHE", folder.join("texts"))
         .env_remove("HF_HUB_CACHE")
         .env_remove("PERCEPT_MODEL")
         .stdin(Stdio::null());
