@@ -91,6 +91,7 @@ pub struct Common {
         long,
         global = true,
         env = "PERCEPT_TEXT_CACHE",
+        hide_env_values = true,
         value_name = "DIR|off"
     )]
     pub text_cache: Option<PathBuf>,
