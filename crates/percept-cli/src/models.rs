@@ -38,13 +38,17 @@ fn text_cache(common: &Common) -> Option<PathBuf> {
     match &common.text_cache {
         Some(folder) if folder.as_os_str() == "off" => None,
         Some(folder) => Some(folder.clone()),
-        None => {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let cache = cache.filter(|cache| cache.is_absolute());
-            let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")))?;
-            cache.is_absolute().then(|| cache.join("percept/texts"))
-        }
+        None => user_folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("percept/texts")),
     }
+}
+
+/// The folder that a variable names, else the one that is its default under the user's home. One that is not
+/// absolute is none (XDG Base Directory Specification).
+fn user_folder(variable: &str, under_home: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let named = named.filter(|folder| folder.is_absolute());
+    let folder = named.or_else(|| Some(std::env::home_dir()?.join(under_home)));
+    folder.filter(|folder| folder.is_absolute())
 }
 
 fn load_by(
@@ -112,8 +116,7 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
 fn shipped() -> Option<PathBuf> {
     let program = std::env::current_exe().unwrap_or_default();
     let beside = program.ancestors().skip(1).map(|above| above.join(SHIPPED));
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-    let data = data.or_else(|| Some(std::env::home_dir()?.join(".local/share")));
+    let data = user_folder("XDG_DATA_HOME", ".local/share");
     std::iter::once(PathBuf::from(SHIPPED))
         .chain(beside)
         .chain(data.map(|data| data.join("percept").join(SHIPPED)))

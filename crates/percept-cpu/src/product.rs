@@ -103,34 +103,31 @@ impl Linear {
         kernel: Kernel,
     ) -> Self {
         let count = outputs.div_ceil(WIDTH);
+        let pack = |n: usize, panel: Panel<'_>| {
+            Arch::new().dispatch(Pack {
+                weights,
+                order,
+                sides: [inputs, outputs],
+                n,
+                panel,
+            });
+        };
         let packed = match kernel.0 {
             None => {
                 let mut panels = vec![0.0; count * WIDTH * inputs];
-                let parts = panels.par_chunks_mut((WIDTH * inputs).max(1));
-                parts.enumerate().for_each(|(n, panel)| {
-                    Arch::new().dispatch(Pack {
-                        weights,
-                        order,
-                        sides: [inputs, outputs],
-                        n,
-                        panel: Panel::Vectors(panel),
-                    });
-                });
+                let chunks = panels.par_chunks_mut((WIDTH * inputs).max(1));
+                chunks
+                    .enumerate()
+                    .for_each(|(n, panel)| pack(n, Panel::Vectors(panel)));
                 Weights::Vectors(panels)
             }
             Some((unit, parts)) => {
                 let length = parts.panel(inputs);
                 let mut panels = vec![Line::ZERO; count * length];
                 let chunks = panels.par_chunks_mut(length.max(1));
-                chunks.enumerate().for_each(|(n, panel)| {
-                    Arch::new().dispatch(Pack {
-                        weights,
-                        order,
-                        sides: [inputs, outputs],
-                        n,
-                        panel: Panel::Tiles(parts, panel),
-                    });
-                });
+                chunks
+                    .enumerate()
+                    .for_each(|(n, panel)| pack(n, Panel::Tiles(parts, panel)));
                 Weights::Tiles(unit, parts, panels)
             }
         };

@@ -6,6 +6,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use percept_cpu::attention::MAX_HEAD_WIDTH;
 
+use crate::encoder::to_vec;
 use crate::vit::{Vit, VitOutput};
 use crate::{ops, weights};
 
@@ -41,9 +42,9 @@ impl FrozenVit {
         self.depth
     }
 
-    /// Side of a patch in pixels.
-    pub fn patch_size(&self) -> usize {
-        self.vit.patch_size()
+    /// As [`Vit::grid_of`].
+    pub fn grid_of(&self, sides: [usize; 2]) -> [usize; 2] {
+        self.vit.grid_of(sides)
     }
 
     /// As [`Vit::embed`].
@@ -60,10 +61,7 @@ impl FrozenVit {
             return blocks.fold(tokens, |x, block| self.vit.block(block, x));
         };
         let (shape, device) = (tokens.dims(), tokens.device());
-        let mut x: Vec<f32> = tokens
-            .into_data()
-            .try_into_vec()
-            .unwrap_or_else(|error| unreachable!("there is an engine for `f32` only: {error:?}"));
+        let mut x = to_vec(tokens);
         engine.blocks(blocks, shape[1], &mut x);
         Tensor::from_data(TensorData::new(x, shape), &device)
     }

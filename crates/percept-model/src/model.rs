@@ -31,20 +31,21 @@ pub struct Model {
     kernel: Option<Kernel>,
 }
 
+/// The text tower, loaded or to be loaded when it is needed.
 #[derive(Debug)]
-enum TextSide {
-    Loaded(LoadedText),
-    OnDemand(Box<OnDemand>),
+struct TextSide {
+    loaded: OnceLock<LoadedText>,
+    /// Where it is not loaded from the start.
+    later: Option<Box<Later>>,
 }
 
-/// Embeddings are looked up in `cache` first; what is not there needs the tower, which is loaded then.
 #[derive(Debug)]
-struct OnDemand {
+struct Later {
+    /// What earlier runs embedded.
     cache: Option<TextCache>,
     files: ModelFiles,
     device: Device,
     kernel: Kernel,
-    loaded: OnceLock<LoadedText>,
 }
 
 #[derive(Debug)]
@@ -387,7 +388,11 @@ impl Model {
         let kernel = Kernel::best(precision);
         let mut loading = Loading::new(files);
         let text = loading.text_side(device, kernel)?;
-        Self::of(loading, device, kernel, text.map(TextSide::Loaded))
+        let text = text.map(|text| TextSide {
+            loaded: OnceLock::from(text),
+            later: None,
+        });
+        Self::of(loading, device, kernel, text)
     }
 
     /// As [`from_files`](Self::from_files), for programs that run often. Embeddings of lists of texts that were
@@ -408,14 +413,14 @@ impl Model {
             true => kernel.name().to_owned(),
             false => format!("{device:?}"),
         };
-        let text = files.config.text.as_ref().map(|_| {
-            TextSide::OnDemand(Box::new(OnDemand {
+        let text = files.config.text.as_ref().map(|_| TextSide {
+            loaded: OnceLock::new(),
+            later: Some(Box::new(Later {
                 cache: cache.and_then(|folder| TextCache::new(folder, files, &engine)),
                 files: files.clone(),
                 device: device.clone(),
                 kernel,
-                loaded: OnceLock::new(),
-            }))
+            })),
         });
         Self::of(Loading::new(files), device, kernel, text)
     }
@@ -427,7 +432,7 @@ impl Model {
         text: Option<TextSide>,
     ) -> Result<Self, ModelError> {
         let image = loading.image_encoder(device, kernel)?;
-        let later = matches!(text, Some(TextSide::OnDemand(_)));
+        let later = text.as_ref().is_some_and(|text| text.later.is_some());
         Ok(Self {
             config: loading.files.config.clone(),
             image,
@@ -505,26 +510,18 @@ impl Model {
 
 impl TextSide {
     fn cache(&self) -> Option<&TextCache> {
-        match self {
-            Self::Loaded(_) => None,
-            Self::OnDemand(later) => later.cache.as_ref(),
-        }
+        self.later.as_ref()?.cache.as_ref()
     }
 
     /// The tower, which is loaded if it is not.
     fn loaded(&self) -> Result<&LoadedText, ModelError> {
-        match self {
-            Self::Loaded(text) => Ok(text),
-            Self::OnDemand(later) => {
-                if let Some(text) = later.loaded.get() {
-                    return Ok(text);
-                }
-                let mut loading = Loading::new(&later.files);
-                let text = loading.text_side(&later.device, later.kernel)?;
-                let text = text.ok_or(NO_TEXT)?;
-                Ok(later.loaded.get_or_init(|| text))
-            }
+        if let Some(text) = self.loaded.get() {
+            return Ok(text);
         }
+        let later = self.later.as_ref().ok_or(NO_TEXT)?;
+        let text = Loading::new(&later.files).text_side(&later.device, later.kernel)?;
+        let text = text.ok_or(NO_TEXT)?;
+        Ok(self.loaded.get_or_init(|| text))
     }
 }
 

@@ -1,14 +1,12 @@
 //! Embeddings of texts between runs of a program, on disk.
 //!
 //! The labels of a run are usually those of the last one. Their embeddings are a file whose name is a hash of
-//! the texts and of what embeds them. With it neither the text tower nor its tokeniser is read at all, which is
-//! half of what a program does before its first mask.
+//! the texts and of what embeds them. With it neither the text tower nor its tokeniser is read at all.
 //!
 //! Weights are not hashed, for they may be gigabytes: the path, length, times and number of their files stand
 //! for them, as they do for `git`. Nothing that goes wrong here is an error: a file that is absent or
 //! damaged is computed again, and one that cannot be written is left out.
 
-use std::fmt::Write as _;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -61,11 +59,9 @@ impl TextCache {
         for text in texts {
             add(&mut key, text.as_ref().as_bytes());
         }
-        let name = key.finalize().iter().fold(String::new(), |mut name, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(name, "{byte:02x}");
-            name
-        });
+        let name: String = (key.finalize().iter())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         self.folder.join(name).with_extension(ENDING)
     }
 

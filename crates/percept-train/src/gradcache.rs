@@ -172,7 +172,7 @@ impl ImageSide {
 
     /// Tokens that are computed of an image, at most.
     pub fn tokens(&self, tower: &Vit) -> usize {
-        let [rows, columns] = self.grid(tower.patch_size());
+        let [rows, columns] = tower.grid_of(self.sides());
         let kept = self.keep.as_ref().map(|keep| keep.dims()[1]);
         1 + kept.unwrap_or(rows * columns)
     }
@@ -184,7 +184,7 @@ impl ImageSide {
             .map(|samples| {
                 let (first, tokens) = self.first(|pixels, keep| tower.embed(pixels, keep), samples);
                 let tokens = tower.blocks(first..tower.depth(), tokens);
-                tower.finish(tokens, self.grid(tower.patch_size()))
+                tower.finish(tokens, tower.grid_of(self.sides()))
             })
             .collect()
     }
@@ -244,7 +244,7 @@ impl Side for ImageSide {
     fn embed(&self, tower: &Vit, samples: Range<usize>) -> Tensor<2> {
         let (first, tokens) = self.first(|pixels, keep| tower.embed(pixels, keep), samples.clone());
         self.pool(
-            tower.forward_from(first, tokens, self.grid(tower.patch_size())),
+            tower.forward_from(first, tokens, tower.grid_of(self.sides())),
             samples,
         )
     }
@@ -263,7 +263,7 @@ impl Side for ImageSide {
                     tokens = tower.block(block, tokens);
                     inputs.push(tokens.clone());
                 }
-                let output = tower.finish(tokens, self.grid(tower.patch_size()));
+                let output = tower.finish(tokens, tower.grid_of(self.sides()));
                 let embeddings = self.pool(output, samples.clone());
                 (embeddings, ImageKept::BlockInputs { samples, inputs })
             }
@@ -294,9 +294,10 @@ impl ImageSide {
         }
     }
 
-    fn grid(&self, patch: usize) -> [usize; 2] {
+    /// Height and width of the images, in pixels.
+    fn sides(&self) -> [usize; 2] {
         let [_, _, height, width] = self.pixels.dims();
-        [height / patch, width / patch]
+        [height, width]
     }
 
     /// Computes one stage of the tower after the other again, from the last to the first, and
@@ -313,7 +314,7 @@ impl ImageSide {
         let mut through = None;
         if let Some(tokens) = inputs.pop() {
             let tokens = tokens.autodiff().require_grad();
-            let output = recorded.finish(tokens.clone(), self.grid(tower.patch_size()));
+            let output = recorded.finish(tokens.clone(), tower.grid_of(self.sides()));
             let pooled = self.pool(output, samples.clone());
             let mut gradients = (pooled * gradient).sum().backward();
             collect(&recorded, IMAGE, &mut gradients, sum);
