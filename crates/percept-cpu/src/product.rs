@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::kernel::Kernel;
 use crate::math::{gelu, gelu_tanh};
-use crate::tiles::{self, Line, Parts, Unit};
+use crate::tiles::{self, Beside, Line, Parts, Unit};
 
 /// Columns of a tile: two registers of 512 bits.
 pub(crate) const WIDTH: usize = 32;
@@ -31,6 +31,10 @@ const NARROW_WIDTH: usize = 16;
 /// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
 /// second-level cache of 1 MB.
 const BLOCK_VALUES: usize = 96 * 768;
+
+/// The same in lines of tiles, 1.2 MB: CPUs with tiles have a second-level cache of 2 MB, and compute so fast that
+/// it is the weights, which each task reads from beyond it, that bound the time.
+const BLOCK_LINES: usize = 24 * 768;
 
 /// Rows of a [`sum_of_outer_products`] that are added at once: packed, those of 1,536 numbers fit into a
 /// last cache that a rented core can count on.
@@ -182,18 +186,17 @@ impl Linear {
             self.outputs
         );
         let threads = rayon::current_num_threads().max(1);
-        // The same for every thread, and few enough that the packed rows stay in the cache.
-        let most = (BLOCK_VALUES / self.inputs / HEIGHT).max(1) * HEIGHT;
-        let rounds = rows.div_ceil(most * threads).max(1);
-        // Not 0 where there are no rows: that is no size of chunks.
-        let half = match self.weights {
-            Weights::Vectors(_) => HALF,
-            Weights::Tiles(..) => tiles::SIDE / 2,
+        // Rows that a task takes at most, and what their number is best a multiple of. The same for every thread.
+        let (most, step) = match &self.weights {
+            Weights::Vectors(_) => (BLOCK_VALUES / self.inputs / HEIGHT * HEIGHT, HALF),
+            Weights::Tiles(_, parts, _) => {
+                let panels = BLOCK_LINES / parts.panel(self.inputs).max(1);
+                (panels * tiles::SIDE, tiles::SIDE / 2)
+            }
         };
-        let block = rows
-            .max(1)
-            .div_ceil(threads * rounds)
-            .next_multiple_of(half);
+        let rounds = rows.div_ceil(most.max(HEIGHT) * threads).max(1);
+        // Not 0 where there are no rows: that is no size of chunks.
+        let block = (rows.max(1).div_ceil(threads * rounds)).next_multiple_of(step);
         let tasks = x
             .par_chunks(block * self.inputs)
             .zip(y.par_chunks_mut(block * self.outputs));
@@ -347,28 +350,62 @@ impl WithSimd for TiledBlock<'_> {
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         let length = parts.panel(inputs);
         let rows = x.len() / inputs;
-        // What an earlier task left in rows that do not exist is multiplied, and not stored. Beyond the
-        // last input it would be stored, were it not cleared.
-        packed.clear();
+        // What an earlier task left in rows that do not exist is multiplied, and not stored.
         packed.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
         for (r, row) in x.chunks_exact(inputs).enumerate() {
             let panel = &mut packed[r / SIDE * length..][..length];
-            tiles::set_row(panel, parts, r % SIDE, row);
+            unit.set_row(panel, parts, r % SIDE, row);
         }
         let open = unit.open();
-        let mut tile = [[0.0; WIDTH]; SIDE];
-        let biases = linear.bias.as_chunks::<WIDTH>().0;
-        for (n, (panel, bias)) in panels.chunks_exact(length).zip(biases).enumerate() {
-            let first = n * WIDTH;
-            let channels = first..outputs.min(first + WIDTH);
-            for (rows, y) in packed
-                .chunks_exact(length)
-                .zip(y.chunks_mut(SIDE * outputs))
-            {
-                let count = y.len() / outputs;
-                open.product(rows, panel, parts, count, tile.as_flattened_mut(), WIDTH);
-                store_tile(&tile, bias, then, channels.clone(), outputs, y);
+        // While a tile is multiplied, the one before it gets its bias and is stored.
+        let (mut one, mut other) = ([[0.0; WIDTH]; SIDE], [[0.0; WIDTH]; SIDE]);
+        let mut next = &mut one;
+        let mut last = Store {
+            tile: &mut other,
+            at: None,
+            biases: linear.bias.as_chunks::<WIDTH>().0,
+            then,
+            outputs,
+            y,
+        };
+        for (n, panel) in panels.chunks_exact(length).enumerate() {
+            for (p, of_rows) in packed.chunks_exact(length).enumerate() {
+                let count = SIDE.min(rows - p * SIDE);
+                let out = next.as_flattened_mut();
+                open.product([of_rows, panel], parts, count, out, WIDTH, &mut last);
+                std::mem::swap(&mut next, &mut last.tile);
+                last.at = Some([p, n]);
             }
+        }
+        last.work(0, 1);
+    }
+}
+
+/// A tile that is to be stored.
+struct Store<'a> {
+    tile: &'a mut [[f32; WIDTH]; tiles::SIDE],
+    /// Numbers of its panels of rows and of columns, if there is one.
+    at: Option<[usize; 2]>,
+    biases: &'a [[f32; WIDTH]],
+    then: Then<'a>,
+    outputs: usize,
+    y: &'a mut [f32],
+}
+
+impl Beside for Store<'_> {
+    #[inline(always)]
+    fn work(&mut self, step: usize, steps: usize) {
+        const SIDE: usize = tiles::SIDE;
+        let Some([p, n]) = self.at else {
+            return;
+        };
+        let channels = n * WIDTH..self.outputs.min((n + 1) * WIDTH);
+        let rows = step * SIDE / steps..(step + 1) * SIDE / steps;
+        let first = p * SIDE + rows.start;
+        let y = self.y.chunks_exact_mut(self.outputs).skip(first);
+        for (values, y) in self.tile[rows].iter().zip(y) {
+            let y = &mut y[channels.clone()];
+            store(values, &self.biases[n], self.then, channels.start, y);
         }
     }
 }
@@ -513,54 +550,68 @@ fn store_tile<const ROWS: usize>(
 
 #[inline(always)]
 fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usize, y: &mut [f32]) {
-    let mut values = *values;
-    for (value, bias) in values.iter_mut().zip(bias) {
-        *value += bias;
+    match y.first_chunk_mut() {
+        Some(y) => store_row(values, bias, then, first, y),
+        None => {
+            let mut row = [0.0; WIDTH];
+            row[..y.len()].copy_from_slice(y);
+            store_row(values, bias, then, first, &mut row);
+            y.copy_from_slice(&row[..y.len()]);
+        }
     }
+}
+
+/// One loop for each case: of several, one after the other, the compiler makes scalars.
+#[inline(always)]
+fn store_row(
+    values: &[f32; WIDTH],
+    bias: &[f32; WIDTH],
+    then: Then<'_>,
+    first: usize,
+    y: &mut [f32; WIDTH],
+) {
     match then {
-        Then::Store => {}
+        Then::Store => {
+            for i in 0..WIDTH {
+                y[i] = values[i] + bias[i];
+            }
+        }
         Then::Gelu => {
-            for value in &mut values {
-                *value = gelu(*value);
+            for i in 0..WIDTH {
+                y[i] = gelu(values[i] + bias[i]);
             }
         }
         Then::GeluTanh => {
-            for value in &mut values {
-                *value = gelu_tanh(*value);
+            for i in 0..WIDTH {
+                y[i] = gelu_tanh(values[i] + bias[i]);
             }
         }
         Then::Relu => {
-            for value in &mut values {
-                *value = if *value < 0.0 { 0.0 } else { *value };
+            for i in 0..WIDTH {
+                let value = values[i] + bias[i];
+                y[i] = if value < 0.0 { 0.0 } else { value };
             }
         }
         Then::Multiply => {
-            for (value, y) in values.iter_mut().zip(&*y) {
-                *value *= y;
+            for i in 0..WIDTH {
+                y[i] *= values[i] + bias[i];
             }
         }
-        Then::Add(scale) => {
-            match scale {
-                None => {
-                    for (y, value) in y.iter_mut().zip(&values) {
-                        *y += value;
-                    }
-                }
-                Some(scale) => {
-                    for ((y, value), scale) in y.iter_mut().zip(&values).zip(&scale[first..]) {
-                        *y = value.mul_add(*scale, *y);
-                    }
-                }
+        Then::Add(None) => {
+            for i in 0..WIDTH {
+                y[i] += values[i] + bias[i];
             }
-            return;
         }
-    }
-    match y.first_chunk_mut::<WIDTH>() {
-        // Without a call for each row.
-        Some(y) => *y = values,
-        None => {
-            let length = y.len();
-            y.copy_from_slice(&values[..length]);
+        Then::Add(Some(scale)) => {
+            let scale = &scale[first..];
+            let mut padded = [0.0; WIDTH];
+            let scale = scale.first_chunk().unwrap_or_else(|| {
+                padded[..scale.len()].copy_from_slice(scale);
+                &padded
+            });
+            for i in 0..WIDTH {
+                y[i] = (values[i] + bias[i]).mul_add(scale[i], y[i]);
+            }
         }
     }
 }

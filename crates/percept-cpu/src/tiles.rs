@@ -77,28 +77,6 @@ fn round(x: f32) -> u16 {
     (if x.is_nan() { quiet } else { nearest }) as u16
 }
 
-/// Writes row `r` of a panel of rows. `values` end where the row does; what is beyond is left alone.
-#[inline(always)]
-pub(crate) fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
-    let steps = panel.chunks_exact_mut(parts.step());
-    for (step, values) in steps.zip(values.chunks(DEPTH)) {
-        let (high, low) = step.split_at_mut(SIDE);
-        let high = &mut high[r].0;
-        match parts {
-            Parts::One => {
-                for (high, value) in high.iter_mut().zip(values) {
-                    *high = round(*value);
-                }
-            }
-            Parts::Two => {
-                for ((high, low), value) in high.iter_mut().zip(&mut low[r].0).zip(values) {
-                    [*high, *low] = split(*value);
-                }
-            }
-        }
-    }
-}
-
 /// Writes a panel of columns from their transpose, `[columns, depth]` with `stride` numbers from one to
 /// the next. What is beyond is left alone.
 #[inline(always)]
@@ -145,11 +123,12 @@ pub(crate) fn set_columns(
     columns: usize,
 ) {
     for (pair, rows) in rows.chunks(2 * stride).enumerate() {
-        let mut pair_of_rows = [[0.0; SIDE]; 2];
-        for (to, row) in pair_of_rows.iter_mut().zip(rows.chunks(stride)) {
-            *to = filled(&row[..columns]);
-        }
-        let [(high, low), (next_high, next_low)] = pair_of_rows.each_ref().map(halves);
+        let (row, next) = rows.split_at(stride.min(rows.len()));
+        let (high, low) = halves(&filled(&row[..columns]));
+        let (next_high, next_low) = match next.is_empty() {
+            true => ([0; SIDE], [0; SIDE]),
+            false => halves(&filled(&next[..columns])),
+        };
         let (step, row) = (pair / HALF, pair % HALF);
         let step = &mut panel[step * parts.step()..][..parts.step()];
         let (of_high, of_low) = step.split_at_mut(SIDE);
@@ -220,6 +199,11 @@ impl Unit {
         has_pairs().then_some(Self(Kind::Pairs))
     }
 
+    /// Writes row `r` of a panel of rows, with zeros behind the last of `values`.
+    pub(crate) fn set_row(self, panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
+        set_row(panel, parts, r, values);
+    }
+
     /// Gets this thread ready to multiply.
     pub(crate) fn open(self) -> Open {
         if self.0 == Kind::Matrix {
@@ -227,6 +211,19 @@ impl Unit {
         }
         Open(self.0, PhantomData)
     }
+}
+
+/// What is computed while a product is.
+pub(crate) trait Beside {
+    /// Does share `step` of `steps`. To be inlined: a function of its own would not be compiled for the
+    /// instructions that were found.
+    fn work(&mut self, step: usize, steps: usize);
+}
+
+/// Nothing.
+impl Beside for () {
+    #[inline(always)]
+    fn work(&mut self, _: usize, _: usize) {}
 }
 
 /// A thread that is ready, until this is dropped: matrix registers are in their shape.
@@ -245,26 +242,42 @@ impl Open {
     /// of [`SIDE`] numbers in `out`, `stride` from one to the next. More rows than `count` may be written,
     /// up to a multiple of 16.
     ///
+    /// `beside` has a share of its work done at each step: what it computes in vectors, the CPU does while the matrix
+    /// registers multiply.
+    ///
     /// # Panics
     /// The panels have other numbers of steps than each other, or `out` is too short.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn product(
         &self,
-        rows: &[Line],
-        columns: &[Line],
+        [rows, columns]: [&[Line]; 2],
         parts: Parts,
         count: usize,
         out: &mut [f32],
         stride: usize,
+        beside: &mut impl Beside,
     ) {
         assert_eq!(rows.len(), columns.len());
-        let steps = rows.len() / parts.step();
         let written = count.div_ceil(HALF) * HALF;
-        assert!(steps > 0 && (1..=SIDE).contains(&count) && stride >= SIDE);
+        assert!((1..=SIDE).contains(&count) && stride >= SIDE);
         assert!(out.len() >= (written - 1) * stride + SIDE);
+        let count_of_steps = rows.len() / parts.step();
+        let steps = rows.chunks_exact(parts.step());
+        let steps = steps.zip(columns.chunks_exact(parts.step())).enumerate();
         match self.0 {
-            Kind::Matrix => multiply(rows, columns, parts, written > HALF, steps, out, stride),
-            Kind::Pairs => multiply_pairs(rows, columns, parts, count, out, stride),
+            Kind::Matrix => {
+                let both = written > HALF;
+                clear();
+                for (step, (rows, columns)) in steps {
+                    multiply(rows, columns, parts, both);
+                    beside.work(step, count_of_steps);
+                }
+                store(both, out, stride);
+            }
+            Kind::Pairs => {
+                beside.work(0, 1);
+                multiply_pairs(rows, columns, parts, count, out, stride);
+            }
         }
     }
 }
@@ -272,6 +285,40 @@ impl Open {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn has_pairs() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+}
+
+/// See [`Unit::set_row`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
+    use std::arch::x86_64::{
+        _CMP_LT_OQ, __m512, __m512bh, _mm512_abs_ps, _mm512_cmp_ps_mask, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+        _mm512_cvtpbh_ps, _mm512_maskz_sub_ps, _mm512_set1_ps, _mm512_sub_ps,
+    };
+
+    /// As [`split`], which says what becomes of numbers that are not finite. Numbers too small for a
+    /// normal `bf16` become 0, as they do in the products.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn set(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
+        let infinity = _mm512_set1_ps(f32::INFINITY);
+        let rest = |x: __m512| {
+            let high = _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(x));
+            let size = _mm512_abs_ps(_mm512_sub_ps(x, high));
+            _mm512_maskz_sub_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(size, infinity), x, high)
+        };
+        // SAFETY: both are 512 bits of anything.
+        let as_line = |line: __m512bh| Line(unsafe { std::mem::transmute::<__m512bh, [u16; DEPTH]>(line) });
+        let steps = panel.chunks_exact_mut(parts.step());
+        for (step, values) in steps.zip(values.chunks(DEPTH)) {
+            // SAFETY: both are twice 512 bits of anything.
+            let [first, next] = unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(filled(values)) };
+            step[r] = as_line(_mm512_cvtne2ps_pbh(next, first));
+            if parts == Parts::Two {
+                step[SIDE + r] = as_line(_mm512_cvtne2ps_pbh(rest(next), rest(first)));
+            }
+        }
+    }
+    // SAFETY: there is a `Unit`, so the CPU has the instructions.
+    unsafe { set(panel, parts, r, values) }
 }
 
 /// See [`Open::product`].
@@ -365,7 +412,8 @@ fn is_granted() -> bool {
     const TILE: u32 = 1 << 24;
     const REQUEST: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
-    if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (BF16 | TILE) != BF16 | TILE {
+    // No CPU has the registers and lacks these; a virtual one may.
+    if !has_pairs() || __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (BF16 | TILE) != BF16 | TILE {
         return false;
     }
     // SAFETY: `ARCH_REQ_XCOMP_PERM` takes a number and touches no memory of this process. It is refused
@@ -406,136 +454,130 @@ fn release() {
     unsafe { std::arch::asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// See [`Open::product`], which checks the lengths. The upper half of the rows only, unless `both`.
+/// Empties the sums.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
-fn multiply(
-    rows: &[Line],
-    columns: &[Line],
-    parts: Parts,
-    both: bool,
-    steps: usize,
-    out: &mut [f32],
-    stride: usize,
-) {
-    let lower = out
-        .as_mut_ptr()
-        .wrapping_add(if both { HALF * stride } else { 0 });
-    // Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
+#[inline(always)]
+fn clear() {
+    // SAFETY: the registers have their shape, for `Open` exists, and nothing else uses them.
+    unsafe {
+        std::arch::asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            options(nostack, nomem, preserves_flags),
+        );
+    }
+}
+
+/// Writes the sums: see [`Open::product`], which checks the length. The upper half only, unless `both`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+#[inline(always)]
+fn store(both: bool, out: &mut [f32], stride: usize) {
     macro_rules! run {
-        ([$($step:literal),+], [$($store:literal),+]) => {
-            // SAFETY: the registers have their shape, for `Open` exists. Each step reads `parts.step()`
-            // lines of either panel, and both have `steps` of these. 16 rows of 16 numbers are written at
-            // `out`, 16 numbers further on, and, if there are `both` halves, 16 rows below these: all within
-            // `out`, by the length that `product` asked for.
+        ($out:expr, $($store:literal),+) => {
+            // SAFETY: the registers have their shape, for `Open` exists. 16 rows of 16 numbers are written at
+            // `c`, and 16 numbers further on: all within `out`.
             unsafe {
                 std::arch::asm!(
-                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                    "2:",
-                    $($step,)+
-                    "add {a}, {bytes}",
-                    "add {b}, {bytes}",
-                    "dec {n}",
-                    "jnz 2b",
                     $($store,)+
-                    a = inout(reg) rows.as_ptr() => _,
-                    b = inout(reg) columns.as_ptr() => _,
-                    n = inout(reg) steps => _,
-                    s = in(reg) ROW_BYTES,
-                    bytes = in(reg) parts.step() * ROW_BYTES,
-                    c = in(reg) out.as_mut_ptr(),
-                    d = in(reg) lower,
+                    c = in(reg) $out.as_mut_ptr(),
                     t = in(reg) stride * size_of::<f32>(),
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
+                    options(nostack, preserves_flags),
+                );
+            }
+        };
+    }
+    run!(
+        out,
+        "tilestored [{c} + {t}], tmm0",
+        "tilestored [{c} + {t} + 64], tmm1"
+    );
+    if both {
+        run!(
+            out[HALF * stride..],
+            "tilestored [{c} + {t}], tmm2",
+            "tilestored [{c} + {t} + 64], tmm3"
+        );
+    }
+}
+
+/// Adds the products of one step, `parts.step()` lines of either panel, to the sums. Those of the upper half of
+/// the rows only, unless `both`.
+///
+/// From `clear` to `store` the sums stay in their registers, from one block of assembly to the next: the
+/// compiler knows nothing of these registers and has no instruction that uses them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+#[inline(always)]
+fn multiply(rows: &[Line], columns: &[Line], parts: Parts, both: bool) {
+    assert!(rows.len() == parts.step() && columns.len() == parts.step());
+    // Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns.
+    macro_rules! run {
+        ($($step:literal),+) => {
+            // SAFETY: the registers have their shape, for `Open` exists, and what is read are the lines whose
+            // number was just checked.
+            unsafe {
+                std::arch::asm!(
+                    $($step,)+
+                    a = in(reg) rows.as_ptr(),
+                    b = in(reg) columns.as_ptr(),
+                    s = in(reg) ROW_BYTES,
+                    options(nostack, readonly, preserves_flags),
                 );
             }
         };
     }
     match (parts, both) {
         (Parts::One, true) => run!(
-            [
-                "tileloadd tmm4, [{a} + {s}]",
-                "tileloadd tmm6, [{b} + {s}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {s} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7"
-            ],
-            [
-                "tilestored [{c} + {t}], tmm0",
-                "tilestored [{c} + {t} + 64], tmm1",
-                "tilestored [{d} + {t}], tmm2",
-                "tilestored [{d} + {t} + 64], tmm3"
-            ]
+            "tileloadd tmm4, [{a} + {s}]",
+            "tileloadd tmm6, [{b} + {s}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {s} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
         ),
         (Parts::One, false) => run!(
-            [
-                "tileloadd tmm4, [{a} + {s}]",
-                "tileloadd tmm6, [{b} + {s}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "// {d}"
-            ],
-            [
-                "tilestored [{c} + {t}], tmm0",
-                "tilestored [{c} + {t} + 64], tmm1"
-            ]
+            "tileloadd tmm4, [{a} + {s}]",
+            "tileloadd tmm6, [{b} + {s}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7"
         ),
         // The rests of the columns, of the rows, and both without a rest: the smaller ones first.
         (Parts::Two, true) => run!(
-            [
-                "tileloadd tmm4, [{a} + {s}]",
-                "tileloadd tmm6, [{b} + {s} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {s} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{b} + {s}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [{a} + {s} + 2048]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [{a} + {s} + 3072]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7"
-            ],
-            [
-                "tilestored [{c} + {t}], tmm0",
-                "tilestored [{c} + {t} + 64], tmm1",
-                "tilestored [{d} + {t}], tmm2",
-                "tilestored [{d} + {t} + 64], tmm3"
-            ]
+            "tileloadd tmm4, [{a} + {s}]",
+            "tileloadd tmm6, [{b} + {s} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {s} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {s}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{a} + {s} + 2048]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm5, [{a} + {s} + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
         ),
         (Parts::Two, false) => run!(
-            [
-                "tileloadd tmm4, [{a} + {s}]",
-                "tileloadd tmm6, [{b} + {s} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm6, [{b} + {s}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [{a} + {s} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "// {d}"
-            ],
-            [
-                "tilestored [{c} + {t}], tmm0",
-                "tilestored [{c} + {t} + 64], tmm1"
-            ]
+            "tileloadd tmm4, [{a} + {s}]",
+            "tileloadd tmm6, [{b} + {s} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{b} + {s}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{a} + {s} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7"
         ),
     }
 }
@@ -543,6 +585,11 @@ fn multiply(
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn has_pairs() -> bool {
     false
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn set_row(_: &mut [Line], _: Parts, _: usize, _: &[f32]) {
+    unreachable!("no `Unit` is found here")
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -562,6 +609,12 @@ fn set_shape() {}
 fn release() {}
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
-fn multiply(_: &[Line], _: &[Line], _: Parts, _: bool, _: usize, _: &mut [f32], _: usize) {
+fn clear() {}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn store(_: bool, _: &mut [f32], _: usize) {}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+fn multiply(_: &[Line], _: &[Line], _: Parts, _: bool) {
     unreachable!("no `Unit` is found here, so there is no `Open`")
 }

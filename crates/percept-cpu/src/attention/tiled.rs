@@ -5,8 +5,10 @@ use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
 use super::{Attention, MAX_HEAD_WIDTH};
-use crate::math::exp;
-use crate::tiles::{self, DEPTH, Line, Open, Parts, SIDE, Unit};
+use std::f32::consts::LOG2_E;
+
+use crate::math::exp2_of_negative;
+use crate::tiles::{self, Beside, DEPTH, Line, Parts, SIDE, Unit};
 
 /// Numbers that are looked at together.
 const LANES: usize = 16;
@@ -46,22 +48,18 @@ pub(super) fn attend(
             out.par_chunks_mut(SIDE * dim).enumerate().for_each_init(
                 || Scratch::new(sizes),
                 |scratch, (panel, out)| {
-                    let open = unit.open();
-                    for head in 0..heads.count {
-                        let at = sequence * heads.count + head;
-                        Arch::new().dispatch(Queries {
-                            all,
-                            sequence,
-                            head,
-                            first: panel * SIDE,
-                            packed: &packed[at * sizes.head()..][..sizes.head()],
-                            sizes,
-                            parts,
-                            open: &open,
-                            scratch,
-                            out,
-                        });
-                    }
+                    let sequence_of_packed = sequence * heads.count * sizes.head();
+                    Arch::new().dispatch(Queries {
+                        all,
+                        sequence,
+                        first: panel * SIDE,
+                        packed: &packed[sequence_of_packed..][..heads.count * sizes.head()],
+                        sizes,
+                        unit,
+                        parts,
+                        scratch,
+                        out,
+                    });
                 },
             );
         });
@@ -89,26 +87,38 @@ impl Sizes {
         self.keys[0] * self.keys[1]
     }
 
+    /// Steps of the products with the keys of a head, and with the values of one.
+    fn steps(&self) -> usize {
+        self.keys() / SIDE + self.values[0] * self.values[1] / SIDE
+    }
+
+    /// Numbers of a row of scores.
+    fn stride(&self) -> usize {
+        self.keys[0] * SIDE
+    }
+
     /// Lines of the keys and values of a head.
     fn head(&self) -> usize {
         self.keys() + self.values[0] * self.values[1]
     }
 }
 
-/// What a task needs.
+/// What a task needs: for one head while its scores are made, and for the one before it while their softmax is.
 struct Scratch {
     queries: Vec<Line>,
-    scores: Vec<f32>,
-    weights: Vec<Line>,
+    scores: [Vec<f32>; 2],
+    weights: [Vec<Line>; 2],
     mixed: [f32; SIDE * SIDE],
 }
 
 impl Scratch {
     fn new(sizes: Sizes) -> Self {
+        let scores = || vec![0.0; sizes.stride() * SIDE];
+        let weights = || vec![Line::ZERO; sizes.values[1]];
         Self {
             queries: vec![Line::ZERO; sizes.keys[1]],
-            scores: vec![0.0; sizes.keys[0] * SIDE * SIDE],
-            weights: vec![Line::ZERO; sizes.values[1]],
+            scores: [scores(), scores()],
+            weights: [weights(), weights()],
             mixed: [0.0; SIDE * SIDE],
         }
     }
@@ -144,16 +154,16 @@ impl WithSimd for Pack<'_> {
     }
 }
 
-/// Up to [`SIDE`] queries of one head.
+/// Up to [`SIDE`] queries of all heads.
 struct Queries<'a> {
     all: &'a Attention<'a>,
     sequence: usize,
-    head: usize,
     first: usize,
+    /// Keys and values of all heads.
     packed: &'a [Line],
     sizes: Sizes,
+    unit: Unit,
     parts: Parts,
-    open: &'a Open,
     scratch: &'a mut Scratch,
     out: &'a mut [f32],
 }
@@ -163,86 +173,215 @@ impl WithSimd for Queries<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let (heads, tokens) = (self.all.heads, self.all.tokens);
-        let (width, dim) = (heads.width, heads.count * heads.width);
-        let offset = self.head * width;
-        let count = self.out.len() / dim;
-        let seen = self.all.seen(self.sequence);
+        let Self {
+            all,
+            sequence,
+            first,
+            packed,
+            sizes,
+            unit,
+            parts,
+            scratch,
+            out,
+        } = self;
+        let heads = all.heads;
+        let (width, dim, stride) = (heads.width, heads.count * heads.width, sizes.stride());
+        let count = out.len() / dim;
+        let seen = all.seen(sequence);
+        let open = unit.open();
         let Scratch {
             queries,
-            scores,
-            weights,
+            scores: [scores, finished_scores],
+            weights: [weights, finished_weights],
             mixed,
-        } = self.scratch;
+        } = scratch;
+        let mut finished_sums = [1.0; SIDE];
 
-        let qkv = self.all.qkv(self.sequence)[self.first * 3 * dim..].chunks_exact(3 * dim);
-        let mut query = [0.0; MAX_HEAD_WIDTH];
-        for (r, row) in qkv.take(count).enumerate() {
-            for (query, value) in query.iter_mut().zip(&row[offset..][..width]) {
-                *query = value * heads.scale;
-            }
-            tiles::set_row(queries, self.parts, r, &query[..width]);
-        }
-        let stride = self.sizes.keys[0] * SIDE;
-        let (keys, values) = self.packed.split_at(self.sizes.keys());
-        for (n, keys) in keys.chunks_exact(self.sizes.keys[1]).enumerate() {
-            let scores = &mut scores[n * SIDE..];
-            self.open
-                .product(queries, keys, self.parts, count, scores, stride);
-        }
-        let mut sums = [1.0; SIDE];
-        let bias = self.all.bias(self.head);
-        for (r, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
-            if let Some(bias) = bias {
-                let bias = &bias[(self.first + r) * tokens..][..tokens];
-                for (score, bias) in row.iter_mut().zip(bias) {
-                    *score += bias;
+        // While the softmax of a head is computed, its neighbours are multiplied: the scores of the next one, and
+        // the values of the one before.
+        for head in 0..heads.count + 2 {
+            let mut softmax = Softmax::new(unit, parts, [count, stride], seen);
+            if head > 0 && head <= heads.count {
+                softmax.begin(finished_scores, weights, sizes.steps());
+                if let Some(bias) = all.bias(head - 1) {
+                    softmax.add(&bias[first * all.tokens..], all.tokens);
                 }
             }
-            // Tokens that are not seen have no weight, and neither has what no token stands behind.
-            row[seen..].fill(f32::NEG_INFINITY);
-            sums[r] = softmax(row);
-            row[seen..].fill(0.0);
-            tiles::set_row(weights, self.parts, r, row);
-        }
-        for (n, values) in values.chunks_exact(self.sizes.values[1]).enumerate() {
-            self.open
-                .product(weights, values, self.parts, count, mixed, SIDE);
-            let first = n * SIDE;
-            let columns = SIDE.min(width - first);
-            for ((out, mixed), sum) in (self.out.chunks_exact_mut(dim))
-                .zip(mixed.chunks_exact(SIDE))
-                .zip(sums)
-            {
-                let out = &mut out[offset + first..][..columns];
-                for (out, value) in out.iter_mut().zip(mixed) {
-                    *out = value / sum;
+            if let Some(before) = head.checked_sub(2) {
+                let values = &packed[before * sizes.head()..][sizes.keys()..sizes.head()];
+                for (n, values) in values.chunks_exact(sizes.values[1]).enumerate() {
+                    let panels = [&finished_weights[..], values];
+                    open.product(panels, parts, count, mixed, SIDE, &mut softmax);
+                    let offset = before * width + n * SIDE;
+                    let columns = SIDE.min(width - n * SIDE);
+                    let rows = out.chunks_exact_mut(dim).zip(mixed.chunks_exact(SIDE));
+                    for ((out, mixed), sum) in rows.zip(&finished_sums) {
+                        for (out, value) in out[offset..][..columns].iter_mut().zip(mixed) {
+                            *out = value / sum;
+                        }
+                    }
                 }
+            }
+            if head < heads.count {
+                let qkv = all.qkv(sequence)[first * 3 * dim..].chunks_exact(3 * dim);
+                let mut query = [0.0; MAX_HEAD_WIDTH];
+                for (r, row) in qkv.take(count).enumerate() {
+                    let row = &row[head * width..][..width];
+                    for (query, value) in query.iter_mut().zip(row) {
+                        // Of 2 to the power of the scores, which is a little less to compute.
+                        *query = value * (heads.scale * LOG2_E);
+                    }
+                    unit.set_row(queries, parts, r, &query[..width]);
+                }
+                let keys = &packed[head * sizes.head()..][..sizes.keys()];
+                for (n, keys) in keys.chunks_exact(sizes.keys[1]).enumerate() {
+                    let panels = [&queries[..], keys];
+                    let scores = &mut scores[n * SIDE..];
+                    open.product(panels, parts, count, scores, stride, &mut softmax);
+                }
+            }
+            finished_sums = softmax.finish();
+            std::mem::swap(scores, finished_scores);
+            std::mem::swap(weights, finished_weights);
+        }
+    }
+}
+
+/// Numbers whose powers are computed, and packed, at a time.
+const PIECE: usize = 256;
+
+/// The softmax of rows of scores in pieces, to be computed while something is multiplied; not yet divided by the
+/// sums.
+struct Softmax<'a> {
+    unit: Unit,
+    parts: Parts,
+    /// How many rows, and numbers of each.
+    rows: [usize; 2],
+    /// Numbers of a row that a token stands behind, and that is seen.
+    seen: usize,
+    scores: &'a mut [f32],
+    weights: &'a mut [Line],
+    sums: [f32; SIDE],
+    /// The largest number of the present row, and its sum so far.
+    most: f32,
+    sum: [f32; LANES],
+    /// How much is done, and is to be done: of each row its maximum, and its pieces.
+    done: usize,
+    all: usize,
+    /// How often this was called to work, and will be.
+    calls: [usize; 2],
+}
+
+impl<'a> Softmax<'a> {
+    /// None, to be begun.
+    fn new(unit: Unit, parts: Parts, rows: [usize; 2], seen: usize) -> Self {
+        Self {
+            unit,
+            parts,
+            rows,
+            seen,
+            scores: &mut [],
+            weights: &mut [],
+            sums: [1.0; SIDE],
+            most: 0.0,
+            sum: [0.0; LANES],
+            done: 0,
+            all: 0,
+            calls: [0, 1],
+        }
+    }
+
+    /// Of `scores`, to `weights`, in so many calls.
+    fn begin(&mut self, scores: &'a mut [f32], weights: &'a mut [Line], calls: usize) {
+        let [count, stride] = self.rows;
+        self.scores = scores;
+        self.weights = weights;
+        self.all = count * (1 + stride.div_ceil(PIECE));
+        self.calls = [0, calls];
+    }
+
+    /// Adds something to the scores.
+    #[inline(always)]
+    fn add(&mut self, bias: &[f32], tokens: usize) {
+        let [count, stride] = self.rows;
+        let rows = self.scores.chunks_exact_mut(stride).take(count);
+        for (row, bias) in rows.zip(bias.chunks_exact(tokens)) {
+            for (score, bias) in row.iter_mut().zip(bias) {
+                *score = bias.mul_add(LOG2_E, *score);
+            }
+        }
+    }
+
+    /// The sums of the rows.
+    #[inline(always)]
+    fn finish(mut self) -> [f32; SIDE] {
+        self.work_up_to(self.all);
+        self.sums
+    }
+
+    #[inline(always)]
+    fn work_up_to(&mut self, target: usize) {
+        let [_, stride] = self.rows;
+        let of_row = 1 + stride.div_ceil(PIECE);
+        while self.done < target {
+            let (r, piece) = (self.done / of_row, self.done % of_row);
+            let row = &mut self.scores[r * stride..][..stride];
+            match piece.checked_sub(1) {
+                None => {
+                    // Tokens that are not seen have no weight, and neither has what no token stands behind.
+                    row[self.seen..].fill(f32::NEG_INFINITY);
+                    self.most = largest(row);
+                    self.sum = [0.0; LANES];
+                }
+                Some(piece) => {
+                    let first = piece * PIECE;
+                    let numbers = &mut row[first..stride.min(first + PIECE)];
+                    powers(numbers, self.most, &mut self.sum);
+                    let seen = self.seen.saturating_sub(first).min(numbers.len());
+                    numbers[seen..].fill(0.0);
+                    let weights = &mut self.weights[self.parts.panel(first)..];
+                    self.unit.set_row(weights, self.parts, r, numbers);
+                }
+            }
+            self.done += 1;
+            if piece + 1 == of_row {
+                self.sums[r] = self.sum.iter().sum();
             }
         }
     }
 }
 
-/// `exp` of each number less the largest one, in place; returns their sum.
+impl Beside for Softmax<'_> {
+    #[inline(always)]
+    fn work(&mut self, _: usize, _: usize) {
+        let [call, calls] = &mut self.calls;
+        *call += 1;
+        let target = (self.all * *call / *calls).min(self.all);
+        self.work_up_to(target);
+    }
+}
+
 #[inline(always)]
-fn softmax(row: &mut [f32]) -> f32 {
-    let rows = row.as_chunks_mut::<LANES>().0;
+fn largest(row: &[f32]) -> f32 {
     let mut most = [f32::NEG_INFINITY; LANES];
-    for row in rows.iter() {
+    for row in row.as_chunks::<LANES>().0 {
         for (most, value) in most.iter_mut().zip(row) {
             *most = if *value > *most { *value } else { *most };
         }
     }
-    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let mut sums = [0.0f32; LANES];
-    for row in rows {
-        for (value, sum) in row.iter_mut().zip(&mut sums) {
-            *value = exp(*value - most);
-            *sum += *value;
+    most.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// 2 to the power of each number less the largest one, in place, and added to the sums.
+#[inline(always)]
+fn powers(row: &mut [f32], most: f32, sums: &mut [f32; LANES]) {
+    for row in row.as_chunks_mut::<LANES>().0 {
+        for i in 0..LANES {
+            row[i] = exp2_of_negative(row[i] - most);
+            sums[i] += row[i];
         }
     }
-    sums.into_iter().sum()
 }
 
 // Rows of scores are whole lines, and a multiple of what is looked at together.
-const _: () = assert!(SIDE == DEPTH && SIDE.is_multiple_of(LANES));
+const _: () = assert!(SIDE == DEPTH && SIDE.is_multiple_of(LANES) && PIECE.is_multiple_of(DEPTH));
