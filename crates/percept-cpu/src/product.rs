@@ -360,8 +360,10 @@ impl WithSimd for TiledBlock<'_> {
         // While a tile is multiplied, the one before it gets its bias and is stored.
         let (mut one, mut other) = ([[0.0; WIDTH]; SIDE], [[0.0; WIDTH]; SIDE]);
         let mut next = &mut one;
+        let products = packed.len() / length;
         let mut last = Store {
             tile: &mut other,
+            ahead: &[],
             at: None,
             biases: linear.bias.as_chunks::<WIDTH>().0,
             then,
@@ -372,6 +374,9 @@ impl WithSimd for TiledBlock<'_> {
             for (p, of_rows) in packed.chunks_exact(length).enumerate() {
                 let count = SIDE.min(rows - p * SIDE);
                 let out = next.as_flattened_mut();
+                // A share of the next panel.
+                let ahead = panels.get((n + 1) * length..(n + 2) * length).unwrap_or_default();
+                last.ahead = &ahead[p * ahead.len() / products..(p + 1) * ahead.len() / products];
                 open.product([of_rows, panel], parts, count, out, WIDTH, &mut last);
                 std::mem::swap(&mut next, &mut last.tile);
                 last.at = Some([p, n]);
@@ -384,6 +389,8 @@ impl WithSimd for TiledBlock<'_> {
 /// A tile that is to be stored.
 struct Store<'a> {
     tile: &'a mut [[f32; WIDTH]; tiles::SIDE],
+    /// What is needed soon.
+    ahead: &'a [Line],
     /// Numbers of its panels of rows and of columns, if there is one.
     at: Option<[usize; 2]>,
     biases: &'a [[f32; WIDTH]],
@@ -396,6 +403,8 @@ impl Beside for Store<'_> {
     #[inline(always)]
     fn work(&mut self, step: usize, steps: usize) {
         const SIDE: usize = tiles::SIDE;
+        let lines = self.ahead.len();
+        tiles::fetch(&self.ahead[step * lines / steps..(step + 1) * lines / steps]);
         let Some([p, n]) = self.at else {
             return;
         };
