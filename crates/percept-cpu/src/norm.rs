@@ -70,6 +70,35 @@ impl Norm {
                 Arch::new().dispatch(Rows { norm: self, x, y });
             });
     }
+
+    /// Normalises a row.
+    #[inline(always)]
+    pub(crate) fn row(&self, x: &[f32], y: &mut [f32]) {
+        let Self {
+            gain,
+            shift,
+            epsilon,
+        } = self;
+        let count = gain.len() as f32;
+        let mean = match shift {
+            Some(_) => sum(x, |v| v) / count,
+            None => 0.0,
+        };
+        let variance = sum(x, |v| (v - mean) * (v - mean)) / count;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        match shift {
+            Some(shift) => {
+                for (((y, x), gain), shift) in y.iter_mut().zip(x).zip(gain).zip(shift) {
+                    *y = ((x - mean) * scale).mul_add(*gain, *shift);
+                }
+            }
+            None => {
+                for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
+                    *y = x * scale * gain;
+                }
+            }
+        }
+    }
 }
 
 struct Rows<'a> {
@@ -83,36 +112,13 @@ impl WithSimd for Rows<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Norm {
-            gain,
-            shift,
-            epsilon,
-        } = self.norm;
-        let width = gain.len();
+        let width = self.norm.gain.len();
         for (y, x) in self
             .y
             .chunks_exact_mut(width)
             .zip(self.x.chunks_exact(width))
         {
-            let count = width as f32;
-            let mean = match shift {
-                Some(_) => sum(x, |v| v) / count,
-                None => 0.0,
-            };
-            let variance = sum(x, |v| (v - mean) * (v - mean)) / count;
-            let scale = 1.0 / (variance + epsilon).sqrt();
-            match shift {
-                Some(shift) => {
-                    for (((y, x), gain), shift) in y.iter_mut().zip(x).zip(gain).zip(shift) {
-                        *y = ((x - mean) * scale).mul_add(*gain, *shift);
-                    }
-                }
-                None => {
-                    for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-                        *y = x * scale * gain;
-                    }
-                }
-            }
+            self.norm.row(x, y);
         }
     }
 }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::kernel::Kernel;
 use crate::math::{gelu, gelu_tanh};
+use crate::norm::Norm;
 use crate::tiles::{self, Beside, Line, Parts, Unit};
 
 /// Columns of a tile: two registers of 512 bits.
@@ -55,7 +56,14 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Weights {
     Vectors(Vec<f32>),
-    Tiles(Unit, Parts, Vec<Line>),
+    Tiles(Tiles),
+}
+
+#[derive(Debug, Clone)]
+struct Tiles {
+    unit: Unit,
+    parts: Parts,
+    panels: Vec<Line>,
 }
 
 // A panel is as wide for both.
@@ -132,7 +140,11 @@ impl Linear {
                 chunks
                     .enumerate()
                     .for_each(|(n, panel)| pack(n, Panel::Tiles(parts, panel)));
-                Weights::Tiles(unit, parts, panels)
+                Weights::Tiles(Tiles {
+                    unit,
+                    parts,
+                    panels,
+                })
             }
         };
         let mut padded = vec![0.0; count * WIDTH];
@@ -177,6 +189,18 @@ impl Linear {
     /// # Panics
     /// The lengths do not fit.
     pub fn apply(&self, x: &[f32], then: Then<'_>, y: &mut [f32]) {
+        self.apply_to(x, None, then, y);
+    }
+
+    /// The same of rows that are normalised at first.
+    ///
+    /// # Panics
+    /// The lengths do not fit.
+    pub fn apply_to_normed(&self, norm: &Norm, x: &[f32], then: Then<'_>, y: &mut [f32]) {
+        self.apply_to(x, Some(norm), then, y);
+    }
+
+    fn apply_to(&self, x: &[f32], norm: Option<&Norm>, then: Then<'_>, y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert_eq!(
             [x.len(), y.len()],
@@ -185,18 +209,7 @@ impl Linear {
             self.inputs,
             self.outputs
         );
-        let threads = rayon::current_num_threads().max(1);
-        // Rows that a task takes at most, and what their number is best a multiple of. The same for every thread.
-        let (most, step) = match &self.weights {
-            Weights::Vectors(_) => (BLOCK_VALUES / self.inputs / HEIGHT * HEIGHT, HALF),
-            Weights::Tiles(_, parts, _) => {
-                let panels = BLOCK_LINES / parts.panel(self.inputs).max(1);
-                (panels * tiles::SIDE, tiles::SIDE / 2)
-            }
-        };
-        let rounds = rows.div_ceil(most.max(HEIGHT) * threads).max(1);
-        // Not 0 where there are no rows: that is no size of chunks.
-        let block = (rows.max(1).div_ceil(threads * rounds)).next_multiple_of(step);
+        let block = self.rows_of_task(rows);
         let tasks = x
             .par_chunks(block * self.inputs)
             .zip(y.par_chunks_mut(block * self.outputs));
@@ -206,6 +219,7 @@ impl Linear {
                     Arch::new().dispatch(Block {
                         linear: self,
                         panels,
+                        norm,
                         x,
                         y,
                         then,
@@ -213,13 +227,12 @@ impl Linear {
                     });
                 });
             }
-            Weights::Tiles(unit, parts, panels) => {
+            Weights::Tiles(tiles) => {
                 tasks.for_each_init(Vec::new, |packed, (x, y)| {
                     Arch::new().dispatch(TiledBlock {
                         linear: self,
-                        unit: *unit,
-                        parts: *parts,
-                        panels,
+                        tiles,
+                        norm,
                         x,
                         y,
                         then,
@@ -229,6 +242,60 @@ impl Linear {
             }
         }
     }
+
+    /// How many rows a task takes: the same for every thread.
+    fn rows_of_task(&self, rows: usize) -> usize {
+        let threads = rayon::current_num_threads().max(1);
+        // At most, and what their number is best a multiple of.
+        let (most, step) = match &self.weights {
+            Weights::Vectors(_) => (BLOCK_VALUES / self.inputs / HEIGHT * HEIGHT, HALF),
+            Weights::Tiles(tiles) => (tiles.rows_at_once(self), tiles::SIDE / 2),
+        };
+        let rounds = rows.div_ceil(most.max(HEIGHT) * threads).max(1);
+        // Not 0 where there are no rows: that is no size of chunks.
+        (rows.max(1).div_ceil(threads * rounds)).next_multiple_of(step)
+    }
+}
+
+/// `x += scale · second(activation(first(norm(x))))`: what follows attention in a block, of rows `x` `[rows, dim]`. The
+/// hidden layer is in `hidden`, unless it is computed part by part.
+///
+/// # Panics
+/// The lengths do not fit, or the layers were packed for kernels that differ.
+pub fn feed_forward(
+    norm: &Norm,
+    [first, second]: [&Linear; 2],
+    activation: Then<'_>,
+    scale: Option<&[f32]>,
+    x: &mut [f32],
+    hidden: &mut Vec<f32>,
+) {
+    let rows = x.len() / first.inputs;
+    assert_eq!([first.inputs, first.outputs], [second.outputs, second.inputs]);
+    assert_eq!(x.len(), rows * first.inputs);
+    let (of_first, of_second) = match (&first.weights, &second.weights) {
+        (Weights::Tiles(of_first), Weights::Tiles(of_second)) => (of_first, of_second),
+        _ => {
+            hidden.resize(rows * first.outputs, 0.0);
+            first.apply_to_normed(norm, x, activation, hidden);
+            return second.apply(hidden, Then::Add(scale), x);
+        }
+    };
+    assert_eq!(of_first.kernel(), of_second.kernel());
+    let block = first.rows_of_task(rows);
+    x.par_chunks_mut(block * first.inputs)
+        .for_each_init(<[Vec<Line>; 2]>::default, |[packed, hidden], x| {
+            Arch::new().dispatch(TiledFeedForward {
+                norm,
+                layers: [first, second],
+                tiles: [of_first, of_second],
+                activation,
+                scale,
+                x,
+                packed,
+                hidden,
+            });
+        });
 }
 
 /// Which axis of weights is the first.
@@ -319,12 +386,89 @@ pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: K
     sum
 }
 
+impl Tiles {
+    fn kernel(&self) -> (Unit, Parts) {
+        (self.unit, self.parts)
+    }
+
+    /// Rows of which the packed inputs stay in the second-level cache.
+    fn rows_at_once(&self, linear: &Linear) -> usize {
+        BLOCK_LINES / self.parts.panel(linear.inputs).max(1) * tiles::SIDE
+    }
+
+    /// Packs rows of `width` numbers, normalised if there is a norm.
+    #[inline(always)]
+    fn pack(&self, x: &[f32], width: usize, norm: Option<&Norm>, packed: &mut Vec<Line>) {
+        const SIDE: usize = tiles::SIDE;
+        let length = self.parts.panel(width);
+        // What an earlier task left in rows that do not exist is multiplied, and not stored.
+        packed.resize((x.len() / width).div_ceil(SIDE) * length, Line::ZERO);
+        let mut normed = vec![0.0; if norm.is_some() { width } else { 0 }];
+        for (r, row) in x.chunks_exact(width).enumerate() {
+            let row = match norm {
+                Some(norm) => {
+                    norm.row(row, &mut normed);
+                    &normed
+                }
+                None => row,
+            };
+            let panel = &mut packed[r / SIDE * length..][..length];
+            self.unit.set_row(panel, self.parts, r % SIDE, row);
+        }
+    }
+
+    /// Multiplies packed rows, of which there are `rows`, with all weights.
+    #[inline(always)]
+    fn multiply(&self, linear: &Linear, packed: &[Line], rows: usize, then: Then<'_>, to: To<'_>) {
+        const SIDE: usize = tiles::SIDE;
+        let length = self.parts.panel(linear.inputs);
+        let count = rows.div_ceil(SIDE);
+        let open = self.unit.open();
+        // While a tile is multiplied, the one before it gets its bias and is stored.
+        let (mut one, mut other) = ([[0.0; WIDTH]; SIDE], [[0.0; WIDTH]; SIDE]);
+        let mut next = &mut one;
+        let mut last = Store {
+            tile: &mut other,
+            at: None,
+            ahead: &[],
+            tiles: self,
+            biases: linear.bias.as_chunks::<WIDTH>().0,
+            then,
+            outputs: linear.outputs,
+            to,
+        };
+        for (n, panel) in self.panels.chunks_exact(length).enumerate() {
+            for (p, of_rows) in packed.chunks_exact(length).take(count).enumerate() {
+                let high = SIDE.min(rows - p * SIDE);
+                let out = next.as_flattened_mut();
+                // A share of the next panel.
+                let ahead = self.panels.get((n + 1) * length..(n + 2) * length);
+                let ahead = ahead.unwrap_or_default();
+                last.ahead = &ahead[p * ahead.len() / count..(p + 1) * ahead.len() / count];
+                let panels = [of_rows, panel];
+                open.product(panels, self.parts, high, out, WIDTH, &mut last);
+                std::mem::swap(&mut next, &mut last.tile);
+                last.at = Some([p, n]);
+            }
+        }
+        last.ahead = &[];
+        last.work(0, 1);
+    }
+}
+
+/// Where results go.
+enum To<'a> {
+    /// To rows `[rows, outputs]`.
+    Rows(&'a mut [f32]),
+    /// To packed rows, for a product with as many inputs.
+    Packed(&'a mut [Line]),
+}
+
 /// Rows of one task, in tiles.
 struct TiledBlock<'a> {
     linear: &'a Linear,
-    unit: Unit,
-    parts: Parts,
-    panels: &'a [Line],
+    tiles: &'a Tiles,
+    norm: Option<&'a Norm>,
     x: &'a [f32],
     y: &'a mut [f32],
     then: Then<'a>,
@@ -336,67 +480,60 @@ impl WithSimd for TiledBlock<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self {
-            linear,
-            unit,
-            parts,
-            panels,
-            x,
-            y,
-            then,
-            packed,
-        } = self;
+        let inputs = self.linear.inputs;
+        self.tiles.pack(self.x, inputs, self.norm, self.packed);
+        let (rows, to) = (self.x.len() / inputs, To::Rows(self.y));
+        (self.tiles).multiply(self.linear, self.packed, rows, self.then, to);
+    }
+}
+
+/// Rows of one task of [`feed_forward`], in tiles.
+struct TiledFeedForward<'a> {
+    norm: &'a Norm,
+    layers: [&'a Linear; 2],
+    tiles: [&'a Tiles; 2],
+    activation: Then<'a>,
+    scale: Option<&'a [f32]>,
+    x: &'a mut [f32],
+    packed: &'a mut Vec<Line>,
+    hidden: &'a mut Vec<Line>,
+}
+
+impl WithSimd for TiledFeedForward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
         const SIDE: usize = tiles::SIDE;
-        let (inputs, outputs) = (linear.inputs, linear.outputs);
-        let length = parts.panel(inputs);
-        let rows = x.len() / inputs;
-        // What an earlier task left in rows that do not exist is multiplied, and not stored.
-        packed.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
-        for (r, row) in x.chunks_exact(inputs).enumerate() {
-            let panel = &mut packed[r / SIDE * length..][..length];
-            unit.set_row(panel, parts, r % SIDE, row);
+        let ([first, second], [of_first, of_second]) = (self.layers, self.tiles);
+        let (width, length) = (first.inputs, of_second.parts.panel(second.inputs));
+        let rows = self.x.len() / width;
+        of_first.pack(self.x, width, Some(self.norm), self.packed);
+        self.hidden.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
+        let to = To::Packed(self.hidden);
+        of_first.multiply(first, self.packed, rows, self.activation, to);
+        // Fewer rows at once: those of the hidden layer are longer.
+        let panels = (of_second.rows_at_once(second) / SIDE).max(1);
+        let parts = self.x.chunks_mut(panels * SIDE * width);
+        for (x, hidden) in parts.zip(self.hidden.chunks(panels * length)) {
+            let (rows, then) = (x.len() / width, Then::Add(self.scale));
+            of_second.multiply(second, hidden, rows, then, To::Rows(x));
         }
-        let open = unit.open();
-        // While a tile is multiplied, the one before it gets its bias and is stored.
-        let (mut one, mut other) = ([[0.0; WIDTH]; SIDE], [[0.0; WIDTH]; SIDE]);
-        let mut next = &mut one;
-        let products = packed.len() / length;
-        let mut last = Store {
-            tile: &mut other,
-            ahead: &[],
-            at: None,
-            biases: linear.bias.as_chunks::<WIDTH>().0,
-            then,
-            outputs,
-            y,
-        };
-        for (n, panel) in panels.chunks_exact(length).enumerate() {
-            for (p, of_rows) in packed.chunks_exact(length).enumerate() {
-                let count = SIDE.min(rows - p * SIDE);
-                let out = next.as_flattened_mut();
-                // A share of the next panel.
-                let ahead = panels.get((n + 1) * length..(n + 2) * length).unwrap_or_default();
-                last.ahead = &ahead[p * ahead.len() / products..(p + 1) * ahead.len() / products];
-                open.product([of_rows, panel], parts, count, out, WIDTH, &mut last);
-                std::mem::swap(&mut next, &mut last.tile);
-                last.at = Some([p, n]);
-            }
-        }
-        last.work(0, 1);
     }
 }
 
 /// A tile that is to be stored.
 struct Store<'a> {
     tile: &'a mut [[f32; WIDTH]; tiles::SIDE],
-    /// What is needed soon.
-    ahead: &'a [Line],
     /// Numbers of its panels of rows and of columns, if there is one.
     at: Option<[usize; 2]>,
+    /// What is needed soon.
+    ahead: &'a [Line],
+    tiles: &'a Tiles,
     biases: &'a [[f32; WIDTH]],
     then: Then<'a>,
     outputs: usize,
-    y: &'a mut [f32],
+    to: To<'a>,
 }
 
 impl Beside for Store<'_> {
@@ -408,13 +545,27 @@ impl Beside for Store<'_> {
         let Some([p, n]) = self.at else {
             return;
         };
-        let channels = n * WIDTH..self.outputs.min((n + 1) * WIDTH);
+        let (bias, first) = (&self.biases[n], n * WIDTH);
         let rows = step * SIDE / steps..(step + 1) * SIDE / steps;
-        let first = p * SIDE + rows.start;
-        let y = self.y.chunks_exact_mut(self.outputs).skip(first);
-        for (values, y) in self.tile[rows].iter().zip(y) {
-            let y = &mut y[channels.clone()];
-            store(values, &self.biases[n], self.then, channels.start, y);
+        match &mut self.to {
+            To::Rows(y) => {
+                let channels = first..self.outputs.min(first + WIDTH);
+                let y = y.chunks_exact_mut(self.outputs);
+                let y = y.skip(p * SIDE + rows.start);
+                for (values, y) in self.tile[rows].iter().zip(y) {
+                    store(values, bias, self.then, first, &mut y[channels.clone()]);
+                }
+            }
+            To::Packed(lines) => {
+                let (unit, parts) = self.tiles.kernel();
+                let panel = &mut lines[p * parts.panel(self.outputs)..];
+                let panel = &mut panel[parts.panel(first)..][..parts.panel(WIDTH)];
+                for r in rows {
+                    let mut row = [0.0; WIDTH];
+                    store_row(&self.tile[r], bias, self.then, first, &mut row);
+                    unit.set_row(panel, parts, r, &row);
+                }
+            }
         }
     }
 }
@@ -423,6 +574,7 @@ impl Beside for Store<'_> {
 struct Block<'a> {
     linear: &'a Linear,
     panels: &'a [f32],
+    norm: Option<&'a Norm>,
     x: &'a [f32],
     y: &'a mut [f32],
     then: Then<'a>,
@@ -437,12 +589,25 @@ impl WithSimd for Block<'_> {
         let Self {
             linear,
             panels,
+            norm,
             x,
             y,
             then,
             packed,
         } = self;
         let (inputs, outputs) = (linear.inputs, linear.outputs);
+        let mut normed = Vec::new();
+        let x = match norm {
+            Some(norm) => {
+                normed.resize(x.len(), 0.0);
+                let rows = normed.chunks_exact_mut(inputs);
+                for (normed, x) in rows.zip(x.chunks_exact(inputs)) {
+                    norm.row(x, normed);
+                }
+                &normed
+            }
+            None => x,
+        };
         pack_rows(x, inputs, packed);
         let panels = panels
             .chunks_exact(WIDTH * inputs)

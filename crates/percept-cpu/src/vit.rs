@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
-use crate::product::{Linear, Then};
+use crate::product::{Linear, Then, feed_forward};
 
 /// Values of the widest layer of the images that go through all blocks together: 8 MB, a share of the last
 /// cache that a rented core can count on.
@@ -66,7 +66,6 @@ struct Workspace {
 /// Those inside blocks.
 #[derive(Debug)]
 struct Inside {
-    normed: Vec<f32>,
     wide: Vec<f32>,
     mixed: Vec<f32>,
     packed: Packed,
@@ -108,7 +107,6 @@ impl Vit {
                 patches: Vec::new(),
                 tokens: Vec::new(),
                 inside: Inside {
-                    normed: Vec::new(),
                     wide: Vec::new(),
                     mixed: Vec::new(),
                     packed: Packed::new(kernel),
@@ -177,7 +175,6 @@ impl Vit {
     fn go_through(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32], inside: &mut Inside) {
         let blocks = &self.blocks[blocks];
         let Inside {
-            normed,
             wide,
             mixed,
             packed,
@@ -188,20 +185,17 @@ impl Vit {
         // Not 0 where there are no tokens: that is no size of chunks.
         let group = group.max(1);
         for x in x.chunks_mut(group) {
-            normed.resize(x.len(), 0.0);
             mixed.resize(x.len(), 0.0);
             for block in blocks {
-                block.norm1.apply(x, normed);
                 wide.resize(3 * x.len(), 0.0);
-                block.qkv.apply(normed, Then::Store, wide);
+                let Block { norm1, qkv, .. } = block;
+                qkv.apply_to_normed(norm1, x, Then::Store, wide);
                 attend(wide, tokens, self.heads, Bias::None, None, packed, mixed);
-                block
-                    .proj
-                    .apply(mixed, Then::Add(block.scale1.as_deref()), x);
-                block.norm2.apply(x, normed);
-                wide.resize(x.len() / self.dim * block.fc1.outputs(), 0.0);
-                block.fc1.apply(normed, Then::Gelu, wide);
-                block.fc2.apply(wide, Then::Add(block.scale2.as_deref()), x);
+                let scale = block.scale1.as_deref();
+                block.proj.apply(mixed, Then::Add(scale), x);
+                let layers = [&block.fc1, &block.fc2];
+                let scale = block.scale2.as_deref();
+                feed_forward(&block.norm2, layers, Then::Gelu, scale, x, wide);
             }
         }
     }
