@@ -27,6 +27,23 @@ use crate::console::Console;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Milliseconds that memory stays with the program after it was freed, ten times as many for large pieces. mimalloc's
+/// own 10 are less than a photo takes, and a sixth of the time then goes into clearing pages; a service that has
+/// nothing to do gives its memory back all the same. `MIMALLOC_PURGE_DELAY` goes before it.
+const PURGE_DELAY_MS: std::ffi::c_long = 1000;
+
+/// A step of training takes longer than that, and the next one needs as much memory again: it stays for good.
+const NO_PURGE: std::ffi::c_long = -1;
+
+/// mimalloc's number of the option, which its bindings do not name.
+const PURGE_DELAY: std::ffi::c_int = 15;
+
+#[allow(unsafe_code)]
+fn keep_freed_memory(milliseconds: std::ffi::c_long) {
+    // SAFETY: it takes two numbers, and ignores an option that does not exist.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds) }
+}
+
 /// A command line that cannot be carried out as it stands: exit code 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
@@ -52,6 +69,10 @@ pub enum Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    keep_freed_memory(match cli.command {
+        Command::Train(_) => NO_PURGE,
+        _ => PURGE_DELAY_MS,
+    });
     let console = Console::new(cli.common.quiet, cli.common.verbose);
     match run(&cli, &console) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -128,4 +149,23 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn the_allocator_has_the_option_where_it_is_set() {
+        // SAFETY: it takes a number.
+        let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {
+            println!("SKIPPED: MIMALLOC_PURGE_DELAY is set");
+            return;
+        }
+        assert_eq!(delay(), 10, "not the default of mi_option_purge_delay");
+        keep_freed_memory(PURGE_DELAY_MS);
+        assert_eq!(delay(), PURGE_DELAY_MS);
+    }
 }

@@ -271,7 +271,10 @@ pub fn feed_forward(
     hidden: &mut Vec<f32>,
 ) {
     let rows = x.len() / first.inputs;
-    assert_eq!([first.inputs, first.outputs], [second.outputs, second.inputs]);
+    assert_eq!(
+        [first.inputs, first.outputs],
+        [second.outputs, second.inputs]
+    );
     assert_eq!(x.len(), rows * first.inputs);
     let (of_first, of_second) = match (&first.weights, &second.weights) {
         (Weights::Tiles(of_first), Weights::Tiles(of_second)) => (of_first, of_second),
@@ -283,8 +286,9 @@ pub fn feed_forward(
     };
     assert_eq!(of_first.kernel(), of_second.kernel());
     let block = first.rows_of_task(rows);
-    x.par_chunks_mut(block * first.inputs)
-        .for_each_init(<[Vec<Line>; 2]>::default, |[packed, hidden], x| {
+    x.par_chunks_mut(block * first.inputs).for_each_init(
+        <[Vec<Line>; 2]>::default,
+        |[packed, hidden], x| {
             Arch::new().dispatch(TiledFeedForward {
                 norm,
                 layers: [first, second],
@@ -295,7 +299,8 @@ pub fn feed_forward(
                 packed,
                 hidden,
             });
-        });
+        },
+    );
 }
 
 /// Which axis of weights is the first.

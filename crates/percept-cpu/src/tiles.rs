@@ -302,8 +302,8 @@ fn has_pairs() -> bool {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
     use std::arch::x86_64::{
-        _CMP_LT_OQ, __m512, __m512bh, _mm512_abs_ps, _mm512_cmp_ps_mask, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
-        _mm512_cvtpbh_ps, _mm512_maskz_sub_ps, _mm512_set1_ps, _mm512_sub_ps,
+        __m512, __m512bh, _CMP_LT_OQ, _mm512_abs_ps, _mm512_cmp_ps_mask, _mm512_cvtne2ps_pbh,
+        _mm512_cvtneps_pbh, _mm512_cvtpbh_ps, _mm512_maskz_sub_ps, _mm512_set1_ps, _mm512_sub_ps,
     };
 
     /// As [`split`], which says what becomes of numbers that are not finite. Numbers too small for a
@@ -317,11 +317,13 @@ fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
             _mm512_maskz_sub_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(size, infinity), x, high)
         };
         // SAFETY: both are 512 bits of anything.
-        let as_line = |line: __m512bh| Line(unsafe { std::mem::transmute::<__m512bh, [u16; DEPTH]>(line) });
+        let as_line =
+            |line: __m512bh| Line(unsafe { std::mem::transmute::<__m512bh, [u16; DEPTH]>(line) });
         let steps = panel.chunks_exact_mut(parts.step());
         for (step, values) in steps.zip(values.chunks(DEPTH)) {
             // SAFETY: both are twice 512 bits of anything.
-            let [first, next] = unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(filled(values)) };
+            let [first, next] =
+                unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(filled(values)) };
             step[r] = as_line(_mm512_cvtne2ps_pbh(next, first));
             if parts == Parts::Two {
                 step[SIDE + r] = as_line(_mm512_cvtne2ps_pbh(rest(next), rest(first)));
@@ -424,7 +426,8 @@ fn is_granted() -> bool {
     const REQUEST: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
     // No CPU has the registers and lacks these; a virtual one may.
-    if !has_pairs() || __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (BF16 | TILE) != BF16 | TILE {
+    if !has_pairs() || __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (BF16 | TILE) != BF16 | TILE
+    {
         return false;
     }
     // SAFETY: `ARCH_REQ_XCOMP_PERM` takes a number and touches no memory of this process. It is refused
@@ -472,7 +475,10 @@ fn clear() {
     // SAFETY: the registers have their shape, for `Open` exists, and nothing else uses them.
     unsafe {
         std::arch::asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
             options(nostack, nomem, preserves_flags),
         );
     }
