@@ -139,7 +139,7 @@ impl Linear {
                 let chunks = panels.par_chunks_mut(length.max(1));
                 chunks
                     .enumerate()
-                    .for_each(|(n, panel)| pack(n, Panel::Tiles(parts, panel)));
+                    .for_each(|(n, panel)| pack(n, Panel::Tiles(unit, parts, panel)));
                 Weights::Tiles(Tiles {
                     unit,
                     parts,
@@ -326,7 +326,7 @@ struct Pack<'a> {
 /// A panel of zeros that is to be filled.
 enum Panel<'a> {
     Vectors(&'a mut [f32]),
-    Tiles(Parts, &'a mut [Line]),
+    Tiles(Unit, Parts, &'a mut [Line]),
 }
 
 impl WithSimd for Pack<'_> {
@@ -351,13 +351,13 @@ impl WithSimd for Pack<'_> {
                     to[..channels.len()].copy_from_slice(&row[channels.clone()]);
                 }
             }
-            (Order::ByOutput, Panel::Tiles(parts, panel)) => {
+            (Order::ByOutput, Panel::Tiles(unit, parts, panel)) => {
                 let rows = &self.weights[channels.start * inputs..channels.end * inputs];
-                tiles::set_transposed(panel, parts, rows, inputs, inputs);
+                unit.set_transposed(panel, parts, rows, inputs, inputs);
             }
-            (Order::ByInput, Panel::Tiles(parts, panel)) => {
+            (Order::ByInput, Panel::Tiles(unit, parts, panel)) => {
                 let rows = &self.weights[channels.start..];
-                tiles::set_columns(panel, parts, rows, outputs, channels.len());
+                unit.set_columns(panel, parts, rows, outputs, channels.len());
             }
         }
     }

@@ -221,10 +221,10 @@ pub fn bucket(relative: i64, buckets: usize, max_distance: usize) -> usize {
     if distance < exact {
         return offset + distance;
     }
-    // In f32 as PyTorch does it: at the borders of buckets the rounding decides.
-    let ratio =
-        (distance as f32 / exact as f32).ln() / (max_distance as f64 / exact as f64).ln() as f32;
-    let wide = exact + (ratio * (half - exact) as f32) as usize;
+    let ln = |distance: usize| (distance as f64 / exact as f64).ln();
+    let ratio = ln(distance) / ln(max_distance);
+    // At the border of a bucket the result is a whole number, whichever way a logarithm was rounded.
+    let wide = exact + (ratio * (half - exact) as f64 + 1e-9) as usize;
     offset + wide.min(half - 1)
 }
 

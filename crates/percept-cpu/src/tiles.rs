@@ -20,6 +20,7 @@ pub(crate) const DEPTH: usize = 32;
 /// Rows of a register.
 const HALF: usize = SIDE / 2;
 /// Bytes of a row of a register.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 const ROW_BYTES: usize = 64;
 
 /// As many `bf16` as a row of a register has, where it is loaded fastest.
@@ -58,99 +59,6 @@ impl Parts {
     }
 }
 
-/// `bf16` bits of a number and of what they leave of it. Not finite, or too large for `bf16`: nothing
-/// is left.
-#[inline(always)]
-fn split(x: f32) -> [u16; 2] {
-    let high = round(x);
-    let rest = x - f32::from_bits(u32::from(high) << 16);
-    let low = round(rest);
-    [high, if rest.is_finite() { low } else { 0 }]
-}
-
-/// To the nearest `bf16`, to even between two. A NaN stays one.
-#[inline(always)]
-fn round(x: f32) -> u16 {
-    let bits = x.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    let quiet = (bits >> 16) | 0x40;
-    (if x.is_nan() { quiet } else { nearest }) as u16
-}
-
-/// Writes a panel of columns from their transpose, `[columns, depth]` with `stride` numbers from one to
-/// the next. What is beyond is left alone.
-#[inline(always)]
-pub(crate) fn set_transposed(
-    panel: &mut [Line],
-    parts: Parts,
-    columns: &[f32],
-    stride: usize,
-    depth: usize,
-) {
-    for (j, column) in columns.chunks(stride).enumerate() {
-        let steps = panel.chunks_exact_mut(parts.step());
-        for (step, values) in steps.zip(column[..depth].chunks(DEPTH)) {
-            let (high, low) = halves(&filled(values));
-            let (of_high, of_low) = step.split_at_mut(SIDE);
-            set_pairs(of_high, j, &high);
-            if parts == Parts::Two {
-                set_pairs(of_low, j, &low);
-            }
-        }
-    }
-}
-
-/// Two inner values that follow each other stand side by side: those of column `j`.
-#[inline(always)]
-fn set_pairs(lines: &mut [Line], j: usize, values: &[u16; DEPTH]) {
-    let (first, at) = (j / HALF * HALF, j % HALF * 2);
-    for (line, pair) in lines[first..first + HALF]
-        .iter_mut()
-        .zip(values.as_chunks::<2>().0)
-    {
-        line.0[at..at + 2].copy_from_slice(pair);
-    }
-}
-
-/// Writes a panel of columns from rows that follow each other, `[depth, columns]` with `stride` numbers from
-/// one to the next.
-#[inline(always)]
-pub(crate) fn set_columns(
-    panel: &mut [Line],
-    parts: Parts,
-    rows: &[f32],
-    stride: usize,
-    columns: usize,
-) {
-    for (pair, rows) in rows.chunks(2 * stride).enumerate() {
-        let (row, next) = rows.split_at(stride.min(rows.len()));
-        let (high, low) = halves(&filled(&row[..columns]));
-        let (next_high, next_low) = match next.is_empty() {
-            true => ([0; SIDE], [0; SIDE]),
-            false => halves(&filled(&next[..columns])),
-        };
-        let (step, row) = (pair / HALF, pair % HALF);
-        let step = &mut panel[step * parts.step()..][..parts.step()];
-        let (of_high, of_low) = step.split_at_mut(SIDE);
-        set_lines(of_high, row, &high, &next_high);
-        if parts == Parts::Two {
-            set_lines(of_low, row, &low, &next_low);
-        }
-    }
-}
-
-/// Two rows that follow each other, to row `row` of either register.
-#[inline(always)]
-fn set_lines(lines: &mut [Line], row: usize, first: &[u16; SIDE], next: &[u16; SIDE]) {
-    for half in [0, HALF] {
-        let line = &mut lines[half + row].0;
-        for c in 0..HALF {
-            line[2 * c] = first[half + c];
-            line[2 * c + 1] = next[half + c];
-        }
-    }
-}
-
 /// As many numbers as a step takes, with zeros behind the last one.
 #[inline(always)]
 fn filled(values: &[f32]) -> [f32; DEPTH] {
@@ -163,16 +71,6 @@ fn filled(values: &[f32]) -> [f32; DEPTH] {
             filled
         }
     }
-}
-
-/// The parts of some numbers.
-#[inline(always)]
-fn halves(values: &[f32; DEPTH]) -> ([u16; DEPTH], [u16; DEPTH]) {
-    let (mut high, mut low) = ([0; DEPTH], [0; DEPTH]);
-    for ((high, low), value) in high.iter_mut().zip(&mut low).zip(values) {
-        [*high, *low] = split(*value);
-    }
-    (high, low)
 }
 
 /// What multiplies panels. Only this module makes one, where the CPU has it and this process may use it.
@@ -202,6 +100,32 @@ impl Unit {
     /// Writes row `r` of a panel of rows, with zeros behind the last of `values`.
     pub(crate) fn set_row(self, panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
         set_row(panel, parts, r, values);
+    }
+
+    /// Writes a panel of columns from their transpose, `[columns, depth]` with `stride` numbers from one to
+    /// the next, with zeros beyond both.
+    pub(crate) fn set_transposed(
+        self,
+        panel: &mut [Line],
+        parts: Parts,
+        columns: &[f32],
+        stride: usize,
+        depth: usize,
+    ) {
+        set_transposed(panel, parts, columns, stride, depth);
+    }
+
+    /// Writes a panel of columns from rows that follow each other, `[depth, columns]` with `stride` numbers from
+    /// one to the next, with zeros beyond the last column and beside the last row.
+    pub(crate) fn set_columns(
+        self,
+        panel: &mut [Line],
+        parts: Parts,
+        rows: &[f32],
+        stride: usize,
+        columns: usize,
+    ) {
+        set_columns(panel, parts, rows, stride, columns);
     }
 
     /// Gets this thread ready to multiply.
@@ -295,43 +219,177 @@ pub(crate) fn fetch(lines: &[Line]) {
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn has_pairs() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
 }
 
 /// See [`Unit::set_row`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
-    use std::arch::x86_64::{
-        __m512, __m512bh, _CMP_LT_OQ, _mm512_abs_ps, _mm512_cmp_ps_mask, _mm512_cvtne2ps_pbh,
-        _mm512_cvtneps_pbh, _mm512_cvtpbh_ps, _mm512_maskz_sub_ps, _mm512_set1_ps, _mm512_sub_ps,
-    };
-
-    /// As [`split`], which says what becomes of numbers that are not finite. Numbers too small for a
-    /// normal `bf16` become 0, as they do in the products.
-    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn set(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
-        let infinity = _mm512_set1_ps(f32::INFINITY);
-        let rest = |x: __m512| {
-            let high = _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(x));
-            let size = _mm512_abs_ps(_mm512_sub_ps(x, high));
-            _mm512_maskz_sub_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(size, infinity), x, high)
-        };
-        // SAFETY: both are 512 bits of anything.
-        let as_line =
-            |line: __m512bh| Line(unsafe { std::mem::transmute::<__m512bh, [u16; DEPTH]>(line) });
         let steps = panel.chunks_exact_mut(parts.step());
         for (step, values) in steps.zip(values.chunks(DEPTH)) {
-            // SAFETY: both are twice 512 bits of anything.
-            let [first, next] =
-                unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(filled(values)) };
-            step[r] = as_line(_mm512_cvtne2ps_pbh(next, first));
+            let (high, rest) = split(&filled(values), parts);
+            step[r] = high;
             if parts == Parts::Two {
-                step[SIDE + r] = as_line(_mm512_cvtne2ps_pbh(rest(next), rest(first)));
+                step[SIDE + r] = rest;
             }
         }
     }
     // SAFETY: there is a `Unit`, so the CPU has the instructions.
     unsafe { set(panel, parts, r, values) }
+}
+
+/// See [`Unit::set_transposed`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn set_transposed(panel: &mut [Line], parts: Parts, columns: &[f32], stride: usize, depth: usize) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn set(panel: &mut [Line], parts: Parts, columns: &[f32], stride: usize, depth: usize) {
+        for (n, step) in panel.chunks_exact_mut(parts.step()).enumerate() {
+            let values = n * DEPTH..depth.min((n + 1) * DEPTH);
+            let (of_high, of_rest) = step.split_at_mut(SIDE);
+            for first in [0, HALF] {
+                let (mut high, mut rest) = ([Line::ZERO; HALF], [Line::ZERO; HALF]);
+                let columns = columns.chunks(stride).skip(first);
+                for ((column, high), rest) in columns.zip(&mut high).zip(&mut rest) {
+                    (*high, *rest) = split(&filled(&column[values.clone()]), parts);
+                }
+                of_high[first..first + HALF].copy_from_slice(&turn(high));
+                if parts == Parts::Two {
+                    of_rest[first..first + HALF].copy_from_slice(&turn(rest));
+                }
+            }
+        }
+    }
+    // SAFETY: there is a `Unit`, so the CPU has the instructions.
+    unsafe { set(panel, parts, columns, stride, depth) }
+}
+
+/// See [`Unit::set_columns`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn set_columns(panel: &mut [Line], parts: Parts, rows: &[f32], stride: usize, columns: usize) {
+    use std::arch::x86_64::{_mm512_permutex2var_epi16, _mm512_set_epi16};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn set(panel: &mut [Line], parts: Parts, rows: &[f32], stride: usize, columns: usize) {
+        // From either row in turn: those of the first half of the columns, to which 16 are added for the other.
+        let lower = [
+            47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
+            4, 35, 3, 34, 2, 33, 1, 32, 0,
+        ];
+        let [lower, upper] = [0, HALF as i16].map(|more| lower.map(|at| at + more));
+        macro_rules! vector {
+            ($v:ident) => {
+                _mm512_set_epi16(
+                    $v[0], $v[1], $v[2], $v[3], $v[4], $v[5], $v[6], $v[7], $v[8], $v[9], $v[10],
+                    $v[11], $v[12], $v[13], $v[14], $v[15], $v[16], $v[17], $v[18], $v[19], $v[20],
+                    $v[21], $v[22], $v[23], $v[24], $v[25], $v[26], $v[27], $v[28], $v[29], $v[30],
+                    $v[31],
+                )
+            };
+        }
+        let places = [vector!(lower), vector!(upper)];
+        for (pair, rows) in rows.chunks(2 * stride).enumerate() {
+            let (row, next) = rows.split_at(stride.min(rows.len()));
+            let row = split(&filled(&row[..columns]), parts);
+            let next = split(&filled(next.get(..columns).unwrap_or_default()), parts);
+            let (step, place) = (pair / HALF * parts.step(), pair % HALF);
+            let both = [(row.0, next.0, 0), (row.1, next.1, SIDE)];
+            for (row, next, first) in &both[..parts.count()] {
+                for (half, places) in places.iter().enumerate() {
+                    let line =
+                        _mm512_permutex2var_epi16(from_line(*row), *places, from_line(*next));
+                    panel[step + first + half * HALF + place] = to_line(line);
+                }
+            }
+        }
+    }
+    // SAFETY: there is a `Unit`, so the CPU has the instructions.
+    unsafe { set(panel, parts, rows, stride, columns) }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+fn from_line(line: Line) -> std::arch::x86_64::__m512i {
+    // SAFETY: both are 512 bits of anything.
+    unsafe { std::mem::transmute::<[u16; DEPTH], std::arch::x86_64::__m512i>(line.0) }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+fn to_line(bits: std::arch::x86_64::__m512i) -> Line {
+    // SAFETY: both are 512 bits of anything.
+    Line(unsafe { std::mem::transmute::<std::arch::x86_64::__m512i, [u16; DEPTH]>(bits) })
+}
+
+/// The nearest `bf16` of numbers, and, of two [`Parts`], those of what they leave. Not finite, or too large for `bf16`:
+/// nothing is left. Numbers too small for a normal `bf16` become 0, as they do in the products.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn split(values: &[f32; DEPTH], parts: Parts) -> (Line, Line) {
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _CMP_LT_OQ, _mm512_abs_ps, _mm512_cmp_ps_mask,
+        _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_cvtpbh_ps, _mm512_maskz_sub_ps,
+        _mm512_set1_ps, _mm512_sub_ps,
+    };
+    // SAFETY: both are 512 bits of anything.
+    let as_line = |line| to_line(unsafe { std::mem::transmute::<__m512bh, __m512i>(line) });
+    // SAFETY: both are twice 512 bits of anything.
+    let [first, next] = unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(*values) };
+    let high = as_line(_mm512_cvtne2ps_pbh(next, first));
+    if parts == Parts::One {
+        return (high, Line::ZERO);
+    }
+    let rest = |x: __m512| {
+        let high = _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(x));
+        let size = _mm512_abs_ps(_mm512_sub_ps(x, high));
+        let is_finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(size, _mm512_set1_ps(f32::INFINITY));
+        _mm512_maskz_sub_ps(is_finite, x, high)
+    };
+    (high, as_line(_mm512_cvtne2ps_pbh(rest(next), rest(first))))
+}
+
+/// The transpose of 16 rows of 16 pairs.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn turn(rows: [Line; HALF]) -> [Line; HALF] {
+    use std::arch::x86_64::{
+        _mm512_shuffle_i32x4, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
+    };
+    const EVEN: i32 = 0x88;
+    const ODD: i32 = 0xdd;
+    let mut r = rows.map(from_line);
+    // Pairs of two rows, then of four, in turn within each quarter of a row.
+    for i in (0..HALF).step_by(2) {
+        (r[i], r[i + 1]) = (
+            _mm512_unpacklo_epi32(r[i], r[i + 1]),
+            _mm512_unpackhi_epi32(r[i], r[i + 1]),
+        );
+    }
+    for i in (0..HALF).step_by(4) {
+        (r[i], r[i + 1], r[i + 2], r[i + 3]) = (
+            _mm512_unpacklo_epi64(r[i], r[i + 2]),
+            _mm512_unpackhi_epi64(r[i], r[i + 2]),
+            _mm512_unpacklo_epi64(r[i + 1], r[i + 3]),
+            _mm512_unpackhi_epi64(r[i + 1], r[i + 3]),
+        );
+    }
+    // The quarters: `r[4 i + k]` has the pairs `4 q + k` of rows `4 i` to `4 i + 3` in its quarter `q`.
+    let mut turned = r;
+    for k in 0..4 {
+        let even = [0, 8].map(|i| _mm512_shuffle_i32x4::<EVEN>(r[i + k], r[i + 4 + k]));
+        let odd = [0, 8].map(|i| _mm512_shuffle_i32x4::<ODD>(r[i + k], r[i + 4 + k]));
+        turned[k] = _mm512_shuffle_i32x4::<EVEN>(even[0], even[1]);
+        turned[4 + k] = _mm512_shuffle_i32x4::<EVEN>(odd[0], odd[1]);
+        turned[8 + k] = _mm512_shuffle_i32x4::<ODD>(even[0], even[1]);
+        turned[12 + k] = _mm512_shuffle_i32x4::<ODD>(odd[0], odd[1]);
+    }
+    turned.map(to_line)
 }
 
 /// See [`Open::product`].
@@ -609,6 +667,16 @@ fn has_pairs() -> bool {
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn set_row(_: &mut [Line], _: Parts, _: usize, _: &[f32]) {
+    unreachable!("no `Unit` is found here")
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn set_transposed(_: &mut [Line], _: Parts, _: &[f32], _: usize, _: usize) {
+    unreachable!("no `Unit` is found here")
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn set_columns(_: &mut [Line], _: Parts, _: &[f32], _: usize, _: usize) {
     unreachable!("no `Unit` is found here")
 }
 

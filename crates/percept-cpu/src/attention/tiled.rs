@@ -8,7 +8,7 @@ use super::{Attention, MAX_HEAD_WIDTH};
 use std::f32::consts::LOG2_E;
 
 use crate::math::exp2_of_negative;
-use crate::tiles::{self, Beside, DEPTH, Line, Parts, SIDE, Unit};
+use crate::tiles::{Beside, DEPTH, Line, Parts, SIDE, Unit};
 
 /// Numbers that are looked at together.
 const LANES: usize = 16;
@@ -24,7 +24,6 @@ pub(super) fn attend(
     let (tokens, heads) = (all.tokens, all.heads);
     let dim = heads.count * heads.width;
     let sizes = Sizes::of(tokens, heads.width, parts);
-    packed.clear();
     packed.resize(
         out.len() / (tokens * dim) * heads.count * sizes.head(),
         Line::ZERO,
@@ -36,6 +35,7 @@ pub(super) fn attend(
             dim,
             width: heads.width,
             sizes,
+            unit,
             parts,
             packed,
         });
@@ -130,6 +130,7 @@ struct Pack<'a> {
     dim: usize,
     width: usize,
     sizes: Sizes,
+    unit: Unit,
     parts: Parts,
     packed: &'a mut [Line],
 }
@@ -143,13 +144,18 @@ impl WithSimd for Pack<'_> {
         let (keys, values) = self.packed.split_at_mut(self.sizes.keys());
         let panels = keys.chunks_exact_mut(self.sizes.keys[1]);
         for (panel, keys) in panels.zip(self.qkv.chunks(SIDE * stride)) {
-            tiles::set_transposed(panel, self.parts, keys, stride, width);
+            self.unit
+                .set_transposed(panel, self.parts, keys, stride, width);
         }
         let panels = values.chunks_exact_mut(self.sizes.values[1]);
         for (n, panel) in panels.enumerate() {
             let (first, columns) = (n * SIDE, SIDE.min(width - n * SIDE));
             let values = &self.qkv[self.dim + first..];
-            tiles::set_columns(panel, self.parts, values, stride, columns);
+            // What an earlier call left behind the last token would be multiplied, if only by 0.
+            let last = panel.len() - self.parts.panel(DEPTH);
+            panel[last..].fill(Line::ZERO);
+            self.unit
+                .set_columns(panel, self.parts, values, stride, columns);
         }
     }
 }
