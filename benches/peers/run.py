@@ -35,6 +35,8 @@ PHOTO = {".jpg", ".jpeg", ".png", ".webp"}
 def call(command: list, threads: int) -> tuple:
     """(wall seconds, stdout) of a command that must succeed."""
     env = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    if pathlib.Path(command[0]).name == "train_rate":
+        env["MIMALLOC_PURGE_DELAY"] = "-1"  # as `percept train` sets it for itself
     start = time.perf_counter()
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=env)
     wall = time.perf_counter() - start
