@@ -312,7 +312,8 @@ pub struct EmbedArgs {
 #[command(after_help = "\
 Examples:
   percept convert clippy_5k.pt --tokenizer tokenizer.json clippy/
-  percept convert --image vit.safetensors --text minilm/ --pool cls model/")]
+  percept convert --image vit.safetensors --text minilm/ --pool cls model/
+  percept convert logs/one/model --average logs/other/model --storage int8 model/")]
 pub struct ConvertArgs {
     /// A model to convert (unless --image or --text name its towers), then the folder to write.
     #[arg(required = true, num_args = 1..=2, value_name = "[MODEL] OUT")]
@@ -323,6 +324,10 @@ pub struct ConvertArgs {
     /// File or folder to take the text tower from.
     #[arg(long, value_name = "PATH")]
     pub text: Option<PathBuf>,
+    /// Take the mean of the weights with those of this model, trained from the same start; may be given several
+    /// times.
+    #[arg(long, value_name = "PATH")]
+    pub average: Vec<PathBuf>,
     /// Bits of the stored weights: exact, half, or a quarter of the size.
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     pub storage: Storage,

@@ -435,6 +435,43 @@ fn models_of_fewer_bits_are_smaller_and_nearly_the_same() {
 }
 
 #[test]
+fn models_of_one_form_have_a_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let [exact, small, rounded, mean] = ["exact", "small", "rounded", "mean"].map(path);
+    let source = tiny();
+    let convert = |args: &[&str]| percept(&[&["convert"], args].concat());
+    let source = source.to_str().unwrap();
+    for args in [
+        &[source, &exact[..]][..],
+        &[source, &small, "--storage", "int8"],
+        &[&small, &rounded],
+        &[&exact, &mean, "--average", &rounded, "--average", &exact],
+    ] {
+        let output = convert(args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let weights = |model: &str| {
+        let file = Path::new(model).join("model.safetensors");
+        let checkpoint = percept_checkpoint::Checkpoint::open(&file).unwrap();
+        checkpoint
+            .read_f32("image.blocks.0.mlp.fc1.weight")
+            .unwrap()
+    };
+    let (exact, rounded, mean) = (weights(&exact), weights(&rounded), weights(&mean));
+    assert_ne!(exact, rounded);
+    for ((a, b), mean) in exact.iter().zip(rounded).zip(mean) {
+        let expected = (2.0 * a + b) / 3.0;
+        assert!((mean - expected).abs() < 1e-5, "{mean}, not {expected}");
+    }
+
+    let other = goldens().join("minilm");
+    let output = convert(&[source, &path("none"), "--average", other.to_str().unwrap()]);
+    expect(&output, 1, "only models of one form have a mean: image.");
+    assert!(!folder.path().join("none").exists());
+}
+
+#[test]
 fn towers_of_different_width_do_not_join() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");

@@ -55,6 +55,15 @@ pub enum ModelError {
         report: LoadReport,
     },
 
+    /// Models of which the mean was asked for, and that are not of one form.
+    #[error("only models of one form have a mean: {tensor} {reason}")]
+    NoMean {
+        /// A tensor in which they differ.
+        tensor: String,
+        /// How.
+        reason: &'static str,
+    },
+
     /// The tokeniser file cannot be used.
     #[error("{}: {reason}", path.display())]
     Tokenizer {

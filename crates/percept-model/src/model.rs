@@ -126,6 +126,68 @@ impl Towers {
         })
     }
 
+    /// The mean of the weights of these towers and others, all counting alike: a soup of models that were trained from
+    /// one start (Wortsman et al., 2022), which costs no more than one of them.
+    ///
+    /// # Errors
+    /// [`ModelError::NoMean`].
+    pub fn mean_with(mut self, others: &[Self]) -> Result<Self, ModelError> {
+        let count = (others.len() + 1) as f32;
+        let mut sums = self.values();
+        for other in others {
+            let mut values = other.values();
+            let differ = |tensor: &str, reason| ModelError::NoMean {
+                tensor: tensor.to_owned(),
+                reason,
+            };
+            for (name, sum) in &mut sums {
+                let missing = || differ(name, "is not in all of them");
+                let values = values.remove(name).ok_or_else(missing)?;
+                if values.len() != sum.len() {
+                    return Err(differ(name, "has another shape in some of them"));
+                }
+                for (sum, value) in sum.iter_mut().zip(values) {
+                    *sum += value;
+                }
+            }
+            if let Some(name) = values.keys().next() {
+                return Err(differ(name, "is not in all of them"));
+            }
+        }
+        let mean = |name: &str, values: &mut [f32]| {
+            for (value, sum) in values.iter_mut().zip(&sums[name]) {
+                *value = sum / count;
+            }
+        };
+        self.image = (self.image)
+            .map(|vit| weights::update(vit, |name, values| mean(&format!("image.{name}"), values)));
+        self.text = (self.text).map(|text| {
+            weights::update(text, |name, values| mean(&format!("text.{name}"), values))
+        });
+        if let Some(scale) = &mut self.logit_scale {
+            mean("logit_scale", std::slice::from_mut(scale));
+        }
+        Ok(self)
+    }
+
+    /// All weights, in the order that [`weights::update`] shows them in.
+    fn values(&self) -> BTreeMap<String, Vec<f32>> {
+        let mut all = BTreeMap::new();
+        let mut add = |prefix: &str, name: &str, values: &[f32]| {
+            all.insert(format!("{prefix}{name}"), values.to_vec());
+        };
+        if let Some(vit) = &self.image {
+            weights::update(vit.clone(), |name, values| add("image.", name, values));
+        }
+        if let Some(text) = &self.text {
+            weights::update(text.clone(), |name, values| add("text.", name, values));
+        }
+        if let Some(scale) = self.logit_scale {
+            add("", "logit_scale", &[scale]);
+        }
+        all
+    }
+
     /// Writes the towers as a model folder: `config.json`, `model.safetensors` and a copy of the
     /// tokeniser. Each file is whole or absent.
     ///

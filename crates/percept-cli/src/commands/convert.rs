@@ -39,7 +39,14 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
     }
 
     let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
-    let towers = Towers::load(&files, &device)?;
+    let mut towers = Towers::load(&files, &device)?;
+    if !args.average.is_empty() {
+        let load = |path: &PathBuf| -> anyhow::Result<Towers> {
+            Ok(Towers::load(&open(path, &hints)?, &device)?)
+        };
+        let others: anyhow::Result<Vec<Towers>> = args.average.iter().map(load).collect();
+        towers = towers.mean_with(&others?)?;
+    }
     if !towers.report.unused.is_empty() {
         console.note(&format!("{}", towers.report));
     }
@@ -63,12 +70,14 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
     Ok(Outcome::Done)
 }
 
+fn open(path: &Path, hints: &Hints) -> anyhow::Result<ModelFiles> {
+    let path = models::resolve(&path.to_string_lossy())?;
+    Ok(ModelFiles::open(&path, hints)?)
+}
+
 /// The towers that the flags name.
 fn find(source: Option<&PathBuf>, args: &ConvertArgs, hints: &Hints) -> anyhow::Result<ModelFiles> {
-    let open = |path: &Path| -> anyhow::Result<ModelFiles> {
-        let path = models::resolve(&path.to_string_lossy())?;
-        Ok(ModelFiles::open(&path, hints)?)
-    };
+    let open = |path: &Path| open(path, hints);
     match (source, &args.image, &args.text) {
         (Some(source), None, None) => open(source),
         (None, Some(image), Some(text)) => Ok(open(image)?.with_text_of(open(text)?)?),
