@@ -160,6 +160,8 @@ pub struct TrainConfig {
     pub coverage_weight: f64,
     /// How many patches of a photo, drawn anew in every step, stand for things, and for surroundings.
     pub side_patches: usize,
+    /// How far words that many photos show are held back: see [`Sides::balance`].
+    pub word_balance: f64,
     /// Decay of the average of the weights, which is then what is validated and written.
     pub ema: Option<f64>,
     /// How the average starts.
@@ -240,6 +242,7 @@ impl Default for TrainConfig {
             surroundings_weight: 0.0,
             coverage_weight: 0.0,
             side_patches: 16,
+            word_balance: 0.0,
             ema: None,
             ema_start: EmaStart::Full,
             seed: 0,
@@ -636,6 +639,10 @@ impl TrainConfig {
             self.coverage_weight,
             self.side_patches,
         )
+        .map(|sides| Sides {
+            balance: self.word_balance,
+            ..sides
+        })
     }
 
     /// The pairs to train on.

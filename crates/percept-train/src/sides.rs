@@ -42,10 +42,14 @@ pub struct Sides {
     pub coverage: f64,
     /// How many patches, drawn anew in every step, stand for a side.
     pub patches: usize,
+    /// How far a word that many photos show is held back among the others: by this times the logarithm of
+    /// how many do (logit adjustment, Menon et al., 2021). At 1 the model is to tell things as if all were shown
+    /// equally often.
+    pub balance: f64,
 }
 
 impl Sides {
-    /// Those of some weights, unless all are 0.
+    /// Those of some weights, without balance, unless all are 0.
     pub fn new(object: f64, surroundings: f64, coverage: f64, patches: usize) -> Option<Self> {
         // Not `> 0.0`: what is no weight must come to `validate`.
         let any = [object, surroundings, coverage].iter().any(|w| *w != 0.0);
@@ -54,6 +58,7 @@ impl Sides {
             surroundings,
             coverage,
             patches,
+            balance: 0.0,
         })
     }
 
@@ -66,6 +71,7 @@ impl Sides {
             ("object_weight", self.object),
             ("surroundings_weight", self.surroundings),
             ("coverage_weight", self.coverage),
+            ("word_balance", self.balance),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(TrainError::Setting {
@@ -188,6 +194,9 @@ pub fn patch_loss(
         .reshape([batch * both, dim])
         .matmul(normalize(words).transpose());
     let logits = cosines * logit_scale.exp().unsqueeze::<2>();
+    let frequencies = frequencies(shown, count, surroundings, weights.balance);
+    let frequencies = Tensor::<2>::from_data(TensorData::new(frequencies, [1, count]), &device);
+    let logits = logits + frequencies;
     let chosen = activation::log_softmax(logits, 1).reshape([batch, both, count]);
     let things = chosen.clone().narrow(1, 0, side);
     let around = chosen.narrow(1, side, side);
@@ -210,6 +219,28 @@ pub fn patch_loss(
     of_surroundings * -weights.surroundings
         + of_things * -weights.object
         + of_words * -weights.coverage
+}
+
+/// What is added to the logits of `count` words for how many images show each: on the average of what is shown
+/// nothing, so that things and surroundings keep their balance.
+fn frequencies(shown: &[Vec<usize>], count: usize, surroundings: usize, balance: f64) -> Vec<f32> {
+    let mut images = vec![0.0f64; count];
+    for word in shown.iter().flatten() {
+        images[*word] += 1.0;
+    }
+    let log = |images: &f64| images.max(1.0).ln();
+    let all: f64 = images.iter().sum();
+    let mean = images
+        .iter()
+        .map(|images| images * log(images))
+        .sum::<f64>()
+        / all.max(1.0);
+    let mut added: Vec<f32> = images
+        .iter()
+        .map(|images| (balance * (log(images) - mean)) as f32)
+        .collect();
+    added[surroundings] = 0.0;
+    added
 }
 
 /// How much the chance of a word at a patch counts, `[batch, patches, words]`: the words of an image in
@@ -509,6 +540,18 @@ mod tests {
                 "{shown:?}: {found}, not {expect}"
             );
         }
+    }
+
+    #[test]
+    fn words_that_many_images_show_are_held_back() {
+        // Word 0 is on two images, word 1 on one, word 2 on none; 3 are the surroundings.
+        let shown = [vec![0], vec![0, 1]];
+        let found = frequencies(&shown, 4, 3, 0.5);
+        let mean = 2.0 * 2f32.ln() / 3.0;
+        for (found, expect) in found.iter().zip([2f32.ln() - mean, -mean, -mean, 0.0]) {
+            assert!((found - 0.5 * expect).abs() < 1e-6, "{found}");
+        }
+        assert_eq!(frequencies(&shown, 4, 3, 0.0), [0.0; 4]);
     }
 
     #[test]

@@ -234,6 +234,10 @@ pub struct TrainSettings {
     /// [default: 16].
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     side_patches: Option<usize>,
+    /// How far words that many photos show are held back in the loss of patches: 1 for as if all were shown
+    /// equally often [default: 0].
+    #[arg(long, value_name = "SHARE", help_heading = "Optimisation")]
+    word_balance: Option<f64>,
     /// Decay of the average of the weights, which is then validated and written.
     #[arg(long, value_name = "DECAY", help_heading = "Optimisation")]
     ema: Option<f64>,
