@@ -13,7 +13,10 @@ use rayon::prelude::*;
 use crate::kernel::Kernel;
 use crate::math::{gelu, gelu_tanh};
 use crate::norm::Norm;
-use crate::tiles::{self, Beside, Line, Parts, Unit};
+use crate::tiles::{self, Line, Parts, Unit};
+use tiled::{TiledBlock, TiledFeedForward, Tiles};
+
+mod tiled;
 
 /// Columns of a tile: two registers of 512 bits.
 pub(crate) const WIDTH: usize = 32;
@@ -32,10 +35,6 @@ const NARROW_WIDTH: usize = 16;
 /// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
 /// second-level cache of 1 MB.
 const BLOCK_VALUES: usize = 96 * 768;
-
-/// The same in lines of tiles, 1.2 MB: CPUs with tiles have a second-level cache of 2 MB, and compute so fast that
-/// it is the weights, which each task reads from beyond it, that bound the time.
-const BLOCK_LINES: usize = 24 * 768;
 
 /// Rows of a [`sum_of_outer_products`] that are added at once: packed, those of 1,536 numbers fit into a
 /// last cache that a rented core can count on.
@@ -57,13 +56,6 @@ pub struct Linear {
 enum Weights {
     Vectors(Vec<f32>),
     Tiles(Tiles),
-}
-
-#[derive(Debug, Clone)]
-struct Tiles {
-    unit: Unit,
-    parts: Parts,
-    panels: Vec<Line>,
 }
 
 // A panel is as wide for both.
@@ -389,190 +381,6 @@ pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: K
         Linear::by_input(y, None, n, kernel).apply(&turned, Then::Add(None), &mut sum);
     }
     sum
-}
-
-impl Tiles {
-    fn kernel(&self) -> (Unit, Parts) {
-        (self.unit, self.parts)
-    }
-
-    /// Rows of which the packed inputs stay in the second-level cache.
-    fn rows_at_once(&self, linear: &Linear) -> usize {
-        BLOCK_LINES / self.parts.panel(linear.inputs).max(1) * tiles::SIDE
-    }
-
-    /// Packs rows of `width` numbers, normalised if there is a norm.
-    #[inline(always)]
-    fn pack(&self, x: &[f32], width: usize, norm: Option<&Norm>, packed: &mut Vec<Line>) {
-        const SIDE: usize = tiles::SIDE;
-        let length = self.parts.panel(width);
-        // What an earlier task left in rows that do not exist is multiplied, and not stored.
-        packed.resize((x.len() / width).div_ceil(SIDE) * length, Line::ZERO);
-        let mut normed = vec![0.0; if norm.is_some() { width } else { 0 }];
-        for (r, row) in x.chunks_exact(width).enumerate() {
-            let row = match norm {
-                Some(norm) => {
-                    norm.row(row, &mut normed);
-                    &normed
-                }
-                None => row,
-            };
-            let panel = &mut packed[r / SIDE * length..][..length];
-            self.unit.set_row(panel, self.parts, r % SIDE, row);
-        }
-    }
-
-    /// Multiplies packed rows, of which there are `rows`, with all weights.
-    #[inline(always)]
-    fn multiply(&self, linear: &Linear, packed: &[Line], rows: usize, then: Then<'_>, to: To<'_>) {
-        const SIDE: usize = tiles::SIDE;
-        let length = self.parts.panel(linear.inputs);
-        let count = rows.div_ceil(SIDE);
-        let open = self.unit.open();
-        // While a tile is multiplied, the one before it gets its bias and is stored.
-        let (mut one, mut other) = ([[0.0; WIDTH]; SIDE], [[0.0; WIDTH]; SIDE]);
-        let mut next = &mut one;
-        let mut last = Store {
-            tile: &mut other,
-            at: None,
-            ahead: &[],
-            tiles: self,
-            biases: linear.bias.as_chunks::<WIDTH>().0,
-            then,
-            outputs: linear.outputs,
-            to,
-        };
-        for (n, panel) in self.panels.chunks_exact(length).enumerate() {
-            for (p, of_rows) in packed.chunks_exact(length).take(count).enumerate() {
-                let high = SIDE.min(rows - p * SIDE);
-                let out = next.as_flattened_mut();
-                // A share of the next panel.
-                let ahead = self.panels.get((n + 1) * length..(n + 2) * length);
-                let ahead = ahead.unwrap_or_default();
-                last.ahead = &ahead[p * ahead.len() / count..(p + 1) * ahead.len() / count];
-                let panels = [of_rows, panel];
-                open.product(panels, self.parts, high, out, WIDTH, &mut last);
-                std::mem::swap(&mut next, &mut last.tile);
-                last.at = Some([p, n]);
-            }
-        }
-        last.ahead = &[];
-        last.work(0, 1);
-    }
-}
-
-/// Where results go.
-enum To<'a> {
-    /// To rows `[rows, outputs]`.
-    Rows(&'a mut [f32]),
-    /// To packed rows, for a product with as many inputs.
-    Packed(&'a mut [Line]),
-}
-
-/// Rows of one task, in tiles.
-struct TiledBlock<'a> {
-    linear: &'a Linear,
-    tiles: &'a Tiles,
-    norm: Option<&'a Norm>,
-    x: &'a [f32],
-    y: &'a mut [f32],
-    then: Then<'a>,
-    packed: &'a mut Vec<Line>,
-}
-
-impl WithSimd for TiledBlock<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let inputs = self.linear.inputs;
-        self.tiles.pack(self.x, inputs, self.norm, self.packed);
-        let (rows, to) = (self.x.len() / inputs, To::Rows(self.y));
-        (self.tiles).multiply(self.linear, self.packed, rows, self.then, to);
-    }
-}
-
-/// Rows of one task of [`feed_forward`], in tiles.
-struct TiledFeedForward<'a> {
-    norm: &'a Norm,
-    layers: [&'a Linear; 2],
-    tiles: [&'a Tiles; 2],
-    activation: Then<'a>,
-    scale: Option<&'a [f32]>,
-    x: &'a mut [f32],
-    packed: &'a mut Vec<Line>,
-    hidden: &'a mut Vec<Line>,
-}
-
-impl WithSimd for TiledFeedForward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        const SIDE: usize = tiles::SIDE;
-        let ([first, second], [of_first, of_second]) = (self.layers, self.tiles);
-        let (width, length) = (first.inputs, of_second.parts.panel(second.inputs));
-        let rows = self.x.len() / width;
-        of_first.pack(self.x, width, Some(self.norm), self.packed);
-        self.hidden.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
-        let to = To::Packed(self.hidden);
-        of_first.multiply(first, self.packed, rows, self.activation, to);
-        // Fewer rows at once: those of the hidden layer are longer.
-        let panels = (of_second.rows_at_once(second) / SIDE).max(1);
-        let parts = self.x.chunks_mut(panels * SIDE * width);
-        for (x, hidden) in parts.zip(self.hidden.chunks(panels * length)) {
-            let (rows, then) = (x.len() / width, Then::Add(self.scale));
-            of_second.multiply(second, hidden, rows, then, To::Rows(x));
-        }
-    }
-}
-
-/// A tile that is to be stored.
-struct Store<'a> {
-    tile: &'a mut [[f32; WIDTH]; tiles::SIDE],
-    /// Numbers of its panels of rows and of columns, if there is one.
-    at: Option<[usize; 2]>,
-    /// What is needed soon.
-    ahead: &'a [Line],
-    tiles: &'a Tiles,
-    biases: &'a [[f32; WIDTH]],
-    then: Then<'a>,
-    outputs: usize,
-    to: To<'a>,
-}
-
-impl Beside for Store<'_> {
-    #[inline(always)]
-    fn work(&mut self, step: usize, steps: usize) {
-        const SIDE: usize = tiles::SIDE;
-        let lines = self.ahead.len();
-        tiles::fetch(&self.ahead[step * lines / steps..(step + 1) * lines / steps]);
-        let Some([p, n]) = self.at else {
-            return;
-        };
-        let (bias, first) = (&self.biases[n], n * WIDTH);
-        let rows = step * SIDE / steps..(step + 1) * SIDE / steps;
-        match &mut self.to {
-            To::Rows(y) => {
-                let channels = first..self.outputs.min(first + WIDTH);
-                let y = y.chunks_exact_mut(self.outputs);
-                let y = y.skip(p * SIDE + rows.start);
-                for (values, y) in self.tile[rows].iter().zip(y) {
-                    store(values, bias, self.then, first, &mut y[channels.clone()]);
-                }
-            }
-            To::Packed(lines) => {
-                let (unit, parts) = self.tiles.kernel();
-                let panel = &mut lines[p * parts.panel(self.outputs)..];
-                let panel = &mut panel[parts.panel(first)..][..parts.panel(WIDTH)];
-                for r in rows {
-                    let mut row = [0.0; WIDTH];
-                    store_row(&self.tile[r], bias, self.then, first, &mut row);
-                    unit.set_row(panel, parts, r, &row);
-                }
-            }
-        }
-    }
 }
 
 /// Rows of one task.
