@@ -38,7 +38,7 @@ const NO_PURGE: std::ffi::c_long = -1;
 /// mimalloc's number of the option, which its bindings do not name.
 const PURGE_DELAY: std::ffi::c_int = 15;
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the allocator has its options in C alone")]
 fn keep_freed_memory(milliseconds: std::ffi::c_long) {
     // SAFETY: it takes two numbers, and ignores an option that does not exist.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds) }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, reason = "the allocator has its options in C alone")]
     fn the_allocator_has_the_option_where_it_is_set() {
         // SAFETY: it takes a number.
         let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };

@@ -6,8 +6,8 @@
 //! unit is with `f32` itself. Of one part ([`Parts::One`]) they are three times as fast again, and have the
 //! eight bits of `bf16`.
 //!
-//! All `unsafe` of the crate is here: asking the system for the registers, setting their shape, and the
-//! products of two panels.
+//! All `unsafe` of the crate is here: asking the system for the registers, setting their shape, splitting
+//! and turning numbers, and the products of two panels.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -142,12 +142,6 @@ pub(crate) trait Beside {
     /// Does share `step` of `steps`. To be inlined: a function of its own would not be compiled for the
     /// instructions that were found.
     fn work(&mut self, step: usize, steps: usize);
-}
-
-/// Nothing.
-impl Beside for () {
-    #[inline(always)]
-    fn work(&mut self, _: usize, _: usize) {}
 }
 
 /// A thread that is ready, until this is dropped: matrix registers are in their shape.

@@ -173,17 +173,17 @@ impl Towers {
     /// All weights, in the order that [`weights::update`] shows them in.
     fn values(&self) -> BTreeMap<String, Vec<f32>> {
         let mut all = BTreeMap::new();
-        let mut add = |prefix: &str, name: &str, values: &[f32]| {
-            all.insert(format!("{prefix}{name}"), values.to_vec());
+        let mut add = |prefix: &str, name: &str, values: Vec<f32>| {
+            all.insert(format!("{prefix}{name}"), values);
         };
         if let Some(vit) = &self.image {
-            weights::update(vit.clone(), |name, values| add("image.", name, values));
+            weights::read(vit, |name, values| add("image.", name, values));
         }
         if let Some(text) = &self.text {
-            weights::update(text.clone(), |name, values| add("text.", name, values));
+            weights::read(text, |name, values| add("text.", name, values));
         }
         if let Some(scale) = self.logit_scale {
-            add("", "logit_scale", &[scale]);
+            add("", "logit_scale", vec![scale]);
         }
         all
     }
