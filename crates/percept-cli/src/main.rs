@@ -27,21 +27,18 @@ use crate::console::Console;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Milliseconds that memory stays with the program after it was freed, ten times as many for large pieces. mimalloc's
-/// own 10 are less than a photo takes, and a sixth of the time then goes into clearing pages; a service that has
-/// nothing to do gives its memory back all the same. `MIMALLOC_PURGE_DELAY` goes before it.
-const PURGE_DELAY_MS: std::ffi::c_long = 1000;
-
-/// A step of training takes longer than that, and the next one needs as much memory again: it stays for good.
-const NO_PURGE: std::ffi::c_long = -1;
-
-/// mimalloc's number of the option, which its bindings do not name.
+/// mimalloc's number of the option that says how many milliseconds freed memory stays with the program, which its
+/// bindings do not name.
 const PURGE_DELAY: std::ffi::c_int = 15;
 
+/// Its own second is less than a step of training takes, and the next one needs as much memory again: for good.
+const NO_PURGE: std::ffi::c_long = -1;
+
+/// `MIMALLOC_PURGE_DELAY` goes before it.
 #[allow(unsafe_code, reason = "the allocator has its options in C alone")]
-fn keep_freed_memory(milliseconds: std::ffi::c_long) {
+fn keep_freed_memory() {
     // SAFETY: it takes two numbers, and ignores an option that does not exist.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds) }
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, NO_PURGE) }
 }
 
 /// A command line that cannot be carried out as it stands: exit code 2.
@@ -69,10 +66,9 @@ pub enum Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    keep_freed_memory(match cli.command {
-        Command::Train(_) => NO_PURGE,
-        _ => PURGE_DELAY_MS,
-    });
+    if matches!(cli.command, Command::Train(_)) {
+        keep_freed_memory();
+    }
     let console = Console::new(cli.common.quiet, cli.common.verbose);
     match run(&cli, &console) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -164,8 +160,8 @@ mod tests {
             println!("SKIPPED: MIMALLOC_PURGE_DELAY is set");
             return;
         }
-        assert_eq!(delay(), 10, "not the default of mi_option_purge_delay");
-        keep_freed_memory(PURGE_DELAY_MS);
-        assert_eq!(delay(), PURGE_DELAY_MS);
+        assert_eq!(delay(), 1000, "not the default of mi_option_purge_delay");
+        keep_freed_memory();
+        assert_eq!(delay(), NO_PURGE);
     }
 }

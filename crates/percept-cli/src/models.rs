@@ -33,6 +33,12 @@ pub fn load_whole(common: &Common, console: &Console) -> anyhow::Result<(Model, 
     load_by(common, console, Model::from_files)
 }
 
+/// The model of `--model` as it was named, else where the one that comes with percept is.
+pub fn named(common: &Common) -> Option<String> {
+    let shipped = || shipped().map(|path| path.display().to_string());
+    common.model.clone().or_else(shipped)
+}
+
 /// Where embeddings of texts are kept between runs, if anywhere.
 fn text_cache(common: &Common) -> Option<PathBuf> {
     match &common.text_cache {

@@ -64,6 +64,8 @@ pub struct TrainConfig {
     pub aug_ratio: [f64; 2],
     /// How likely a photo is mirrored.
     pub aug_flip: f64,
+    /// How many crops and mirrorings of a photo there are, the same in every run; new ones each time unless given.
+    pub views: Option<u32>,
     /// Decode large JPEGs at a part of their size: faster, but not quite the same pixels.
     pub decode_reduced: bool,
     /// Threads that read and decode; one for each core unless given.
@@ -98,6 +100,9 @@ pub struct TrainConfig {
     pub lock_image: bool,
     /// With `lock_image`, the last blocks that learn all the same, and the final norm with them.
     pub lock_image_unlocked_groups: usize,
+    /// Where it is kept, from run to run, what the locked blocks make of each view: see
+    /// [`LockedCache`](crate::locked::LockedCache).
+    pub locked_cache: Option<PathBuf>,
     /// Keep the text tower as it is.
     pub lock_text: bool,
     /// Share of the patches that is dropped (paper §2.3).
@@ -162,6 +167,8 @@ pub struct TrainConfig {
     pub side_patches: usize,
     /// How far words that many photos show are held back: see [`Sides::balance`].
     pub word_balance: f64,
+    /// Surroundings of photos that show several things may be these: see [`Sides::lenient`].
+    pub lenient_surroundings: bool,
     /// Decay of the average of the weights, which is then what is validated and written.
     pub ema: Option<f64>,
     /// How the average starts.
@@ -195,6 +202,7 @@ impl Default for TrainConfig {
             aug_scale: [0.9, 1.0],
             aug_ratio: [3.0 / 4.0, 4.0 / 3.0],
             aug_flip: 0.5,
+            views: None,
             decode_reduced: false,
             workers: None,
             prefetch: 2,
@@ -212,6 +220,7 @@ impl Default for TrainConfig {
             image_size: None,
             lock_image: false,
             lock_image_unlocked_groups: 0,
+            locked_cache: None,
             lock_text: false,
             force_patch_dropout: 0.0,
             batch_size: 64,
@@ -243,6 +252,7 @@ impl Default for TrainConfig {
             coverage_weight: 0.0,
             side_patches: 16,
             word_balance: 0.0,
+            lenient_surroundings: false,
             ema: None,
             ema_start: EmaStart::Full,
             seed: 0,
@@ -489,6 +499,18 @@ impl TrainConfig {
                 "without lock_image",
             ),
             (
+                "views",
+                format!("{:?}", self.views),
+                self.views != Some(0),
+                "no crops at all",
+            ),
+            (
+                "locked_cache",
+                format!("{:?}", self.locked_cache),
+                self.locked_cache.is_none() || self.views.is_some(),
+                "of no use where no crop is seen twice: views are needed",
+            ),
+            (
                 "val_num_samples",
                 self.val_num_samples.to_string(),
                 self.val_num_samples >= 2,
@@ -641,6 +663,7 @@ impl TrainConfig {
         )
         .map(|sides| Sides {
             balance: self.word_balance,
+            lenient: self.lenient_surroundings,
             ..sides
         })
     }
@@ -718,6 +741,7 @@ impl TrainConfig {
                 false => Sampling::Shuffled { buffer },
             },
             samples_per_epoch: self.train_num_samples,
+            views: self.views,
         }
     }
 

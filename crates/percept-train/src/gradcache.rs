@@ -170,6 +170,43 @@ impl ImageSide {
         self
     }
 
+    /// The same where `tokens` `[batch, tokens, dim]`, the last of them those of all `patches`, have been through
+    /// the first `count` blocks already: patches that are dropped are dropped now.
+    #[must_use]
+    pub fn behind(mut self, tokens: Tensor<3>, patches: usize, count: usize) -> Self {
+        let tokens = self.kept(tokens, patches);
+        self.locked = Some(LockedBlocks { tokens, count });
+        self
+    }
+
+    /// What a tower made of the batch, from its CLS and the tokens of all `patches` behind its norm
+    /// `[batch, 1 + patches, dim]`: that of the patches that are kept.
+    pub fn output(&self, whole: Tensor<3>, patches: usize) -> VitOutput {
+        let kept = self.kept(whole, patches);
+        let [batch, tokens, dim] = kept.dims();
+        VitOutput {
+            cls: kept.clone().narrow(1, 0, 1).reshape([batch, dim]),
+            patches: kept.narrow(1, 1, tokens - 1),
+            grid: [1, tokens - 1],
+        }
+    }
+
+    /// Of `tokens`, the last of them those of all `patches`, what stands before these and those that are kept.
+    fn kept(&self, tokens: Tensor<3>, patches: usize) -> Tensor<3> {
+        let Some(keep) = &self.keep else {
+            return tokens;
+        };
+        let ([_, all, dim], [batch, kept]) = (tokens.dims(), keep.dims());
+        let before = all - patches;
+        let which = keep
+            .clone()
+            .unsqueeze_dim::<3>(2)
+            .expand([batch, kept, dim]);
+        let first = tokens.clone().narrow(1, 0, before);
+        let chosen = tokens.narrow(1, before, patches).gather(1, which);
+        Tensor::cat(vec![first, chosen], 1)
+    }
+
     /// Tokens that are computed of an image, at most.
     pub fn tokens(&self, tower: &Vit) -> usize {
         let [rows, columns] = tower.grid_of(self.sides());

@@ -22,6 +22,7 @@ pub mod collective;
 pub mod config;
 pub mod ema;
 pub mod gradcache;
+pub mod locked;
 pub mod loss;
 pub mod observe;
 pub mod optim;

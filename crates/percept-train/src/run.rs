@@ -227,6 +227,9 @@ impl<'a> Run<'a> {
             config.ema.map(|decay| Ema::new(decay, config.ema_start)),
             setup.device.clone(),
         )?;
+        if let Some(folder) = &config.locked_cache {
+            trainer.keep_locked(folder)?;
+        }
         let rank = hooks.collective.rank() as usize;
         let (mut progress, mut position) = (Progress::default(), Position::default());
         match &resume {

@@ -46,6 +46,10 @@ pub struct Sides {
     /// how many do (logit adjustment, Menon et al., 2021). At 1 the model is to tell things as if all were shown
     /// equally often.
     pub balance: f64,
+    /// Whether surroundings of a photo that shows several things may be any of these as well: self-supervised
+    /// towers tell the main thing from all else, and a rider or a chair is then with the surroundings.
+    #[serde(default)]
+    pub lenient: bool,
 }
 
 impl Sides {
@@ -59,6 +63,7 @@ impl Sides {
             coverage,
             patches,
             balance: 0.0,
+            lenient: false,
         })
     }
 
@@ -199,26 +204,44 @@ pub fn patch_loss(
     let logits = logits + frequencies;
     let chosen = activation::log_softmax(logits, 1).reshape([batch, both, count]);
     let things = chosen.clone().narrow(1, 0, side);
-    let around = chosen.narrow(1, side, side);
+    let around = chosen.clone().narrow(1, side, side);
 
-    let of_surroundings = around.narrow(2, surroundings, 1).mean();
-    // Log of the sum of the chances of what is shown, without the others.
-    let mut others = vec![EXCLUDED; batch * count];
-    for (image, shown) in shown.iter().enumerate() {
-        for word in shown {
-            others[image * count + word] = 0.0;
-        }
-    }
-    let others = Tensor::<3>::from_data(TensorData::new(others, [batch, 1, count]), &device);
-    let shown_only = things.clone() + others;
-    let most = shown_only.clone().max_dim(2).detach();
-    let of_things = ((shown_only - most.clone()).exp().sum_dim(2).log() + most).mean();
-    let covered = coverage(&things, shown);
-    let of_words = (things * covered).sum();
+    let may_be_shown = |shown: &[usize]| weights.lenient && shown.len() > 1;
+    let of_things = any_of(things, shown.iter().map(|shown| shown.iter().copied()));
+    let allowed = shown.iter().map(|shown| {
+        let others = shown.iter().copied().filter(|_| may_be_shown(shown));
+        others.chain([surroundings])
+    });
+    let of_surroundings = any_of(around, allowed);
+    let searched = shown.iter().map(|shown| match may_be_shown(shown) {
+        true => both,
+        false => side,
+    });
+    let covered = coverage(&chosen, shown, side, searched);
+    let of_words = (chosen * covered).sum();
 
     of_surroundings * -weights.surroundings
         + of_things * -weights.object
         + of_words * -weights.coverage
+}
+
+/// The mean over `patches` `[batch, side, words]`, logarithms of chances, of the logarithm of the chance that it
+/// is one of those `allowed` on its image.
+fn any_of<I>(patches: Tensor<3>, allowed: impl Iterator<Item = I>) -> Tensor<1>
+where
+    I: Iterator<Item = usize>,
+{
+    let [batch, _, count] = patches.dims();
+    let mut others = vec![EXCLUDED; batch * count];
+    for (image, allowed) in allowed.enumerate() {
+        for word in allowed {
+            others[image * count + word] = 0.0;
+        }
+    }
+    let others = TensorData::new(others, [batch, 1, count]);
+    let only = patches.clone() + Tensor::<3>::from_data(others, &patches.device());
+    let most = only.clone().max_dim(2).detach();
+    ((only - most.clone()).exp().sum_dim(2).log() + most).mean()
 }
 
 /// What is added to the logits of `count` words for how many images show each: on the average of what is shown
@@ -244,26 +267,29 @@ fn frequencies(shown: &[Vec<usize>], count: usize, surroundings: usize, balance:
 }
 
 /// How much the chance of a word at a patch counts, `[batch, patches, words]`: the words of an image in
-/// equal parts, and of each the [`COVERED`] patches where its chance is best.
-fn coverage(things: &Tensor<3>, shown: &[Vec<usize>]) -> Tensor<3> {
-    let [batch, side, count] = things.dims();
-    let chances: Vec<f32> = things.clone().detach().into_data().iter().collect();
+/// equal parts, and of each the places where its chance is best, one in [`COVERED`] of a side's. They are among
+/// the first so many of its patches as `searched` says.
+fn coverage(
+    chances: &Tensor<3>,
+    shown: &[Vec<usize>],
+    side: usize,
+    searched: impl Iterator<Item = usize>,
+) -> Tensor<3> {
+    let ([batch, patches, count], device) = (chances.dims(), chances.device());
+    let chances: Vec<f32> = chances.clone().detach().into_data().iter().collect();
     let mut part = vec![0.0f32; chances.len()];
     let most = (side / COVERED).max(1);
-    for (image, shown) in shown.iter().enumerate() {
+    for (image, (shown, searched)) in shown.iter().zip(searched).enumerate() {
         for word in shown {
-            let at = |patch: &usize| (image * side + patch) * count + word;
-            let mut order: Vec<usize> = (0..side).collect();
+            let at = |patch: &usize| (image * patches + patch) * count + word;
+            let mut order: Vec<usize> = (0..searched).collect();
             order.sort_by(|a, b| chances[at(b)].total_cmp(&chances[at(a)]));
             for patch in &order[..most] {
                 part[at(patch)] = 1.0 / (batch * shown.len() * most) as f32;
             }
         }
     }
-    Tensor::from_data(
-        TensorData::new(part, [batch, side, count]),
-        &things.device(),
-    )
+    Tensor::from_data(TensorData::new(part, [batch, patches, count]), &device)
 }
 
 /// One patch in so many has to be of a thing that is shown.
@@ -496,9 +522,10 @@ mod tests {
         let patches = Tensor::from_data(TensorData::new(rows.clone(), [1, 8, 3]), &device);
         let words = Tensor::from_data(TensorData::new(table.to_vec(), [4, 3]), &device);
         let scale = 1.2f32;
-        let loss = |shown: &[usize], weights: [f64; 3]| {
+        let loss = |shown: &[usize], weights: [f64; 3], lenient: bool| {
             let [o, s, c] = weights;
             let sides = Sides::new(o, s, c, 4).unwrap();
+            let sides = Sides { lenient, ..sides };
             let scale = Tensor::from_floats([scale], &device);
             let shown = [shown.to_vec()];
             let found = patch_loss(patches.clone(), words.clone(), scale, &shown, 3, sides);
@@ -515,26 +542,34 @@ mod tests {
         };
         let mean = |sum: f32| -sum / 4.0;
         let around = mean((4..8).map(|p| chance(p, 3).ln()).sum());
-        let of = |shown: &[usize]| {
-            mean(
-                (0..4)
-                    .map(|p| shown.iter().map(|w| chance(p, *w)).sum::<f32>().ln())
-                    .sum(),
-            )
+        let any = |patches: Range<usize>, words: &[usize]| {
+            let sum = |p| words.iter().map(|w| chance(p, *w)).sum::<f32>();
+            mean(patches.map(|p| sum(p).ln()).sum())
         };
+        let of = |shown: &[usize]| any(0..4, shown);
         // One of four patches has to be of each word.
-        let best = |word: usize| {
-            (0..4)
-                .map(|p| chance(p, word).ln())
-                .fold(f32::MIN, f32::max)
+        let best = |patches: Range<usize>, word: usize| {
+            let all = patches.map(|p| chance(p, word).ln());
+            all.fold(f32::MIN, f32::max)
         };
-        for (shown, weights, expect) in [
-            (vec![0], [0.0, 0.7, 0.0], 0.7 * around),
-            (vec![1], [0.5, 0.0, 0.0], 0.5 * of(&[1])),
-            (vec![0, 2], [1.0, 0.3, 0.0], of(&[0, 2]) + 0.3 * around),
-            (vec![0, 2], [0.0, 0.0, 2.0], -(best(0) + best(2))),
+        let both = |patches: Range<usize>| -(best(patches.clone(), 0) + best(patches, 2));
+        for (shown, weights, lenient, expect) in [
+            (vec![0], [0.0, 0.7, 0.0], false, 0.7 * around),
+            (vec![1], [0.5, 0.0, 0.0], false, 0.5 * of(&[1])),
+            (
+                vec![0, 2],
+                [1.0, 0.3, 0.0],
+                false,
+                of(&[0, 2]) + 0.3 * around,
+            ),
+            (vec![0, 2], [0.0, 0.0, 2.0], false, both(0..4)),
+            // Of several things each may be anywhere, of one alone only on its side.
+            (vec![0, 2], [0.0, 1.0, 0.0], true, any(4..8, &[0, 2, 3])),
+            (vec![0, 2], [0.0, 0.0, 2.0], true, both(0..8)),
+            (vec![0], [1.0, 1.0, 0.0], true, of(&[0]) + around),
+            (vec![2], [0.0, 0.0, 1.0], true, -best(0..4, 2)),
         ] {
-            let found = loss(&shown, weights);
+            let found = loss(&shown, weights, lenient);
             assert!(
                 (found - expect).abs() < 1e-5,
                 "{shown:?}: {found}, not {expect}"

@@ -1,6 +1,7 @@
 //! One step of training, from a batch to new weights.
 
 use std::ops::Range;
+use std::path::Path;
 
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use percept_model::text::TextTower;
@@ -12,6 +13,7 @@ use crate::TrainError;
 use crate::collective::Collective;
 use crate::ema::Ema;
 use crate::gradcache::{Embedded, ImageSide, Keep, Learning, TextSide};
+use crate::locked::LockedCache;
 use crate::loss::{MAX_LOGIT_SCALE, Targets, contrast, group};
 use crate::optim::{GradientSum, IMAGE, LOGIT_SCALE, OptimConfig, Optimizer, TEXT};
 use crate::schedule::Schedule;
@@ -123,6 +125,7 @@ pub struct Trainer {
     schedule: Schedule,
     optimizer: Optimizer,
     ema: Option<Ema>,
+    cache: Option<LockedCache>,
     device: Device,
 }
 
@@ -157,8 +160,28 @@ impl Trainer {
             schedule,
             optimizer,
             ema,
+            cache: None,
             device,
         })
+    }
+
+    /// Keeps what the locked blocks of the image tower make of inputs in `folder`, and takes it from there: the
+    /// patches that are dropped are then dropped behind these blocks. To be called before any weights are
+    /// restored.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] where no blocks are locked while others learn; [`TrainError::Io`].
+    pub fn keep_locked(&mut self, folder: &Path) -> Result<(), TrainError> {
+        let Some(count) = self.config.image.locked_blocks(self.image.depth()) else {
+            return Err(TrainError::Setting {
+                name: "locked_cache",
+                value: folder.display().to_string(),
+                reason: "no blocks are locked while others learn (lock_image_unlocked_groups)",
+            });
+        };
+        let whole = self.config.sides.is_some();
+        self.cache = Some(LockedCache::open(folder, &self.image, count, whole)?);
+        Ok(())
     }
 
     /// The image tower.
@@ -569,6 +592,7 @@ impl Trainer {
             let kept = Kept::draw(self.config.seed, step, first, samples, patches, count);
             kept.rows(0, samples, &self.device)
         });
+        let draw = (self.config.seed, step, first);
         let pixels = TensorData::new(batch.pixels.clone(), [samples, 3, height, width]);
         let mut side = ImageSide {
             pixels: Tensor::from_data(pixels, &self.device),
@@ -579,15 +603,24 @@ impl Trainer {
             locked: None,
         };
         let chunk = self.config.chunk;
-        if let Some(begun) = &self.begun {
-            if let Some(locked) = self.config.image.locked_blocks(begun.depth()) {
-                side = side.past(begun, locked, chunk);
+        let Some(begun) = &self.begun else {
+            return Ok(side);
+        };
+        let outputs = match (&self.cache, self.config.image.locked_blocks(begun.depth())) {
+            (Some(cache), Some(count)) => {
+                let found = cache.find(begun, &batch.pixels, batch.size, chunk, &self.device)?;
+                side = side.behind(found.tokens, patches, count);
+                found.whole.map(|whole| vec![side.output(whole, patches)])
             }
-            if let Some(sides) = self.config.sides {
-                let outputs = side.outputs(begun, chunk);
-                let draw = (self.config.seed, step, first);
-                side.division = Some(Division::new(&outputs, sides.patches, draw, collective)?);
+            (_, locked) => {
+                if let Some(locked) = locked {
+                    side = side.past(begun, locked, chunk);
+                }
+                (self.config.sides).map(|_| side.outputs(begun, chunk))
             }
+        };
+        if let (Some(sides), Some(outputs)) = (self.config.sides, outputs) {
+            side.division = Some(Division::new(&outputs, sides.patches, draw, collective)?);
         }
         Ok(side)
     }

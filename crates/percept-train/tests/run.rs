@@ -276,6 +276,86 @@ fn looking_changes_nothing() {
     }
 }
 
+/// All files below a folder, with what is in them.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.append(&mut files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(path).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_locked_blocks_made_is_taken_from_where_it_is_kept() {
+    let place = Place::new();
+    let cache = place.0.path().join("cache");
+    let config = |name: &str, cached: bool| TrainConfig {
+        lock_image: true,
+        lock_image_unlocked_groups: 1,
+        object_weight: 0.5,
+        surroundings_weight: 1.0,
+        side_patches: 2,
+        force_patch_dropout: 0.0,
+        views: Some(2),
+        locked_cache: cached.then(|| cache.clone()),
+        ..place.config(name)
+    };
+    let done = |config: &TrainConfig, resume: Resume| {
+        run(config, resume, None).unwrap();
+        let path = place.checkpoints(config.name.as_deref().unwrap());
+        bits(&path.join("step_00000011.safetensors"))
+    };
+    let first = done(&config("first", true), Resume::New);
+    let kept = files(&cache);
+    // Two views of each of the pairs that are not held out, most of which eleven batches of eight have met.
+    assert!((40..=66).contains(&kept.len()), "{}", kept.len());
+    // The second time nothing is made again, and the third what is damaged.
+    let second = done(&config("second", true), Resume::New);
+    assert!(second == first && files(&cache) == kept);
+    let paths: Vec<&PathBuf> = kept.keys().collect();
+    fs::write(paths[0], b"odd").unwrap();
+    fs::write(paths[1], []).unwrap();
+    fs::remove_file(paths[2]).unwrap();
+    // Half of it by one run, the rest by the one that goes on with it.
+    let third = config("third", true);
+    run(&third, Resume::New, Some(5)).unwrap();
+    let third = done(&third, latest(&place.folder("third")));
+    assert!(third == first && files(&cache) == kept);
+
+    // Beside half precision it is what a run that computes everything has.
+    done(&config("plain", false), Resume::New);
+    let losses = |name: &str| -> Vec<f64> {
+        let lines = results(&place.folder(name));
+        let trained = lines.iter().filter(|line| line["kind"] == "train");
+        trained.map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    let (kept, plain) = (losses("first"), losses("plain"));
+    assert_eq!(kept.len(), 11);
+    for (step, (kept, plain)) in kept.iter().zip(&plain).enumerate() {
+        assert!(
+            (kept - plain).abs() < 2e-3 * plain,
+            "{step}: {kept}, not {plain}"
+        );
+    }
+
+    let all = TrainConfig {
+        lock_image_unlocked_groups: 0,
+        ..config("all", true)
+    };
+    let error = run(&all, Resume::New, None).unwrap_err().to_string();
+    assert!(error.contains("no blocks are locked"), "{error}");
+    let endless = TrainConfig {
+        views: None,
+        ..config("endless", true)
+    };
+    let error = run(&endless, Resume::New, None).unwrap_err().to_string();
+    assert!(error.contains("views are needed"), "{error}");
+}
+
 #[test]
 fn half_a_checkpoint_is_none() {
     let place = Place::new();

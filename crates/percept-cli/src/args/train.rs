@@ -112,6 +112,9 @@ pub struct TrainSettings {
         help_heading = "Data"
     )]
     aug_scale: Option<Vec<f64>>,
+    /// How many crops and mirrorings of a photo there are; new ones each time unless given.
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    views: Option<u32>,
     /// Decode large JPEGs at a part of their size: faster, but not quite the same pixels.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Data")]
     decode_reduced: Option<bool>,
@@ -140,6 +143,10 @@ pub struct TrainSettings {
     /// With --lock-image: the last N blocks, and the final norm, learn all the same [default: 0].
     #[arg(long, value_name = "N", help_heading = "Towers")]
     lock_image_unlocked_groups: Option<usize>,
+    /// Keep in this folder what the locked blocks make of each of the --views, for this run and later ones:
+    /// several times faster from the second time that a view is seen.
+    #[arg(long, value_name = "DIR", help_heading = "Towers")]
+    locked_cache: Option<PathBuf>,
     /// Keep the text tower as it is.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Towers")]
     lock_text: Option<bool>,
@@ -238,6 +245,9 @@ pub struct TrainSettings {
     /// equally often [default: 0].
     #[arg(long, value_name = "SHARE", help_heading = "Optimisation")]
     word_balance: Option<f64>,
+    /// Where a photo shows several things, patches of what surrounds the main one may be of these as well.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Optimisation")]
+    lenient_surroundings: Option<bool>,
     /// Decay of the average of the weights, which is then validated and written.
     #[arg(long, value_name = "DECAY", help_heading = "Optimisation")]
     ema: Option<f64>,

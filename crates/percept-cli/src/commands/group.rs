@@ -32,7 +32,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         &args.output,
         &json!({
             "percept": env!("CARGO_PKG_VERSION"),
-            "model": common.model,
+            "model": models::named(common),
             "classes": classes,
             "centered": args.centered,
             "size": format!("{:?}", args.view.size),

@@ -45,7 +45,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         &args.output,
         &json!({
             "percept": env!("CARGO_PKG_VERSION"),
-            "model": common.model,
+            "model": models::named(common),
             "classes": classes,
             "rows": rows,
             "templates": templates.as_slice(),

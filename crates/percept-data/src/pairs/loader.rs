@@ -379,7 +379,8 @@ impl Worker {
         let random = &mut self.order.random(Use::Sample, self.epoch, counters);
         let Encoded { key, pair } = self.source.read(&sample.place, random)?;
         let made = pair.and_then(|(bytes, said)| {
-            let image = self.prepare.apply(&bytes, random);
+            let mut view = self.order.view(&key, random);
+            let image = self.prepare.apply(&bytes, view.as_mut().unwrap_or(random));
             Ok((image.map_err(|error| error.to_string())?, said))
         });
         Ok((key, made))

@@ -23,6 +23,7 @@ pub(super) enum Use {
     Resample,
     Buffer,
     Sample,
+    View,
 }
 
 /// How samples are drawn.
@@ -60,6 +61,9 @@ pub struct PairOrder {
     /// Default: each once. Processes must then expect different numbers of batches, as shards differ
     /// and bad samples are skipped; with this set, all have the same number.
     pub samples_per_epoch: Option<u64>,
+    /// How many views of a photo there are, that is, crops and mirrorings of it: one of them is drawn each time,
+    /// and they are the same in every run, whatever its seed. Default: another one each time.
+    pub views: Option<u32>,
 }
 
 impl Default for PairOrder {
@@ -70,6 +74,7 @@ impl Default for PairOrder {
             world: 1,
             sampling: Sampling::Shuffled { buffer: BUFFER },
             samples_per_epoch: None,
+            views: None,
         }
     }
 }
@@ -105,6 +110,14 @@ impl PairOrder {
     pub(super) fn share(&self) -> Option<u64> {
         let world = u64::from(self.world.max(1));
         self.samples_per_epoch.map(|n| n.div_ceil(world))
+    }
+
+    /// What a photo's view is drawn from, where views are limited; `random` says which.
+    pub(super) fn view(&self, key: &str, random: &mut Random) -> Option<Random> {
+        let view = random.below(self.views?.max(1) as usize) as u64;
+        let name = key.bytes().map(u64::from);
+        let counters: Vec<u64> = [Use::View as u64, view].into_iter().chain(name).collect();
+        Some(Random::keyed(0, &counters))
     }
 
     pub(super) fn random(&self, wanted: Use, epoch: u64, counters: [u64; 2]) -> Random {

@@ -190,6 +190,41 @@ fn an_epoch_has_every_sample_once_in_an_order_of_its_own() {
 }
 
 #[test]
+fn a_photo_has_as_many_views_as_there_are_in_every_run() {
+    let shards = Shards::new();
+    let source = shards.fill(&[5, 4]).all();
+    // Epochs of runs of several seeds, with the inputs that each photo became.
+    let seen = |views: Option<u32>, seeds: std::ops::Range<u64>| {
+        let mut seen: HashMap<String, HashSet<Vec<u32>>> = HashMap::new();
+        for seed in seeds {
+            let order = with(order(seed), |x| x.views = views);
+            for epoch in 0..8 {
+                let loader = load_with(&source, order, options(1), Position::epoch(epoch));
+                for batch in batches(loader) {
+                    let bits = batch.images[0].data.iter().map(|v| v.to_bits()).collect();
+                    seen.entry(batch.keys[0].clone()).or_default().insert(bits);
+                }
+            }
+        }
+        seen
+    };
+    let numbers = |seen: &HashMap<String, HashSet<Vec<u32>>>| -> Vec<usize> {
+        seen.values().map(HashSet::len).collect()
+    };
+    // Photos are small: two crops may be the same pixels.
+    let some = seen(Some(2), 0..2);
+    let found = numbers(&some);
+    assert!(
+        found.len() == 9 && found.iter().all(|n| *n <= 2),
+        "{found:?}"
+    );
+    assert!(found.iter().sum::<usize>() > 13, "{found:?}");
+    assert_eq!(seen(Some(2), 5..7), some);
+    let always = numbers(&seen(None, 0..2));
+    assert!(always.iter().all(|n| *n > 2), "{always:?}");
+}
+
+#[test]
 fn ranks_share_the_samples() {
     let shards = Shards::new();
     let source = shards.fill(&[5, 7, 3, 6]).all();
@@ -686,7 +721,7 @@ proptest! {
         let mut all = Vec::new();
         for rank in 0..world {
             let sampling = Sampling::Shuffled { buffer };
-            let order = PairOrder { seed, rank, world, sampling, samples_per_epoch: None };
+            let order = PairOrder { seed, rank, world, sampling, samples_per_epoch: None, views: None };
             let from = |sample| {
                 let position = Position { sample, ..Position::epoch(7) };
                 let mut stream = order::Stream::new(source.clone(), order, position).unwrap();
