@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: load ADDR FOLDER CLIENTS SECONDS [PID]".into());
     };
     let (clients, seconds): (usize, u64) = (clients.parse()?, seconds.parse()?);
-    let requests: Vec<Vec<u8>> = photos(folder)?.iter().map(|photo| request(photo)).collect();
+    let requests: Vec<Vec<u8>> = photos(folder)?
+        .iter()
+        .map(|photo| request(addr, photo))
+        .collect();
     if requests.is_empty() {
         return Err("the folder holds no photos".into());
     }
@@ -74,7 +77,7 @@ fn photos(folder: &str) -> std::io::Result<Vec<Vec<u8>>> {
 }
 
 /// A whole request: a form with the photo, and a mask wanted.
-fn request(photo: &[u8]) -> Vec<u8> {
+fn request(addr: &str, photo: &[u8]) -> Vec<u8> {
     let part = |name: &str| format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"");
     let mut body = format!(
         "{}\r\n\r\ncat, coffee cup, rocket, person\r\n{}\r\n\r\nmask\r\n{}; filename=\"a.jpg\"\r\n\r\n",
@@ -86,7 +89,7 @@ fn request(photo: &[u8]) -> Vec<u8> {
     body.extend_from_slice(photo);
     body.extend_from_slice(b"\r\n--XX--\r\n");
     let head = format!(
-        "POST /v1/segment HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\
+        "POST /v1/segment HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\
          Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
