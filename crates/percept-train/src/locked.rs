@@ -135,17 +135,16 @@ impl LockedCache {
         let [_, _, height, width] = pixels.dims();
         let tokens = tower.embed(pixels, None);
         let tokens = tower.blocks(0..self.count, tokens);
-        let mut made = Vec::new();
+        let mut made = vec![tokens.clone()];
         if self.whole {
-            let tokens = tower.blocks(self.count..tower.depth(), tokens.clone());
+            let tokens = tower.blocks(self.count..tower.depth(), tokens);
             let output = tower.finish(tokens, tower.grid_of([height, width]));
             made.push(Tensor::cat(
                 vec![output.cls.unsqueeze_dim(1), output.patches],
                 1,
             ));
         }
-        made.insert(0, tokens);
-        let values = made.into_iter().map(|tokens: Tensor<3>| tokens.into_data());
+        let values = made.into_iter().map(Tensor::<3>::into_data);
         values.map(|values| values.iter().collect()).collect()
     }
 

@@ -227,11 +227,11 @@ pub fn patch_loss(
 
 /// The mean over `patches` `[batch, side, words]`, logarithms of chances, of the logarithm of the chance that it
 /// is one of those `allowed` on its image.
-fn any_of<I>(patches: Tensor<3>, allowed: impl Iterator<Item = I>) -> Tensor<1>
-where
-    I: Iterator<Item = usize>,
-{
-    let [batch, _, count] = patches.dims();
+fn any_of(
+    patches: Tensor<3>,
+    allowed: impl Iterator<Item = impl Iterator<Item = usize>>,
+) -> Tensor<1> {
+    let ([batch, _, count], device) = (patches.dims(), patches.device());
     let mut others = vec![EXCLUDED; batch * count];
     for (image, allowed) in allowed.enumerate() {
         for word in allowed {
@@ -239,7 +239,7 @@ where
         }
     }
     let others = TensorData::new(others, [batch, 1, count]);
-    let only = patches.clone() + Tensor::<3>::from_data(others, &patches.device());
+    let only = patches + Tensor::<3>::from_data(others, &device);
     let most = only.clone().max_dim(2).detach();
     ((only - most.clone()).exp().sum_dim(2).log() + most).mean()
 }

@@ -148,6 +148,15 @@ fn results(folder: &Path) -> Vec<Value> {
         .collect()
 }
 
+/// The steps that a run's log has, with the loss of each.
+fn losses(folder: &Path) -> Vec<(u64, f64)> {
+    let lines = results(folder);
+    let trained = lines.iter().filter(|line| line["kind"] == "train");
+    trained
+        .map(|l| (l["step"].as_u64().unwrap(), l["loss"].as_f64().unwrap()))
+        .collect()
+}
+
 #[test]
 fn a_broken_run_ends_as_an_unbroken_one() {
     let place = Place::new();
@@ -155,13 +164,7 @@ fn a_broken_run_ends_as_an_unbroken_one() {
     assert_eq!(whole.progress.step, 11);
     let expected = bits(&place.checkpoints("whole").join("step_00000011.safetensors"));
     assert!(expected.keys().any(|name| name.starts_with("ema.")));
-    let losses = |name: &str| -> Vec<(u64, f64)> {
-        let lines = results(&place.folder(name));
-        let trained = lines.iter().filter(|line| line["kind"] == "train");
-        trained
-            .map(|l| (l["step"].as_u64().unwrap(), l["loss"].as_f64().unwrap()))
-            .collect()
-    };
+    let losses = |name: &str| losses(&place.folder(name));
     // In the first epoch, at the end of it, and again in later ones.
     for stops in [vec![1], vec![4], vec![3, 5, 9], vec![10]] {
         let name = format!("broken-{stops:?}").replace([' ', ',', '[', ']'], "");
@@ -328,14 +331,9 @@ fn what_locked_blocks_made_is_taken_from_where_it_is_kept() {
 
     // Beside half precision it is what a run that computes everything has.
     done(&config("plain", false), Resume::New);
-    let losses = |name: &str| -> Vec<f64> {
-        let lines = results(&place.folder(name));
-        let trained = lines.iter().filter(|line| line["kind"] == "train");
-        trained.map(|line| line["loss"].as_f64().unwrap()).collect()
-    };
-    let (kept, plain) = (losses("first"), losses("plain"));
+    let [kept, plain] = ["first", "plain"].map(|name| losses(&place.folder(name)));
     assert_eq!(kept.len(), 11);
-    for (step, (kept, plain)) in kept.iter().zip(&plain).enumerate() {
+    for ((step, kept), (_, plain)) in kept.iter().zip(&plain) {
         assert!(
             (kept - plain).abs() < 2e-3 * plain,
             "{step}: {kept}, not {plain}"
