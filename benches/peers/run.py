@@ -63,7 +63,8 @@ def alternate(rounds: int, ours, theirs) -> dict:
 def vit_commands(args, peer: str, arch: str, weights: str, side: int, batch: int) -> tuple:
     shape = ["--height", side, "--width", side, "--batch", batch, "--seconds", args.seconds]
     model = getattr(args, weights)
-    ours = [args.binary_dir / "examples/time_vit", "--model", model, "--precision", PEERS[peer], *shape]
+    precision = args.precision if PEERS[peer] == "f32" else PEERS[peer]
+    ours = [args.binary_dir / "examples/time_vit", "--model", model, "--precision", precision, *shape]
     theirs = [args.python, HERE / "torch_vit.py", "--arch", arch, "--weights", model, "--threads", args.threads,
               "--engine", peer, *shape]  # fmt: skip
     return ours, theirs
@@ -145,7 +146,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("vit", "train", "segment", "cold"),
                         default=("vit", "train", "segment", "cold"))  # fmt: skip
     parser.add_argument("--peers", nargs="+", choices=tuple(PEERS), default=("torch",), help="of the ViT timings")
-    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of percept's segmenting")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32",
+                        help="of percept's segmenting, and of its ViT beside peers of f32")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     needs = {"vit": ("weights_b16", "weights_s14"), "segment": ("model", "vit", "text", "photos")}

@@ -80,8 +80,8 @@ pub struct Common {
     /// Where to compute: auto, cpu, vulkan[:N], metal[:N] or webgpu[:N].
     #[arg(long, global = true, default_value = "auto")]
     pub device: String,
-    /// How exact products on the CPU are: bf16 is faster where the CPU has instructions for it, and rounds
-    /// to 8 bits. Training computes in f32.
+    /// How exact products on the CPU are: bf16 and int8 are faster where the CPU has instructions for them, and
+    /// round to 8 bits. Training computes in f32.
     #[arg(long, global = true, value_enum, default_value = "f32")]
     pub precision: Precision,
     /// Folder where embeddings of labels are kept between runs, or `off`
@@ -122,6 +122,8 @@ pub enum Precision {
     F32,
     /// Rounded to 8 bits, added up in 32.
     Bf16,
+    /// Whole numbers of 8 bits, with a factor for each token and output.
+    Int8,
 }
 
 impl From<Precision> for percept::Precision {
@@ -129,6 +131,7 @@ impl From<Precision> for percept::Precision {
         match precision {
             Precision::F32 => Self::F32,
             Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
         }
     }
 }

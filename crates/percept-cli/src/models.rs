@@ -74,14 +74,17 @@ fn load_by(
     };
     let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
     let files = ModelFiles::open(&path, &Hints::default())?;
-    let wanted = common.precision.into();
+    let wanted = Precision::from(common.precision);
     let model = load(&files, &device, wanted)?;
     console.detail(&format!("model {} on {}", path.display(), common.device));
     if let Some(kernel) = model.kernel() {
         console.detail(&format!("products: {}", kernel.name()));
     }
     if wanted != model.kernel().map_or(Precision::F32, Kernel::precision) {
-        console.note("--precision bf16: nothing here is faster with it; computing in f32");
+        console.note(&format!(
+            "--precision {}: nothing here is faster with it; computing in f32",
+            wanted.name()
+        ));
     }
     let unused = &model.report().unused;
     if !unused.is_empty() {

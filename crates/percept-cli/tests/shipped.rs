@@ -56,6 +56,17 @@ fn it_is_small_and_has_its_card() {
 
 #[test]
 fn it_finds_what_is_on_the_photos() {
+    finds_what_is_on_the_photos("f32");
+}
+
+#[test]
+fn it_finds_the_same_with_products_of_eight_bits() {
+    // In f32 where the CPU has no instructions for them.
+    finds_what_is_on_the_photos("bf16");
+    finds_what_is_on_the_photos("int8");
+}
+
+fn finds_what_is_on_the_photos(precision: &str) {
     let out = tempfile::tempdir().unwrap();
     for (photo, labels, expected, least, most) in [
         ("chelsea.jpg", "cat, dog, person", "cat", 0.7, 0.9),
@@ -68,6 +79,8 @@ fn it_finds_what_is_on_the_photos() {
             path.to_str().unwrap(),
             "--labels",
             labels,
+            "--precision",
+            precision,
             "--out",
             out.path().to_str().unwrap(),
         ]);

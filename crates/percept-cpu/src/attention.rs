@@ -8,7 +8,7 @@
 use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Kind};
 use crate::math::exp;
 use crate::product::{HEIGHT, WIDTH, tile};
 use crate::tiles::{Line, Parts, Unit};
@@ -67,12 +67,12 @@ enum Buffers {
 impl Packed {
     /// Empty ones for a kernel.
     pub fn new(kernel: Kernel) -> Self {
-        Self(match kernel.0 {
-            None => Buffers::Vectors {
+        Self(match kernel.of_attention().0 {
+            Kind::Tiles(unit, parts) => Buffers::Tiles(unit, parts, Vec::new()),
+            Kind::Vectors | Kind::Bytes(_) => Buffers::Vectors {
                 keys: Vec::new(),
                 values: Vec::new(),
             },
-            Some((unit, parts)) => Buffers::Tiles(unit, parts, Vec::new()),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Which instructions compute products, found at run time.
 
+use crate::bytes;
 use crate::tiles::{Parts, Unit};
 
 /// How exact products are.
@@ -10,23 +11,45 @@ pub enum Precision {
     F32,
     /// Of numbers rounded to the eight bits of `bf16`, added up in `f32`.
     Bf16,
+    /// Of whole numbers from −127 to 127, times a factor for each row and for each output. Attention is more exact.
+    Int8,
+}
+
+impl Precision {
+    /// As options and results name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
 }
 
 /// What computes products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kernel(pub(crate) Option<(Unit, Parts)>);
+pub struct Kernel(pub(crate) Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Vectors,
+    Tiles(Unit, Parts),
+    Bytes(bytes::Unit),
+}
 
 impl Kernel {
     /// The vector unit, in `f32`: on every CPU.
-    pub const VECTORS: Self = Self(None);
+    pub const VECTORS: Self = Self(Kind::Vectors);
 
     /// All that this CPU has, the fastest of each precision last.
     pub fn all() -> Vec<Self> {
-        let pairs = Unit::pairs().map(|unit| (unit, Parts::One));
-        let matrix = [Parts::Two, Parts::One].map(|parts| Unit::matrix().map(|unit| (unit, parts)));
-        let found = [pairs].into_iter().chain(matrix).flatten();
+        let pairs = Unit::pairs().map(|unit| Kind::Tiles(unit, Parts::One));
+        let matrix = [Parts::Two, Parts::One]
+            .map(|parts| Unit::matrix().map(|unit| Kind::Tiles(unit, parts)));
+        let bytes = bytes::Unit::find().map(Kind::Bytes);
+        let found = [pairs].into_iter().chain(matrix).chain([bytes]).flatten();
         std::iter::once(Self::VECTORS)
-            .chain(found.map(|kernel| Self(Some(kernel))))
+            .chain(found.map(Self))
             .collect()
     }
 
@@ -40,21 +63,31 @@ impl Kernel {
             .unwrap_or(Self::VECTORS)
     }
 
+    /// What computes attention beside this.
+    pub(crate) fn of_attention(self) -> Self {
+        match self.0 {
+            Kind::Vectors | Kind::Tiles(..) => self,
+            Kind::Bytes(_) => Self::best(Precision::Bf16),
+        }
+    }
+
     /// How exact its products are.
     pub fn precision(self) -> Precision {
         match self.0 {
-            Some((_, Parts::One)) => Precision::Bf16,
-            Some((_, Parts::Two)) | None => Precision::F32,
+            Kind::Vectors | Kind::Tiles(_, Parts::Two) => Precision::F32,
+            Kind::Tiles(_, Parts::One) => Precision::Bf16,
+            Kind::Bytes(_) => Precision::Int8,
         }
     }
 
     /// What it is, for people.
     pub fn name(self) -> &'static str {
         match self.0 {
-            None => "f32 in vectors",
-            Some((unit, Parts::One)) if Some(unit) == Unit::matrix() => "bf16 in AMX tiles",
-            Some((_, Parts::One)) => "bf16 in AVX-512 vectors",
-            Some((_, Parts::Two)) => "f32 as three products of bf16 in AMX tiles",
+            Kind::Vectors => "f32 in vectors",
+            Kind::Tiles(unit, Parts::One) if Some(unit) == Unit::matrix() => "bf16 in AMX tiles",
+            Kind::Tiles(_, Parts::One) => "bf16 in AVX-512 vectors",
+            Kind::Tiles(_, Parts::Two) => "f32 as three products of bf16 in AMX tiles",
+            Kind::Bytes(_) => "int8 in AVX-512 vectors",
         }
     }
 }

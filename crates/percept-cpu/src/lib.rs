@@ -7,11 +7,13 @@
 //! Weights are packed once, for the loops that read them ([`product::Linear`]); percept-model packs those that
 //! learn for each call. Everything is plain
 //! `f32` slices, row-major, a row for a token. The loops are written so that the compiler makes vectors of
-//! them, for the instructions that `pulp` finds at run time; where the CPU has matrix registers, products
-//! are computed in these ([`kernel::Kernel`]), and what is `unsafe` about them is in one module.
+//! them, for the instructions that `pulp` finds at run time; where the CPU has matrix registers, or products of
+//! eight bits are asked for, they are computed by instructions of their own ([`kernel::Kernel`]). What is `unsafe`
+//! about these is in `tiles` and in `bytes`.
 
 pub mod attention;
 pub mod bert;
+mod bytes;
 pub mod kernel;
 pub mod math;
 pub mod norm;

@@ -10,12 +10,14 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Kind};
 use crate::math::{gelu, gelu_tanh};
 use crate::norm::Norm;
 use crate::tiles::{self, Line, Parts, Unit};
+use bytes::Bytes;
 use tiled::{TiledBlock, TiledFeedForward, Tiles};
 
+mod bytes;
 mod tiled;
 
 /// Columns of a tile: two registers of 512 bits.
@@ -54,8 +56,9 @@ pub struct Linear {
 /// Panels of [`WIDTH`] outputs, as a kernel reads them.
 #[derive(Debug, Clone)]
 enum Weights {
-    Vectors(Vec<f32>),
+    Vectors(Vectors),
     Tiles(Tiles),
+    Bytes(Bytes),
 }
 
 // A panel is as wide for both.
@@ -117,15 +120,15 @@ impl Linear {
             });
         };
         let packed = match kernel.0 {
-            None => {
+            Kind::Vectors => {
                 let mut panels = vec![0.0; count * WIDTH * inputs];
                 let chunks = panels.par_chunks_mut((WIDTH * inputs).max(1));
                 chunks
                     .enumerate()
                     .for_each(|(n, panel)| pack(n, Panel::Vectors(panel)));
-                Weights::Vectors(panels)
+                Weights::Vectors(Vectors(panels))
             }
-            Some((unit, parts)) => {
+            Kind::Tiles(unit, parts) => {
                 let length = parts.panel(inputs);
                 let mut panels = vec![Line::ZERO; count * length];
                 let chunks = panels.par_chunks_mut(length.max(1));
@@ -137,6 +140,9 @@ impl Linear {
                     parts,
                     panels,
                 })
+            }
+            Kind::Bytes(unit) => {
+                Weights::Bytes(Bytes::pack(weights, order, [inputs, outputs], unit))
             }
         };
         let mut padded = vec![0.0; count * WIDTH];
@@ -206,19 +212,8 @@ impl Linear {
             .par_chunks(block * self.inputs)
             .zip(y.par_chunks_mut(block * self.outputs));
         match &self.weights {
-            Weights::Vectors(panels) => {
-                tasks.for_each_init(Vec::new, |packed, (x, y)| {
-                    Arch::new().dispatch(Block {
-                        linear: self,
-                        panels,
-                        norm,
-                        x,
-                        y,
-                        then,
-                        packed,
-                    });
-                });
-            }
+            Weights::Vectors(panels) => self.in_panels(panels, tasks, norm, then),
+            Weights::Bytes(panels) => self.in_panels(panels, tasks, norm, then),
             Weights::Tiles(tiles) => {
                 tasks.for_each_init(Vec::new, |packed, (x, y)| {
                     Arch::new().dispatch(TiledBlock {
@@ -235,6 +230,26 @@ impl Linear {
         }
     }
 
+    fn in_panels<'a, P: Panels>(
+        &self,
+        panels: &P,
+        tasks: impl IndexedParallelIterator<Item = (&'a [f32], &'a mut [f32])>,
+        norm: Option<&Norm>,
+        then: Then<'_>,
+    ) {
+        tasks.for_each_init(Scratch::default, |scratch, (x, y)| {
+            Arch::new().dispatch(Block {
+                linear: self,
+                panels,
+                norm,
+                x,
+                y,
+                then,
+                scratch,
+            });
+        });
+    }
+
     /// How many rows a task takes: the same for every thread.
     fn rows_of_task(&self, rows: usize) -> usize {
         let threads = rayon::current_num_threads().max(1);
@@ -242,6 +257,7 @@ impl Linear {
         let (most, step) = match &self.weights {
             Weights::Vectors(_) => (BLOCK_VALUES / self.inputs / HEIGHT * HEIGHT, HALF),
             Weights::Tiles(tiles) => (tiles.rows_at_once(self), tiles::SIDE / 2),
+            Weights::Bytes(_) => (bytes::MOST_ROWS, HALF),
         };
         let rounds = rows.div_ceil(most.max(HEIGHT) * threads).max(1);
         // Not 0 where there are no rows: that is no size of chunks.
@@ -250,7 +266,7 @@ impl Linear {
 }
 
 /// `x += scale · second(activation(first(norm(x))))`: what follows attention in a block, of rows `x` `[rows, dim]`. The
-/// hidden layer is in `hidden`, unless it is computed part by part.
+/// hidden layer is computed part by part.
 ///
 /// # Panics
 /// The lengths do not fit, or the layers were packed for kernels that differ.
@@ -260,7 +276,6 @@ pub fn feed_forward(
     activation: Then<'_>,
     scale: Option<&[f32]>,
     x: &mut [f32],
-    hidden: &mut Vec<f32>,
 ) {
     let rows = x.len() / first.inputs;
     assert_eq!(
@@ -268,31 +283,60 @@ pub fn feed_forward(
         [second.outputs, second.inputs]
     );
     assert_eq!(x.len(), rows * first.inputs);
-    let (of_first, of_second) = match (&first.weights, &second.weights) {
-        (Weights::Tiles(of_first), Weights::Tiles(of_second)) => (of_first, of_second),
-        _ => {
-            hidden.resize(rows * first.outputs, 0.0);
-            first.apply_to_normed(norm, x, activation, hidden);
-            return second.apply(hidden, Then::Add(scale), x);
+    let block = first.rows_of_task(rows) * first.inputs;
+    match (&first.weights, &second.weights) {
+        (Weights::Tiles(of_first), Weights::Tiles(of_second)) => {
+            assert_eq!(of_first.kernel(), of_second.kernel());
+            x.par_chunks_mut(block).for_each_init(
+                <[Vec<Line>; 2]>::default,
+                |[packed, hidden], x| {
+                    Arch::new().dispatch(TiledFeedForward {
+                        norm,
+                        layers: [first, second],
+                        tiles: [of_first, of_second],
+                        activation,
+                        scale,
+                        x,
+                        packed,
+                        hidden,
+                    });
+                },
+            );
         }
-    };
-    assert_eq!(of_first.kernel(), of_second.kernel());
-    let block = first.rows_of_task(rows);
-    x.par_chunks_mut(block * first.inputs).for_each_init(
-        <[Vec<Line>; 2]>::default,
-        |[packed, hidden], x| {
-            Arch::new().dispatch(TiledFeedForward {
+        (Weights::Vectors(of_first), Weights::Vectors(of_second)) => {
+            let (layers, panels) = ([first, second], [of_first, of_second]);
+            feed_panels(norm, layers, panels, activation, scale, x, block);
+        }
+        (Weights::Bytes(of_first), Weights::Bytes(of_second)) => {
+            let (layers, panels) = ([first, second], [of_first, of_second]);
+            feed_panels(norm, layers, panels, activation, scale, x, block);
+        }
+        _ => unreachable!("layers of one tower are packed for one kernel"),
+    }
+}
+
+/// [`feed_forward`], `block` numbers of `x` at a time.
+fn feed_panels<P: Panels>(
+    norm: &Norm,
+    layers: [&Linear; 2],
+    panels: [&P; 2],
+    activation: Then<'_>,
+    scale: Option<&[f32]>,
+    x: &mut [f32],
+    block: usize,
+) {
+    x.par_chunks_mut(block)
+        .for_each_init(Scratch::default, |scratch, x| {
+            Arch::new().dispatch(FeedForward {
                 norm,
-                layers: [first, second],
-                tiles: [of_first, of_second],
+                layers,
+                panels,
                 activation,
                 scale,
                 x,
-                packed,
-                hidden,
+                scratch,
             });
-        },
-    );
+        });
 }
 
 /// Which axis of weights is the first.
@@ -383,63 +427,227 @@ pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: K
     sum
 }
 
+/// Packed weights that rows are multiplied with in tiles of [`HEIGHT`] × [`WIDTH`] results.
+trait Panels: Sync {
+    /// Packed rows.
+    type Rows: Default;
+    /// Channels of a hidden layer that are computed, packed and multiplied before the next ones.
+    const HIDDEN: usize;
+
+    /// Packs rows of `width` numbers.
+    fn pack_rows(rows: &mut Self::Rows, x: &[f32], width: usize);
+
+    /// Multiplies rows of a part of the inputs, to rows `y` of a part of the outputs, `stride` from one to the next.
+    /// The bias is added with the first input.
+    fn multiply<S: Simd>(
+        &self,
+        linear: &Linear,
+        part: Part,
+        rows: &Self::Rows,
+        then: Then<'_>,
+        y: &mut [f32],
+        stride: usize,
+    );
+}
+
+/// What is multiplied.
+#[derive(Debug, Clone)]
+struct Part {
+    inputs: Range<usize>,
+    outputs: Range<usize>,
+}
+
+impl Part {
+    /// All of it.
+    fn of(linear: &Linear) -> Self {
+        Self {
+            inputs: 0..linear.inputs,
+            outputs: 0..linear.outputs,
+        }
+    }
+}
+
+/// Where the results of a panel go.
+struct Place<'a> {
+    /// Its first output.
+    first: usize,
+    /// Its outputs that exist, from the first one of the part on.
+    columns: Range<usize>,
+    bias: &'a [f32; WIDTH],
+}
+
+impl Linear {
+    /// The panels of a part, and where they go.
+    #[inline(always)]
+    fn places(&self, part: &Part) -> impl Iterator<Item = (usize, Place<'_>)> {
+        const NO_BIAS: [f32; WIDTH] = [0.0; WIDTH];
+        let (outputs, is_first) = (part.outputs.clone(), part.inputs.start == 0);
+        let panels = outputs.start / WIDTH..outputs.end.div_ceil(WIDTH);
+        panels.map(move |n| {
+            let first = n * WIDTH;
+            let end = outputs.end.min(first + WIDTH);
+            let place = Place {
+                first,
+                columns: first - outputs.start..end - outputs.start,
+                bias: match is_first {
+                    true => &self.bias.as_chunks().0[n],
+                    false => &NO_BIAS,
+                },
+            };
+            (n, place)
+        })
+    }
+}
+
 /// Rows of one task.
-struct Block<'a> {
+struct Block<'a, P: Panels> {
     linear: &'a Linear,
-    panels: &'a [f32],
+    panels: &'a P,
     norm: Option<&'a Norm>,
     x: &'a [f32],
     y: &'a mut [f32],
     then: Then<'a>,
-    packed: &'a mut Vec<f32>,
+    scratch: &'a mut Scratch<P>,
 }
 
-impl WithSimd for Block<'_> {
+/// What a task keeps for the next one.
+struct Scratch<P: Panels> {
+    normed: Vec<f32>,
+    inputs: P::Rows,
+    hidden: Vec<f32>,
+    hidden_inputs: P::Rows,
+}
+
+impl<P: Panels> Default for Scratch<P> {
+    fn default() -> Self {
+        Self {
+            normed: Vec::new(),
+            inputs: P::Rows::default(),
+            hidden: Vec::new(),
+            hidden_inputs: P::Rows::default(),
+        }
+    }
+}
+
+impl<P: Panels> Scratch<P> {
+    /// Packs rows, normalised if there is a norm.
+    #[inline(always)]
+    fn pack(&mut self, x: &[f32], width: usize, norm: Option<&Norm>) {
+        let x = match norm {
+            Some(norm) => {
+                self.normed.resize(x.len(), 0.0);
+                let rows = self.normed.chunks_exact_mut(width);
+                for (normed, x) in rows.zip(x.chunks_exact(width)) {
+                    norm.row(x, normed);
+                }
+                &self.normed
+            }
+            None => x,
+        };
+        P::pack_rows(&mut self.inputs, x, width);
+    }
+}
+
+impl<P: Panels> WithSimd for Block<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self {
-            linear,
-            panels,
-            norm,
-            x,
-            y,
-            then,
-            packed,
-        } = self;
-        let (inputs, outputs) = (linear.inputs, linear.outputs);
-        let mut normed = Vec::new();
-        let x = match norm {
-            Some(norm) => {
-                normed.resize(x.len(), 0.0);
-                let rows = normed.chunks_exact_mut(inputs);
-                for (normed, x) in rows.zip(x.chunks_exact(inputs)) {
-                    norm.row(x, normed);
-                }
-                &normed
-            }
-            None => x,
-        };
-        pack_rows(x, inputs, packed);
-        let panels = panels
-            .chunks_exact(WIDTH * inputs)
-            .zip(linear.bias.as_chunks::<WIDTH>().0);
-        for (n, (panel, bias)) in panels.enumerate() {
-            let panel = panel.as_chunks::<WIDTH>().0;
-            let first = n * WIDTH;
-            let width = WIDTH.min(outputs - first);
-            for (rows, y) in packed
-                .chunks_exact(HEIGHT * inputs)
-                .zip(y.chunks_mut(HEIGHT * outputs))
-            {
-                let channels = first..first + width;
-                if y.len() <= HALF * outputs {
-                    let tile = tile::<S, HALF>(rows[..HALF * inputs].as_chunks::<HALF>().0, panel);
-                    store_tile(&tile, bias, then, channels, outputs, y);
+        let (linear, scratch) = (self.linear, self.scratch);
+        scratch.pack(self.x, linear.inputs, self.norm);
+        let (rows, stride) = (&scratch.inputs, linear.outputs);
+        (self.panels).multiply::<S>(linear, Part::of(linear), rows, self.then, self.y, stride);
+    }
+}
+
+/// Rows of one task of [`feed_forward`].
+struct FeedForward<'a, P: Panels> {
+    norm: &'a Norm,
+    layers: [&'a Linear; 2],
+    panels: [&'a P; 2],
+    activation: Then<'a>,
+    scale: Option<&'a [f32]>,
+    x: &'a mut [f32],
+    scratch: &'a mut Scratch<P>,
+}
+
+impl<P: Panels> WithSimd for FeedForward<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let ([first, second], [of_first, of_second]) = (self.layers, self.panels);
+        let width = first.inputs;
+        self.scratch.pack(self.x, width, Some(self.norm));
+        let Scratch {
+            inputs,
+            hidden,
+            hidden_inputs,
+            ..
+        } = self.scratch;
+        for start in (0..first.outputs).step_by(P::HIDDEN) {
+            let channels = start..first.outputs.min(start + P::HIDDEN);
+            let wide = channels.len();
+            hidden.resize(self.x.len() / width * wide, 0.0);
+            let part = Part {
+                outputs: channels.clone(),
+                ..Part::of(first)
+            };
+            of_first.multiply::<S>(first, part, inputs, self.activation, hidden, wide);
+            P::pack_rows(hidden_inputs, hidden, wide);
+            let part = Part {
+                inputs: channels,
+                ..Part::of(second)
+            };
+            let then = Then::Add(self.scale);
+            of_second.multiply::<S>(second, part, hidden_inputs, then, self.x, width);
+        }
+    }
+}
+
+/// Panels of `f32`, stored input by input.
+#[derive(Debug, Clone)]
+struct Vectors(Vec<f32>);
+
+/// Rows in tiles of [`HEIGHT`], input by input.
+#[derive(Debug, Default)]
+struct VectorRows {
+    tiles: Vec<f32>,
+    count: usize,
+}
+
+impl Panels for Vectors {
+    type Rows = VectorRows;
+    const HIDDEN: usize = 256;
+
+    #[inline(always)]
+    fn pack_rows(rows: &mut VectorRows, x: &[f32], width: usize) {
+        rows.count = x.len() / width;
+        pack_rows(x, width, &mut rows.tiles);
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &self,
+        linear: &Linear,
+        part: Part,
+        rows: &VectorRows,
+        then: Then<'_>,
+        y: &mut [f32],
+        stride: usize,
+    ) {
+        let depth = part.inputs.len();
+        for (n, place) in linear.places(&part) {
+            let panel = &self.0[n * WIDTH * linear.inputs..][..WIDTH * linear.inputs];
+            let panel = &panel.as_chunks::<WIDTH>().0[part.inputs.clone()];
+            let y = y.chunks_mut(HEIGHT * stride);
+            for (rows, y) in rows.tiles.chunks_exact(HEIGHT * depth).zip(y) {
+                if y.len() <= HALF * stride {
+                    let tile = tile::<S, HALF>(rows[..HALF * depth].as_chunks::<HALF>().0, panel);
+                    store_tile(&tile, &place, then, stride, y);
                 } else {
                     let tile = tile::<S, HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
-                    store_tile(&tile, bias, then, channels, outputs, y);
+                    store_tile(&tile, &place, then, stride, y);
                 }
             }
         }
@@ -524,14 +732,14 @@ fn part<const ROWS: usize, const HIGH: usize, const WIDE: usize>(
 #[inline(always)]
 fn store_tile<const ROWS: usize>(
     tile: &[[f32; WIDTH]; ROWS],
-    bias: &[f32; WIDTH],
+    place: &Place<'_>,
     then: Then<'_>,
-    channels: Range<usize>,
-    outputs: usize,
+    stride: usize,
     y: &mut [f32],
 ) {
-    for (values, y) in tile.iter().zip(y.chunks_exact_mut(outputs)) {
-        store(values, bias, then, channels.start, &mut y[channels.clone()]);
+    for (values, y) in tile.iter().zip(y.chunks_exact_mut(stride)) {
+        let y = &mut y[place.columns.clone()];
+        store(values, place.bias, then, place.first, y);
     }
 }
 

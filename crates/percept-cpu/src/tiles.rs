@@ -6,7 +6,7 @@
 //! unit is with `f32` itself. Of one part ([`Parts::One`]) they are three times as fast again, and have the
 //! eight bits of `bf16`.
 //!
-//! All `unsafe` of the crate is here: asking the system for the registers, setting their shape, splitting
+//! Here is what is `unsafe` about that: asking the system for the registers, setting their shape, splitting
 //! and turning numbers, and the products of two panels.
 #![allow(unsafe_code)]
 

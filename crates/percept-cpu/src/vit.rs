@@ -8,7 +8,7 @@ use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then, feed_forward};
 
-/// Values of the widest layer of the images that go through all blocks together: 8 MB, a share of the last
+/// Values of the queries, keys and values of the images that go through all blocks together: 8 MB, a share of the last
 /// cache that a rented core can count on.
 const GROUP_VALUES: usize = 1 << 21;
 
@@ -179,9 +179,8 @@ impl Vit {
             mixed,
             packed,
         } = inside;
-        let widest = blocks.iter().map(|block| block.fc1.outputs()).max();
-        let widest = widest.unwrap_or(0).max(3 * self.dim);
-        let group = (GROUP_VALUES / (tokens * widest).max(1)).max(1) * tokens * self.dim;
+        let widest = (tokens * 3 * self.dim).max(1);
+        let group = (GROUP_VALUES / widest).max(1) * tokens * self.dim;
         // Not 0 where there are no tokens: that is no size of chunks.
         let group = group.max(1);
         for x in x.chunks_mut(group) {
@@ -195,7 +194,7 @@ impl Vit {
                 block.proj.apply(mixed, Then::Add(scale), x);
                 let layers = [&block.fc1, &block.fc2];
                 let scale = block.scale2.as_deref();
-                feed_forward(&block.norm2, layers, Then::Gelu, scale, x, wide);
+                feed_forward(&block.norm2, layers, Then::Gelu, scale, x);
             }
         }
     }

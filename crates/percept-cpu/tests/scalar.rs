@@ -4,7 +4,7 @@ use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::{Kernel, Precision};
 use percept_cpu::math::{erf, exp, gelu};
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{Linear, Then, sum_of_outer_products};
+use percept_cpu::product::{Linear, Then, feed_forward, sum_of_outer_products};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -21,17 +21,45 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// What this CPU has, with how far a product may be from the true one, as a part of the sum of the sizes of
-/// its terms: three products of `bf16` leave out 2⁻¹⁶ of both factors and the product of what they leave of
-/// each at first, one leaves out 2⁻⁸ of both factors.
-fn kernels() -> Vec<(Kernel, f64)> {
-    let part = |kernel: &Kernel| match kernel.precision() {
-        _ if *kernel == Kernel::VECTORS => 2f64.powi(-21),
-        Precision::F32 => 3.0 * 2f64.powi(-16),
-        Precision::Bf16 => 2.0 * 2f64.powi(-8),
+/// How far a sum of products may be from the true one.
+#[derive(Clone, Copy)]
+struct Error {
+    /// As a part of the sum of the sizes of its terms: three products of `bf16` leave out 2⁻¹⁶ of both factors and
+    /// the product of what they leave of each at first, one leaves out 2⁻⁸ of both factors.
+    of_terms: f64,
+    /// As a part of the largest of the factors that it is rounded with: half of a 127th.
+    of_largest: f64,
+}
+
+impl Error {
+    fn bound(self, factors: impl Iterator<Item = (f32, f32)> + Clone) -> f64 {
+        let sizes = factors.map(|(a, b)| (f64::from(a.abs()), f64::from(b.abs())));
+        let most = sizes
+            .clone()
+            .fold([0f64; 2], |most, (a, b)| [most[0].max(a), most[1].max(b)]);
+        let [a_off, b_off] = most.map(|most| self.of_largest * most);
+        let off =
+            |(a, b): (f64, f64)| a * b * self.of_terms + a * b_off + b * a_off + a_off * b_off;
+        sizes.map(off).sum()
+    }
+}
+
+/// What this CPU has.
+fn kernels() -> Vec<(Kernel, Error)> {
+    let error = |kernel: &Kernel| {
+        let (of_terms, of_largest) = match kernel.precision() {
+            _ if *kernel == Kernel::VECTORS => (2f64.powi(-21), 0.0),
+            Precision::F32 => (3.0 * 2f64.powi(-16), 0.0),
+            Precision::Bf16 => (2.0 * 2f64.powi(-8), 0.0),
+            Precision::Int8 => (2f64.powi(-21), 0.5 / 127.0),
+        };
+        Error {
+            of_terms,
+            of_largest,
+        }
     };
     let all = Kernel::all();
-    all.iter().map(|kernel| (*kernel, part(kernel))).collect()
+    all.iter().map(|kernel| (*kernel, error(kernel))).collect()
 }
 
 /// The nearest number of eight bits, so that what a kernel does beside rounding shows.
@@ -43,10 +71,7 @@ fn rounded(x: f32) -> f32 {
 fn kernels_are_named() {
     for (kernel, _) in kernels() {
         println!("tested: {}", kernel.name());
-        assert_eq!(
-            kernel.precision() == Precision::Bf16,
-            kernel.name().starts_with("bf16")
-        );
+        assert!(kernel.name().starts_with(kernel.precision().name()));
     }
     assert_eq!(Kernel::best(Precision::F32).precision(), Precision::F32);
 }
@@ -134,7 +159,6 @@ proptest! {
             Then::Relu,
             Then::Multiply,
         ][what];
-        let mut sizes = Vec::new();
         let mut expected = Vec::new();
         for (row, before) in x.chunks_exact(inputs).zip(before.chunks_exact(outputs)) {
             for (n, before) in before.iter().enumerate() {
@@ -142,7 +166,6 @@ proptest! {
                 let mut sum = if has_bias { f64::from(bias[n]) } else { 0.0 };
                 let terms = row.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 sum += terms.clone().sum::<f64>();
-                sizes.push(terms.map(f64::abs).sum::<f64>());
                 expected.push(match then {
                     Then::Store => sum,
                     Then::Gelu => {
@@ -160,7 +183,7 @@ proptest! {
             }
         }
         let turned: Vec<f32> = (0..inputs * outputs).map(|i| w[i % outputs * inputs + i / outputs]).collect();
-        for (kernel, part) in kernels() {
+        for (kernel, error) in kernels() {
             let bias = has_bias.then_some(&bias[..]);
             let linear = Linear::new(&w, bias, inputs, kernel);
             let mut y = before.clone();
@@ -168,12 +191,46 @@ proptest! {
             let mut same = before.clone();
             Linear::by_input(&turned, bias, outputs, kernel).apply(&x, then, &mut same);
             prop_assert_eq!(&y, &same);
-            for ((y, expected), size) in y.iter().zip(&expected).zip(&sizes) {
+            for (i, (y, expected)) in y.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*y) - expected).abs();
+                let (row, weights) = (&x[i / outputs * inputs..], &w[i % outputs * inputs..][..inputs]);
+                let factors = row.iter().copied().zip(weights.iter().copied());
                 // GELU is nowhere steeper than 1.13, and bias, GELU and residual are of f32.
-                let bound = 1.14 * part * size + 1e-6 * expected.abs().max(1.0);
+                let bound = 1.14 * error.bound(factors) + 1e-6 * expected.abs().max(1.0);
                 prop_assert!(off <= bound, "{}: {y}, not {expected}", kernel.name());
             }
+        }
+    }
+
+    #[test]
+    fn two_layers_at_once_are_one_after_the_other(
+        rows in 0usize..70, dim in 1usize..50, hidden in prop_oneof![1usize..100, 480..1100usize], seed: u64,
+        scaled: bool,
+    ) {
+        let weights = |n: u64, inputs: usize| -> Vec<f32> {
+            let size = (inputs as f32).sqrt();
+            numbers(dim * hidden, seed ^ n).iter().map(|w| w / size).collect()
+        };
+        let (first, second) = (weights(1, dim), weights(2, hidden));
+        let (bias, last_bias) = (numbers(hidden, seed ^ 3), numbers(dim, seed ^ 4));
+        let scale = numbers(dim, seed ^ 5);
+        let scale = scaled.then_some(&scale[..]);
+        let norm = Norm::layer(numbers(dim, seed ^ 6), numbers(dim, seed ^ 7), 1e-5);
+        let before = numbers(rows * dim, seed);
+        let layers = |kernel| {
+            (Linear::new(&first, Some(&bias), dim, kernel), Linear::new(&second, Some(&last_bias), hidden, kernel))
+        };
+        let (mut expected, mut wide) = (before.clone(), vec![0.0; rows * hidden]);
+        let (one, other) = layers(Kernel::VECTORS);
+        one.apply_to_normed(&norm, &before, Then::Gelu, &mut wide);
+        other.apply(&wide, Then::Add(scale), &mut expected);
+        let expected: Vec<f64> = expected.iter().map(|y| f64::from(*y)).collect();
+        for (kernel, error) in kernels() {
+            let (one, other) = layers(kernel);
+            let mut x = before.clone();
+            feed_forward(&norm, [&one, &other], Then::Gelu, scale, &mut x);
+            // What is added up is no larger than a few times what comes of it.
+            close(&x, &expected, 10.0 * (error.of_terms + error.of_largest));
         }
     }
 
@@ -182,13 +239,14 @@ proptest! {
         rows in prop_oneof![0usize..80, 500..530usize], m in 1usize..70, n in 1usize..70, seed: u64,
     ) {
         let (x, y) = (numbers(rows * m, seed), numbers(rows * n, seed ^ 1));
-        for (kernel, part) in kernels() {
+        for (kernel, error) in kernels() {
             let sum = sum_of_outer_products(&x, &y, [m, n], kernel);
             prop_assert_eq!(sum.len(), m * n);
             for (i, found) in sum.iter().enumerate() {
-                let terms = (0..rows).map(|r| f64::from(x[r * m + i / n]) * f64::from(y[r * n + i % n]));
-                let off = (f64::from(*found) - terms.clone().sum::<f64>()).abs();
-                let bound = part * terms.map(f64::abs).sum::<f64>() + 1e-6;
+                let factors = (0..rows).map(|r| (x[r * m + i / n], y[r * n + i % n]));
+                let expected: f64 = factors.clone().map(|(a, b)| f64::from(a) * f64::from(b)).sum();
+                let off = (f64::from(*found) - expected).abs();
+                let bound = error.bound(factors) + 1e-6;
                 prop_assert!(off <= bound, "{}: off by {off:e}", kernel.name());
             }
         }
@@ -252,7 +310,7 @@ proptest! {
                 }
             }
         }
-        for (kernel, part) in kernels() {
+        for (kernel, error) in kernels() {
             let mut packed = Packed::new(kernel);
             // What a longer input left behind must not matter.
             let mut out = vec![f32::NAN; 100 * dim];
@@ -261,7 +319,12 @@ proptest! {
             let bias = if biased { Bias::Scores(&bias) } else { Bias::None };
             attend(&qkv, tokens, heads, bias, cut.then_some(&seen), &mut packed, &mut out);
             // Scores of a few tens that are off by so much, and the weights.
-            close(&out, &expected, (10.0 * part).max(2e-5));
+            let of_terms = match kernel.precision() {
+                // Beside which attention is of bf16, where there is that.
+                Precision::Int8 => 2.0 * 2f64.powi(-8),
+                Precision::F32 | Precision::Bf16 => error.of_terms,
+            };
+            close(&out, &expected, (10.0 * of_terms).max(2e-5));
         }
     }
 }

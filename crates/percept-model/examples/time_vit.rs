@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let precision = match values.get("--precision").map_or("f32", String::as_str) {
         "f32" => Precision::F32,
         "bf16" => Precision::Bf16,
-        other => return Err(format!("--precision {other}: not f32 or bf16").into()),
+        "int8" => Precision::Int8,
+        other => return Err(format!("--precision {other}: not f32, bf16 or int8").into()),
     };
     let files = ModelFiles::open(get("--model")?.as_ref(), &hints)?;
     let model = Model::from_files(&files, &device(name)?, precision)?;
