@@ -24,17 +24,28 @@ def metric(result: dict | None, name: str) -> str:
     return "open" if result is None else f"{100 * result['metrics'][name]:.2f}"
 
 
+def curve(folder: pathlib.Path) -> list:
+    """(step, mIoU of classes present) of each evaluation on the way of a run."""
+    log = folder / "run" / "results.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [(line["step"], line["voc/miou_present"]) for line in lines if "voc/miou_present" in line]
+
+
 def main() -> None:
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "target/ablations")
-    print("| run | steps | seven, `clippy` | seven, `clippy-448` | Jaccard | imagenette |")
+    folders = [path for path in sorted(out.iterdir()) if (path / "run").is_dir()]
+    print("| run | steps | mIoU of seven | mIoU of classes present | Jaccard | imagenette |")
     print("|---|---:|---:|---:|---:|---:|")
-    for folder in sorted(path for path in out.iterdir() if path.is_dir()):
+    for folder in folders:
         params = load(folder / "run" / "params.json") or {}
+        masks = load(folder / "clippy" / "result.json")
         groups = load(folder / "grouping" / "result.json")
         photos = load(folder / "imagenette" / "result.json")
-        jaccard, right = (metric(r, n) for r, n in ((groups, "jaccard"), (photos, "acc1")))
-        words = (seven(load(folder / p / "result.json")) for p in ("clippy", "clippy-448"))
-        print("| " + " | ".join([folder.name, str(params.get("steps")), *words, jaccard, right]) + " |")
+        values = (seven(masks), metric(masks, "miou_present"), metric(groups, "jaccard"), metric(photos, "acc1"))
+        print("| " + " | ".join([folder.name, str(params.get("steps")), *values]) + " |")
+    for folder in folders:
+        for step, miou in curve(folder):
+            print(f"{folder.name}, step {step}: mIoU of classes present {100 * miou:.2f}")
 
 
 if __name__ == "__main__":
