@@ -13,6 +13,7 @@ pub(crate) const HEIGHT: usize = 12;
 /// Inner values of a step: as many as are added up in 32 bits.
 pub(crate) const DEPTH: usize = 4;
 /// Rows of a tile, where so many are enough.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 const HALF: usize = HEIGHT / 2;
 /// The largest size of a number.
 const LARGEST: f32 = 127.0;

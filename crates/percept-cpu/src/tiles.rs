@@ -60,6 +60,7 @@ impl Parts {
 }
 
 /// As many numbers as a step takes, with zeros behind the last one.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
 fn filled(values: &[f32]) -> [f32; DEPTH] {
     // A whole one without a call.
