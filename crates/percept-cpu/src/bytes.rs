@@ -250,6 +250,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "there they are computed by the definition")]
     fn tiles_are_as_by_definition() {
         let Some(unit) = Unit::find() else {
             println!("SKIPPED: this CPU has no AVX512-VNNI");
