@@ -4,9 +4,10 @@
 #     bash tools/ablations.sh [OUT]          (default target/ablations)
 #
 # Needs ../shared, target/backbones and a release build. STEPS (default 90, an epoch of 64 pairs) is the budget of
-# each run. All runs see the same view of each photo, and share what the locked blocks make of it (some 3 GB in
-# OUT/cache): the first one takes half an hour on two cores, the others some minutes. What is done is not repeated; a
-# run that was interrupted goes on where it was. `python3 tools/ablations_table.py OUT` prints the tables.
+# each run. All runs see the same view of each photo, and share what the locked blocks make of it (1 GB in OUT/cache,
+# more with the last runs): the first one takes a quarter of an hour on two cores, the others five minutes. What is
+# done is not repeated; a run that was interrupted goes on where it was. `python3 tools/ablations_table.py OUT` prints
+# the tables.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-target/ablations}

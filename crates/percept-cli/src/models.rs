@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use percept::model::ModelError;
-use percept::{Device, Hints, Kernel, Model, ModelFiles, Precision};
+use percept::{Device, Hints, Model, ModelFiles, Precision};
 use percept_hub::{Hub, Reference};
 
 use crate::Usage;
@@ -80,7 +80,7 @@ fn load_by(
     if let Some(kernel) = model.kernel() {
         console.detail(&format!("products: {}", kernel.name()));
     }
-    if wanted != model.kernel().map_or(Precision::F32, Kernel::precision) {
+    if wanted != model.precision() {
         console.note(&format!(
             "--precision {}: nothing here is faster with it; computing in f32",
             wanted.name()

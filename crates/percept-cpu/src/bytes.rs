@@ -6,6 +6,8 @@
 //! as the row says the offset is taken off again ([`Rows`]).
 #![allow(unsafe_code)]
 
+use crate::math::ROUND;
+
 /// Columns of a tile: two registers of sums.
 pub(crate) const WIDTH: usize = 32;
 /// Rows of a tile: with two registers each they leave eight of 32 for operands.
@@ -63,9 +65,6 @@ impl Unit {
         tile_by_definition(rows, panel, count, sums);
     }
 }
-
-/// A number whose whole part is in its lowest byte: it is rounded to the nearest.
-const ROUND: f32 = 12_582_912.0;
 
 /// Rounds numbers to `factor · q`, `q` from −127 to 127 as bytes, and returns the factor. It is 0 where all are
 /// next to nothing, and NaN, as all products then are, where one is not finite.

@@ -1,7 +1,7 @@
 //! Functions of one number without branches, which the compiler turns into vectors.
 
 /// 1.5·2²³: adding it rounds to an integer, which then stands in the low bits of the sum.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// `eˣ`, relative error below 3e-7 for x in −87 to 88; beyond, as at these ends.
 #[inline(always)]

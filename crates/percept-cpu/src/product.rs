@@ -609,21 +609,17 @@ impl<P: Panels> WithSimd for FeedForward<'_, P> {
 #[derive(Debug, Clone)]
 struct Vectors(Vec<f32>);
 
-/// Rows in tiles of [`HEIGHT`], input by input.
-#[derive(Debug, Default)]
-struct VectorRows {
-    tiles: Vec<f32>,
-    count: usize,
-}
+// Parts of a hidden layer are whole panels.
+const _: () = assert!(Vectors::HIDDEN.is_multiple_of(WIDTH));
 
 impl Panels for Vectors {
-    type Rows = VectorRows;
+    /// Tiles of [`HEIGHT`], input by input.
+    type Rows = Vec<f32>;
     const HIDDEN: usize = 256;
 
     #[inline(always)]
-    fn pack_rows(rows: &mut VectorRows, x: &[f32], width: usize) {
-        rows.count = x.len() / width;
-        pack_rows(x, width, &mut rows.tiles);
+    fn pack_rows(rows: &mut Vec<f32>, x: &[f32], width: usize) {
+        pack_rows(x, width, rows);
     }
 
     #[inline(always)]
@@ -631,7 +627,7 @@ impl Panels for Vectors {
         &self,
         linear: &Linear,
         part: Part,
-        rows: &VectorRows,
+        rows: &Vec<f32>,
         then: Then<'_>,
         y: &mut [f32],
         stride: usize,
@@ -641,7 +637,7 @@ impl Panels for Vectors {
             let panel = &self.0[n * WIDTH * linear.inputs..][..WIDTH * linear.inputs];
             let panel = &panel.as_chunks::<WIDTH>().0[part.inputs.clone()];
             let y = y.chunks_mut(HEIGHT * stride);
-            for (rows, y) in rows.tiles.chunks_exact(HEIGHT * depth).zip(y) {
+            for (rows, y) in rows.chunks_exact(HEIGHT * depth).zip(y) {
                 if y.len() <= HALF * stride {
                     let tile = tile::<S, HALF>(rows[..HALF * depth].as_chunks::<HALF>().0, panel);
                     store_tile(&tile, &place, then, stride, y);

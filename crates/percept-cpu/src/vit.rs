@@ -179,8 +179,8 @@ impl Vit {
             mixed,
             packed,
         } = inside;
-        let widest = (tokens * 3 * self.dim).max(1);
-        let group = (GROUP_VALUES / widest).max(1) * tokens * self.dim;
+        let of_image = 3 * tokens * self.dim;
+        let group = (GROUP_VALUES / of_image.max(1)).max(1) * tokens * self.dim;
         // Not 0 where there are no tokens: that is no size of chunks.
         let group = group.max(1);
         for x in x.chunks_mut(group) {

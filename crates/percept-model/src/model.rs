@@ -505,6 +505,11 @@ impl Model {
         })
     }
 
+    /// How exact products are: of `f32`, where nothing here is faster with what was asked for.
+    pub fn precision(&self) -> Precision {
+        self.kernel.map_or(Precision::F32, Kernel::precision)
+    }
+
     /// What computes products; `None` where Burn does, on other devices than the CPU.
     pub fn kernel(&self) -> Option<Kernel> {
         self.kernel

@@ -9,7 +9,7 @@ mod waterbirds;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use percept::{Kernel, Model, Precision, Size, TokenGrid, View, Window};
+use percept::{Model, Size, TokenGrid, View, Window};
 use percept_data::{ClassName, SegmentationSet};
 use percept_image::{LabelMap, Limits, RgbImage};
 use serde_json::{Value, json};
@@ -49,12 +49,11 @@ impl Run<'_> {
 
     /// All that decides a sample's record.
     fn settings(&self, task: Task, dataset: &str, split: &str, more: Value) -> Value {
-        let precision = (self.model().kernel()).map_or(Precision::F32, Kernel::precision);
         json!({
             "task": task.name(),
             "dataset": dataset,
             "split": split,
-            "precision": precision.name(),
+            "precision": self.model().precision().name(),
             "weights": self.subject.weights,
             "protocol": self.protocol,
             "details": more,
