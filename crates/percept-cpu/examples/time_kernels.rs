@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::Kernel;
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{Linear, Then, feed_forward};
+use percept_cpu::product::{Linear, Then, feed_forward, sum_of_outer_products};
 
 /// How long each is measured.
 const TIME: Duration = Duration::from_millis(700);
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'static str, f64); 4] {
+fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'static str, f64); 7] {
     let numbers = |count: usize| -> Vec<f32> {
         (0..count)
             .map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) / 20.0)
@@ -56,6 +56,7 @@ fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'stati
     let (first, second) = (linear(dim, 4 * dim), linear(4 * dim, dim));
     let mut wide = vec![0.0; 3 * tokens * dim];
     let mut mixed = vec![0.0; tokens * dim];
+    let mut hidden = vec![0.0; 4 * tokens * dim];
     let mut packed = Packed::new(kernel);
     let shape = Heads::of(dim, heads);
     let product = (2 * tokens * dim * dim) as f64;
@@ -92,6 +93,28 @@ fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'stati
             rate(8.0 * product, || {
                 let layers = [&first, &second];
                 feed_forward(&norm, layers, Then::Gelu, Some(&scale), black_box(&mut x));
+            }),
+        ),
+        // Of training, where the hidden layer is kept.
+        (
+            "first layer",
+            rate(4.0 * product, || first.apply(&x, Then::Store, &mut hidden)),
+        ),
+        (
+            "second layer",
+            rate(4.0 * product, || {
+                second.apply(&hidden, Then::Store, &mut mixed)
+            }),
+        ),
+        (
+            "its weights'",
+            rate(4.0 * product, || {
+                black_box(sum_of_outer_products(
+                    &hidden,
+                    &mixed,
+                    [4 * dim, dim],
+                    kernel,
+                ));
             }),
         ),
     ]

@@ -384,7 +384,11 @@ impl WithSimd for Pack<'_> {
             (Order::ByInput, Panel::Vectors(panel)) => {
                 let rows = self.weights.chunks_exact(outputs);
                 for (to, row) in panel.as_chunks_mut::<WIDTH>().0.iter_mut().zip(rows) {
-                    to[..channels.len()].copy_from_slice(&row[channels.clone()]);
+                    let row = &row[channels.clone()];
+                    match row.first_chunk() {
+                        Some(row) => *to = *row,
+                        None => to[..row.len()].copy_from_slice(row),
+                    }
                 }
             }
             (Order::ByOutput, Panel::Tiles(unit, parts, panel)) => {
@@ -409,22 +413,121 @@ pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: K
     let mut sum = vec![0.0; m * n];
     let mut turned = Vec::new();
     for (x, y) in x.chunks(ROWS_OF_SUM * m).zip(y.chunks(ROWS_OF_SUM * n)) {
+        let linear = Linear::by_input(y, None, n, kernel);
+        if let Weights::Vectors(panels) = &linear.weights {
+            let count = linear.rows_of_task(m);
+            sum.par_chunks_mut(count * n).enumerate().for_each_init(
+                Vec::new,
+                |packed, (i, sum)| {
+                    Arch::new().dispatch(Columns {
+                        linear: &linear,
+                        panels,
+                        x,
+                        width: m,
+                        first: i * count,
+                        sum,
+                        packed,
+                    });
+                },
+            );
+            continue;
+        }
         let rows = x.len() / m;
         turned.resize(m * rows, 0.0);
         turned
             .par_chunks_mut(COLUMNS_OF_TURN * rows)
             .enumerate()
-            .for_each(|(i, columns)| {
-                let first = i * COLUMNS_OF_TURN;
-                for (r, row) in x.chunks_exact(m).enumerate() {
-                    for (column, value) in columns.chunks_exact_mut(rows).zip(&row[first..]) {
-                        column[r] = *value;
-                    }
-                }
-            });
-        Linear::by_input(y, None, n, kernel).apply(&turned, Then::Add(None), &mut sum);
+            .for_each(|(i, turned)| turn(x, m, i * COLUMNS_OF_TURN, turned));
+        linear.apply(&turned, Then::Add(None), &mut sum);
     }
     sum
+}
+
+/// Columns of `x` of one task of [`sum_of_outer_products`]: they stand there as tiles want them, and need not be turned.
+struct Columns<'a> {
+    linear: &'a Linear,
+    panels: &'a Vectors,
+    x: &'a [f32],
+    width: usize,
+    /// Number of the first column.
+    first: usize,
+    /// A row for each column.
+    sum: &'a mut [f32],
+    packed: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (linear, packed) = (self.linear, self.packed);
+        let (depth, count) = (linear.inputs, self.sum.len() / linear.outputs);
+        packed.resize(count.div_ceil(HEIGHT) * HEIGHT * depth, 0.0);
+        for (t, tile) in packed.chunks_exact_mut(HEIGHT * depth).enumerate() {
+            let left = count - t * HEIGHT;
+            let columns = self.first + t * HEIGHT..self.first + count;
+            if left <= HALF {
+                pack_columns(self.x, self.width, columns, tile.as_chunks_mut::<HALF>().0);
+            } else {
+                pack_columns(
+                    self.x,
+                    self.width,
+                    columns,
+                    tile.as_chunks_mut::<HEIGHT>().0,
+                );
+            }
+        }
+        let (part, then) = (Part::of(linear), Then::Add(None));
+        (self.panels).multiply::<S>(linear, part, packed, then, self.sum, linear.outputs);
+    }
+}
+
+/// The first columns of a range, as many as `tile` is high, filled up with zeros.
+#[inline(always)]
+fn pack_columns<const ROWS: usize>(
+    x: &[f32],
+    width: usize,
+    columns: Range<usize>,
+    tile: &mut [[f32; ROWS]],
+) {
+    for (to, row) in tile.iter_mut().zip(x.chunks_exact(width)) {
+        let row = &row[columns.clone()];
+        match row.first_chunk() {
+            Some(row) => *to = *row,
+            None => {
+                *to = [0.0; ROWS];
+                to[..row.len()].copy_from_slice(row);
+            }
+        }
+    }
+}
+
+/// Columns of rows of `width`, from number `first` on, to rows: as many as `turned` has room for, [`COLUMNS_OF_TURN`] at
+/// most. A square at a time, for from one row of `turned` to the next it can be as far as from one line of the cache to
+/// another that takes its place.
+fn turn(x: &[f32], width: usize, first: usize, turned: &mut [f32]) {
+    const SIDE: usize = COLUMNS_OF_TURN;
+    let rows = x.len() / width;
+    let columns = turned.len() / rows;
+    for (block, x) in x.chunks(SIDE * width).enumerate() {
+        let mut square = [[0.0; SIDE]; SIDE];
+        for (r, row) in x.chunks_exact(width).enumerate() {
+            let row = &row[first..][..columns];
+            match row.first_chunk::<SIDE>() {
+                Some(row) => (0..SIDE).for_each(|c| square[c][r] = row[c]),
+                None => (0..columns).for_each(|c| square[c][r] = row[c]),
+            }
+        }
+        let count = x.len() / width;
+        for (turned, row) in turned.chunks_exact_mut(rows).zip(&square) {
+            let to = &mut turned[block * SIDE..][..count];
+            match to.first_chunk_mut::<SIDE>() {
+                Some(to) => *to = *row,
+                None => to.copy_from_slice(&row[..count]),
+            }
+        }
+    }
 }
 
 /// Packed weights that rows are multiplied with in tiles of [`HEIGHT`] × [`WIDTH`] results.
@@ -655,8 +758,11 @@ impl Panels for Vectors {
 #[inline(always)]
 fn pack_rows(x: &[f32], inputs: usize, packed: &mut Vec<f32>) {
     let rows = x.len() / inputs;
-    packed.clear();
     packed.resize(rows.div_ceil(HEIGHT) * HEIGHT * inputs, 0.0);
+    if !rows.is_multiple_of(HEIGHT) {
+        let last = packed.len() - HEIGHT * inputs;
+        packed[last..].fill(0.0);
+    }
     for (tile, x) in packed
         .chunks_exact_mut(HEIGHT * inputs)
         .zip(x.chunks(HEIGHT * inputs))

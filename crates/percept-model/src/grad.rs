@@ -11,12 +11,15 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Device, GradientCheckpointingStrategy, Tensor, TensorData};
+use percept_cpu::attention::Heads;
+use percept_cpu::kernel::Kernel;
+use percept_cpu::product::{Linear, Then, sum_of_outer_products};
 use rayon::prelude::*;
 
 use crate::ops::{
-    self, ELEMENTS_PER_TASK, FlexTensor, LANES, SCORES_IN_CACHE, cpu_primitive, map_chunks,
-    rows_of_task,
+    self, ELEMENTS_PER_TASK, FlexTensor, LANES, cpu_primitive, map_chunks, rows_of_task,
 };
+use crate::spare;
 
 type Recorder = Autodiff<Flex, NoCheckpointing>;
 type Tracked = FloatTensor<Recorder>;
@@ -85,7 +88,7 @@ impl<const N: usize> Backward<Flex, N> for LinearStep {
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     record(GeluStep, [track(x)], |[x]| {
         let x = plain::<D>(x);
-        (primitive(x.clone()), ops::gelu(x))
+        (primitive(x.clone()).to_contiguous(), ops::gelu(x))
     })
 }
 
@@ -98,12 +101,13 @@ impl Backward<Flex, 1> for GeluStep {
     fn backward(self, step: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let mut dx = grads.consume::<Flex>(&step.node).to_contiguous();
         let [Some(node)] = &step.parents else { return };
-        let x = step.state.to_contiguous();
-        let x = x.storage::<f32>();
+        let kept = step.state;
+        let x = kept.storage::<f32>();
         for_chunks(&mut dx, ELEMENTS_PER_TASK, |start, gradient| {
             let x = &x[start..];
             pulp::Arch::new().dispatch(GeluGradient { gradient, x });
         });
+        spare::give(kept);
         grads.register::<Flex>(node.id, dx);
     }
 }
@@ -176,6 +180,7 @@ impl<const N: usize> Backward<Flex, N> for ResidualStep {
             let [dscale] = sums.map(|sum| vector(sum, dim));
             grads.register::<Flex>(node.id, dscale);
         }
+        spare::give(branch);
         if let Some(node) = &step.parents[1] {
             let scale = cpu_primitive(scale).to_contiguous();
             let scale = scale.storage::<f32>();
@@ -245,11 +250,11 @@ impl Backward<Flex, 3> for LayerNormStep {
     type State = (FlexTensor, FlexTensor, Vec<Moments>);
 
     fn backward(self, step: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (x, gamma, moments) = step.state;
+        let (kept, gamma, moments) = step.state;
         let mut dy = grads.consume::<Flex>(&step.node).to_contiguous();
         let gamma = gamma.storage::<f32>();
         let dim = gamma.len();
-        let x = rows(&x, dim);
+        let x = rows(&kept, dim);
         let [dx_to, dgamma_to, dbeta_to] = &step.parents;
         if dgamma_to.is_some() || dbeta_to.is_some() {
             let dy = dy.storage::<f32>();
@@ -285,6 +290,7 @@ impl Backward<Flex, 3> for LayerNormStep {
             });
             grads.register::<Flex>(node.id, dy);
         }
+        spare::give(kept);
     }
 }
 
@@ -304,69 +310,108 @@ impl Backward<Flex, 1> for AttentionStep {
 
     fn backward(self, step: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (qkv, heads) = step.state;
-        let dy: Tensor<3> = plain(grads.consume::<Flex>(&step.node));
+        let dy = grads.consume::<Flex>(&step.node).to_contiguous();
         let [Some(node)] = &step.parents else { return };
         let [batch, tokens, width] = qkv.dims();
-        let head_dim = width / 3 / heads;
-        let scale = ops::head_scale(head_dim) as f32;
-        let parts = ops::split_heads(qkv, heads);
-        let dy = dy.reshape([batch, tokens, heads, head_dim]).swap_dims(1, 2);
-        let mut dqkv = vec![0.0f32; batch * tokens * width];
-        // Some images at a time, so that their scores stay in the cache.
-        let images = (SCORES_IN_CACHE / (heads * tokens * tokens).max(1)).clamp(1, batch.max(1));
-        for (chunk, out) in dqkv
-            .chunks_mut((images * tokens * width).max(1))
-            .enumerate()
-        {
-            let first = chunk * images;
-            let count = images.min(batch - first);
-            let [q, k, v] = parts.clone().map(|part| part.narrow(0, first, count));
-            let dy = dy.clone().narrow(0, first, count);
-            let p = ops::softmax(q.clone().matmul(k.clone().swap_dims(2, 3)), scale);
-            let dv = p.clone().swap_dims(2, 3).matmul(dy.clone());
-            let dp = dy.matmul(v.swap_dims(2, 3));
-            let ds = softmax_gradient(p, dp, scale);
-            let dq = ds.clone().matmul(k);
-            let dk = ds.swap_dims(2, 3).matmul(q);
-            side_by_side([dq, dk, dv], out);
-        }
+        let heads = Heads::of(width / 3, heads);
+        let qkv = primitive(qkv).to_contiguous();
+        // All products of a head are as large.
+        let kernel = ops::kernel_of(tokens * tokens * heads.width);
+        let mut dqkv = spare::take(batch * tokens * width);
+        let sequences = (dqkv.par_chunks_mut(tokens * width))
+            .zip(qkv.storage::<f32>().par_chunks(tokens * width))
+            .zip(dy.storage::<f32>().par_chunks(tokens * width / 3));
+        sequences.for_each_init(AttentionGradient::default, |gradient, ((dqkv, qkv), dy)| {
+            for head in 0..heads.count {
+                gradient.of_head(qkv, dy, heads, head, kernel, dqkv);
+            }
+        });
+        spare::give(qkv);
+        spare::give(dy);
         let dqkv = TensorData::new(dqkv, [batch, tokens, width]);
         grads.register::<Flex>(node.id, FlexTensor::from_data(dqkv));
     }
 }
 
-/// Gradient of `softmax(scale · s)` with respect to `s`, from its output and that one's gradient.
-fn softmax_gradient(p: Tensor<4>, dp: Tensor<4>, scale: f32) -> Tensor<4> {
-    let [.., width] = p.dims();
-    let p = cpu_primitive(p).to_contiguous();
-    let p = p.storage::<f32>();
-    map_chunks(dp, chunk_of_rows(width), |start, chunk| {
-        for (dp, p) in chunk.chunks_mut(width).zip(p[start..].chunks(width)) {
-            let [dot] = sums(dp, p, |d, p| [d * p]);
-            for (d, p) in dp.iter_mut().zip(p) {
-                *d = scale * p * (*d - dot);
-            }
-        }
-    })
+/// The way back through attention of one sequence, a head at a time; what one head leaves is used by the next.
+#[derive(Debug, Default)]
+struct AttentionGradient {
+    /// Queries, keys, values and the gradient of what came of them, `[tokens, head_dim]` each.
+    parts: [Vec<f32>; 4],
+    /// Weights of the values, `[tokens, tokens]`.
+    weights: Vec<f32>,
+    /// Gradient of the weights, then of the scores.
+    scores: Vec<f32>,
+    dq: Vec<f32>,
 }
 
-/// Writes three `[batch, heads, tokens, head_dim]` as `[batch, tokens, 3 · heads · head_dim]`.
-fn side_by_side(parts: [Tensor<4>; 3], out: &mut [f32]) {
-    let [_, heads, tokens, head_dim] = parts[0].dims();
-    let parts = parts.map(|part| cpu_primitive(part).to_contiguous());
-    let dim = heads * head_dim;
-    out.par_chunks_mut(3 * dim)
-        .enumerate()
-        .for_each(|(i, row)| {
-            let (image, token) = (i / tokens, i % tokens);
-            for (part, row) in parts.iter().zip(row.chunks_mut(dim)) {
-                let part = part.storage::<f32>();
-                for (head, to) in row.chunks_mut(head_dim).enumerate() {
-                    let from = ((image * heads + head) * tokens + token) * head_dim;
-                    to.copy_from_slice(&part[from..from + head_dim]);
-                }
+impl AttentionGradient {
+    /// Writes the gradients of the queries, keys and values of a head to their places in `dqkv` `[tokens, 3 · dim]`.
+    fn of_head(
+        &mut self,
+        qkv: &[f32],
+        dy: &[f32],
+        heads: Heads,
+        head: usize,
+        kernel: Kernel,
+        dqkv: &mut [f32],
+    ) {
+        let Heads { width, scale, .. } = heads;
+        let dim = heads.count * width;
+        let (tokens, at) = (dy.len() / dim, head * width);
+        let sources = [(qkv, 0), (qkv, dim), (qkv, 2 * dim), (dy, 0)];
+        for (part, (rows, first)) in self.parts.iter_mut().zip(sources) {
+            part.clear();
+            for row in rows.chunks_exact(rows.len() / tokens) {
+                part.extend_from_slice(&row[first + at..][..width]);
             }
+        }
+        let [q, k, v, dy] = self.parts.each_ref().map(Vec::as_slice);
+        self.weights.resize(tokens * tokens, 0.0);
+        self.scores.resize(tokens * tokens, 0.0);
+        self.dq.resize(tokens * width, 0.0);
+        let (weights, scores) = (&mut self.weights, &mut self.scores);
+        Linear::new(k, None, width, kernel).apply(q, Then::Store, weights);
+        Linear::new(v, None, width, kernel).apply(dy, Then::Store, scores);
+        pulp::Arch::new().dispatch(SoftmaxGradient {
+            weights,
+            scores,
+            tokens,
+            scale,
         });
+        Linear::by_input(k, None, width, kernel).apply(scores, Then::Store, &mut self.dq);
+        let dk = sum_of_outer_products(scores, q, [tokens, width], kernel);
+        let dv = sum_of_outer_products(weights, dy, [tokens, width], kernel);
+        for (part, rows) in [&self.dq, &dk, &dv].into_iter().enumerate() {
+            for (to, row) in dqkv.chunks_exact_mut(3 * dim).zip(rows.chunks_exact(width)) {
+                to[part * dim + at..][..width].copy_from_slice(row);
+            }
+        }
+    }
+}
+
+/// Makes weights of scores by `softmax(scale · s)`, and of the weights' gradients in `scores` those of the scores.
+struct SoftmaxGradient<'a> {
+    weights: &'a mut [f32],
+    scores: &'a mut [f32],
+    tokens: usize,
+    scale: f32,
+}
+
+impl pulp::WithSimd for SoftmaxGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let rows = self.weights.chunks_exact_mut(self.tokens);
+        for (p, dp) in rows.zip(self.scores.chunks_exact_mut(self.tokens)) {
+            ops::softmax_row(p, self.scale);
+            let [dot] = sums(dp, p, |d, p| [d * p]);
+            for (d, p) in dp.iter_mut().zip(&*p) {
+                *d = self.scale * p * (*d - dot);
+            }
+        }
+    }
 }
 
 /// Computes an operation on plain tensors and records it: `compute` gives what the derivative

@@ -22,6 +22,7 @@ mod layout;
 mod model;
 mod ops;
 mod source;
+mod spare;
 mod text_cache;
 mod tokenizer;
 

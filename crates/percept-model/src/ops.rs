@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 #[cfg(feature = "autodiff")]
 use crate::grad;
+use crate::spare;
 
 pub(crate) type FlexTensor = FloatTensor<Flex>;
 
@@ -31,7 +32,7 @@ pub(crate) const ELEMENTS_PER_TASK: usize = 32 * 1024;
 
 /// Attention scores that are computed, normalised and used before the next: 4 MB of `f32`, a
 /// share of the last cache that a desktop or a rented core can count on.
-pub(crate) const SCORES_IN_CACHE: usize = 1 << 20;
+const SCORES_IN_CACHE: usize = 1 << 20;
 
 /// Queries in a block at least: fewer would make the matrix products too thin.
 const MIN_QUERY_BLOCK: usize = 64;
@@ -116,6 +117,8 @@ pub(crate) fn sum_of_outer_products(x: Tensor<3>, y: Tensor<3>) -> Tensor<2> {
         cpu_primitive(y).to_contiguous(),
     );
     let sum = product::sum_of_outer_products(x.storage(), y.storage(), [m, n], kernel);
+    spare::give(x);
+    spare::give(y);
     Tensor::from_data(TensorData::new(sum, [m, n]), &device)
 }
 
@@ -124,8 +127,9 @@ fn apply(x: Tensor<3>, linear: &product::Linear) -> Tensor<3> {
     assert_eq!(width, linear.inputs(), "width of the tokens");
     let device = x.device();
     let x = cpu_primitive(x).to_contiguous();
-    let mut y = vec![0.0; batch * tokens * linear.outputs()];
+    let mut y = spare::take(batch * tokens * linear.outputs());
     linear.apply(x.storage(), Then::Store, &mut y);
+    spare::give(x);
     let shape = [batch, tokens, linear.outputs()];
     Tensor::from_data(TensorData::new(y, shape), &device)
 }
@@ -158,8 +162,9 @@ pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
             let [gain, shift] = [gain, shift.val()]
                 .map(|row| cpu_primitive(row).to_contiguous().storage().to_vec());
             let x = cpu_primitive(x).to_contiguous();
-            let mut y = vec![0.0; shape.iter().product()];
+            let mut y = spare::take(shape.iter().product());
             Norm::layer(gain, shift, epsilon as f32).apply(x.storage(), &mut y);
+            spare::give(x);
             Tensor::from_data(TensorData::new(y, shape), &device)
         }
     }
@@ -181,11 +186,11 @@ pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Te
 /// `x + scale · branch` on the CPU.
 fn add(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
     let [.., width] = x.dims();
-    let x = cpu_primitive(x).to_contiguous();
-    let x = x.storage::<f32>();
+    let input = cpu_primitive(x).to_contiguous();
+    let x = input.storage::<f32>();
     let scale = scale.map(|scale| cpu_primitive(scale).to_contiguous());
     let scale = scale.as_ref().map(|scale| scale.storage::<f32>());
-    map_chunks(
+    let sum = map_chunks(
         branch,
         rows_of_task(width) * width.max(1),
         |start, piece| {
@@ -200,7 +205,9 @@ fn add(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
                 }
             }
         },
-    )
+    );
+    spare::give(input);
+    sum
 }
 
 /// Multi-head self-attention of queries, keys and values that stand side by side:
@@ -219,9 +226,10 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
         return merge_heads(attention(q, k, v, None, head_scale(dim / heads)));
     }
     let kernel = kernel_of(2 * batch * tokens * tokens * dim);
-    let mut mixed = vec![0.0; batch * tokens * dim];
+    let qkv = cpu_primitive(qkv).to_contiguous();
+    let mut mixed = spare::take(batch * tokens * dim);
     attend(
-        cpu_primitive(qkv).to_contiguous().storage(),
+        qkv.storage(),
         tokens,
         Heads::of(dim, heads),
         Bias::None,
@@ -229,6 +237,7 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
         &mut Packed::new(kernel),
         &mut mixed,
     );
+    spare::give(qkv);
     Tensor::from_data(TensorData::new(mixed, [batch, tokens, dim]), &device)
 }
 
@@ -369,7 +378,7 @@ pub(crate) fn map_chunks<const D: usize>(
     }
     // A copy as large as the tensor would leave the cache before the kernel comes to it.
     let values = primitive.storage::<f32>();
-    let mut result = vec![0.0f32; values.len()];
+    let mut result = spare::take(values.len());
     result
         .par_chunks_mut(chunk.max(1))
         .zip(values.par_chunks(chunk.max(1)))
@@ -392,7 +401,7 @@ pub(crate) fn cpu_primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
 
 /// `softmax(scale · row)` in place: subtract the maximum, exponentiate, divide by the sum.
 #[inline(always)]
-fn softmax_row(row: &mut [f32], scale: f32) {
+pub(crate) fn softmax_row(row: &mut [f32], scale: f32) {
     let mut max = [f32::NEG_INFINITY; LANES];
     let (body, tail) = row.as_chunks::<LANES>();
     for lanes in body {
