@@ -5,11 +5,13 @@
 //! the columns without any sum across a register, and what it leaves is already packed as the operand of
 //! the product with the values. No more than `tokens × WIDTH` scores exist for a thread.
 
+use std::f32::consts::LOG2_E;
+
 use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernel::{Kernel, Kind};
-use crate::math::exp;
+use crate::math::exp2_of_negative;
 use crate::product::{HEIGHT, WIDTH, tile};
 use crate::tiles::{Line, Parts, Unit};
 
@@ -248,13 +250,14 @@ impl WithSimd for Queries<'_> {
         let width = self.heads.width;
         let offset = self.head * width;
         let count = self.out.len() / self.dim;
-        // The queries, scaled, channel by channel.
+        // The queries, scaled, channel by channel: for powers of two, which take fewer steps than those of e.
+        let scale = self.heads.scale * LOG2_E;
         let mut panel = [[0.0f32; WIDTH]; MAX_HEAD_WIDTH];
         let panel = &mut panel[..width];
         for j in 0..count {
             let query = &self.qkv[(self.first + j) * 3 * self.dim + offset..][..width];
             for (row, value) in panel.iter_mut().zip(query) {
-                row[j] = value * self.heads.scale;
+                row[j] = value * scale;
             }
         }
         let scores = self.scores.as_chunks_mut::<WIDTH>().0;
@@ -271,7 +274,7 @@ impl WithSimd for Queries<'_> {
             for j in 0..count {
                 let bias = &bias[(self.first + j) * self.tokens..];
                 for (row, bias) in scores.iter_mut().zip(bias) {
-                    row[j] += bias;
+                    row[j] += bias * LOG2_E;
                 }
             }
         }
@@ -293,7 +296,7 @@ impl WithSimd for Queries<'_> {
     }
 }
 
-/// `exp` of each column less its largest value, in place; returns the sums of the columns.
+/// `2ˣ` of each column less its largest value, in place; returns the sums of the columns.
 #[inline(always)]
 fn softmax(scores: &mut [[f32; WIDTH]]) -> [f32; WIDTH] {
     let mut most = [f32::NEG_INFINITY; WIDTH];
@@ -305,7 +308,7 @@ fn softmax(scores: &mut [[f32; WIDTH]]) -> [f32; WIDTH] {
     let mut sums = [0.0f32; WIDTH];
     for row in scores {
         for ((value, most), sum) in row.iter_mut().zip(&most).zip(&mut sums) {
-            *value = exp(*value - most);
+            *value = exp2_of_negative(*value - most);
             *sum += *value;
         }
     }
