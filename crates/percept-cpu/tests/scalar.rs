@@ -134,6 +134,11 @@ fn no_rows_have_no_products() {
     }
 }
 
+/// What a size is at most, where Miri, which takes a thousand times as long, is to end.
+const fn most(size: usize, under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { size }
+}
+
 proptest! {
     // The same cases in every run: single precision may miss the bound on products by a half where large
     // terms cancel, in one of a thousand cases, and a test that fails by chance tells nothing.
@@ -144,7 +149,7 @@ proptest! {
 
     #[test]
     fn products_are_sums_of_products(
-        rows in 0usize..80, inputs in 1usize..70, outputs in 1usize..100, seed: u64, what in 0usize..7,
+        rows in 0..most(80, 20), inputs in 1..most(70, 9), outputs in 1..most(100, 40), seed: u64, what in 0usize..7,
     ) {
         let (x, w) = (numbers(rows * inputs, seed), numbers(outputs * inputs, seed ^ 1));
         let (bias, scale) = (numbers(outputs, seed ^ 2), numbers(outputs, seed ^ 3));
@@ -204,7 +209,8 @@ proptest! {
 
     #[test]
     fn two_layers_at_once_are_one_after_the_other(
-        rows in 0usize..70, dim in 1usize..50, hidden in prop_oneof![1usize..100, 480..1100usize], seed: u64,
+        rows in 0..most(70, 14), dim in 1..most(50, 9),
+        hidden in prop_oneof![1..most(100, 40), most(480, 512)..most(1100, 514)], seed: u64,
         scaled: bool,
     ) {
         let weights = |n: u64, inputs: usize| -> Vec<f32> {
@@ -236,7 +242,8 @@ proptest! {
 
     #[test]
     fn outer_products_are_added_up(
-        rows in prop_oneof![0usize..80, 500..530usize], m in 1usize..70, n in 1usize..70, seed: u64,
+        rows in prop_oneof![0..most(80, 20), most(500, 511)..most(530, 514)],
+        m in 1..most(70, 15), n in 1..most(70, 9), seed: u64,
     ) {
         let (x, y) = (numbers(rows * m, seed), numbers(rows * n, seed ^ 1));
         for (kernel, error) in kernels() {
@@ -279,7 +286,7 @@ proptest! {
 
     #[test]
     fn attention_is_a_softmax_of_scores(
-        sequences in 1usize..3, tokens in 1usize..75, count in 1usize..4, width in 1usize..35,
+        sequences in 1usize..3, tokens in 1..most(75, 35), count in 1..most(4, 3), width in 1..most(35, 5),
         seed: u64, biased: bool, cut: bool,
     ) {
         let dim = count * width;
@@ -313,8 +320,9 @@ proptest! {
         for (kernel, error) in kernels() {
             let mut packed = Packed::new(kernel);
             // What a longer input left behind must not matter.
-            let mut out = vec![f32::NAN; 100 * dim];
-            attend(&vec![7.0; 300 * dim], 100, heads, Bias::None, None, &mut packed, &mut out);
+            let longer = most(100, 40);
+            let mut out = vec![f32::NAN; longer * dim];
+            attend(&vec![7.0; 3 * longer * dim], longer, heads, Bias::None, None, &mut packed, &mut out);
             let mut out = vec![f32::NAN; expected.len()];
             let bias = if biased { Bias::Scores(&bias) } else { Bias::None };
             attend(&qkv, tokens, heads, bias, cut.then_some(&seen), &mut packed, &mut out);
