@@ -32,13 +32,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: std::ffi::c_int = 15;
 
 /// Its own second is less than a step of training takes, and the next one needs as much memory again: for good.
-const NO_PURGE: std::ffi::c_long = -1;
+const FOR_TRAINING: std::ffi::c_long = -1;
 
-/// `MIMALLOC_PURGE_DELAY` goes before it.
+/// What a tensor was read into is of no use when it has been packed, and the next photo wants little: a second would
+/// add the largest matrices to the most that a command needs (docs/performance.md).
+const FOR_OTHERS: std::ffi::c_long = 5;
+
+/// How long freed memory stays with the program. `MIMALLOC_PURGE_DELAY` goes before it.
 #[allow(unsafe_code, reason = "the allocator has its options in C alone")]
-fn keep_freed_memory() {
+fn keep_freed_memory(milliseconds: std::ffi::c_long) {
     // SAFETY: it takes two numbers, and ignores an option that does not exist.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, NO_PURGE) }
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds) }
 }
 
 /// mimalloc asks for pages of two megabytes, which stay empty in part: a fifth to a third of the memory of a command
@@ -81,8 +85,11 @@ pub enum Outcome {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::Train(_) => keep_freed_memory(),
-        _ => refuse_huge_pages(),
+        Command::Train(_) => keep_freed_memory(FOR_TRAINING),
+        _ => {
+            keep_freed_memory(FOR_OTHERS);
+            refuse_huge_pages();
+        }
     }
     let console = Console::new(cli.common.quiet, cli.common.verbose);
     match run(&cli, &console) {
@@ -176,7 +183,7 @@ mod tests {
             return;
         }
         assert_eq!(delay(), 1000, "not the default of mi_option_purge_delay");
-        keep_freed_memory();
-        assert_eq!(delay(), NO_PURGE);
+        keep_freed_memory(FOR_TRAINING);
+        assert_eq!(delay(), FOR_TRAINING);
     }
 }

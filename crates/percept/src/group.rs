@@ -1,5 +1,7 @@
 //! Label-free segmentation: bottom-up grouping (paper §2.4).
 
+use std::borrow::Cow;
+
 use faer::{Mat, Side};
 use percept_image::{ChwImage, LabelMap, RgbImage};
 use percept_model::{Model, TokenGrid, normalize};
@@ -134,10 +136,10 @@ impl<'a> Grouper<'a> {
         }
         let most = groups.iter().copied().max().unwrap_or(1);
         let principal = principal_directions(grid, most);
-        let mut grid = grid.clone();
+        let mut grid = Cow::Borrowed(grid);
         if self.options.centering == Centering::Centered {
-            let mean = &principal.mean;
-            for token in grid.patches.chunks_exact_mut(grid.dim) {
+            let (dim, mean) = (grid.dim, &principal.mean);
+            for token in grid.to_mut().patches.chunks_exact_mut(dim) {
                 token.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
             }
         }
@@ -189,6 +191,7 @@ fn principal_directions(grid: &TokenGrid, count: usize) -> Principal {
         f64::from(grid.patches[i * dim + j]) - mean[j]
     });
     let covariance = centered.transpose() * &centered;
+    drop(centered);
     let mean = mean.into_iter().map(|v| v as f32).collect();
     let Ok(eigen) = covariance.self_adjoint_eigen(Side::Lower) else {
         // Not reached with finite tokens. One direction keeps the result a grouping.
