@@ -1,5 +1,5 @@
 //! Reads every tensor of a checkpoint and says how long it took:
-//! `cargo run --release -p percept-checkpoint --example load -- FILE`.
+//! `cargo run --release -p percept-checkpoint --example read_checkpoint -- FILE`.
 
 use std::path::Path;
 use std::time::Instant;
