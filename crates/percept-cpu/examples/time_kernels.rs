@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::Kernel;
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{Linear, Then, feed_forward, sum_of_outer_products};
+use percept_cpu::product::{Activation, Input, Linear, Then, feed_forward, sum_of_outer_products};
 
 /// How long each is measured.
 const TIME: Duration = Duration::from_millis(700);
@@ -65,7 +65,7 @@ fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'stati
         (
             "qkv",
             rate(3.0 * product, || {
-                qkv.apply_to_normed(&norm, &x, Then::Store, &mut wide)
+                qkv.apply_to(Input::Normed(&norm, &x), Then::Store, &mut wide)
             }),
         ),
         (
@@ -111,6 +111,7 @@ fn measure(kernel: Kernel, tokens: usize, dim: usize, heads: usize) -> [(&'stati
             rate(4.0 * product, || {
                 black_box(sum_of_outer_products(
                     &hidden,
+                    Activation::Identity,
                     &mixed,
                     [4 * dim, dim],
                     kernel,

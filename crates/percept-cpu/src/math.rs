@@ -75,6 +75,15 @@ pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
+/// Derivative of [`gelu`], `Φ(x) + x · φ(x)`.
+#[inline(always)]
+pub fn gelu_slope(x: f32) -> f32 {
+    /// 1/√(2π), the height of the standard normal density φ.
+    const PEAK: f32 = 0.398_942_3;
+    let below = 0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2);
+    (PEAK * x).mul_add(exp(-0.5 * x * x), below)
+}
+
 /// GELU by its formula with tanh (T5 v1.1), as `x · σ(2u)`.
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {

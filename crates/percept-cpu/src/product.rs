@@ -11,14 +11,17 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernel::{Kernel, Kind};
-use crate::math::{gelu, gelu_tanh};
+use crate::math::{gelu, gelu_slope, gelu_tanh};
 use crate::norm::Norm;
 use crate::tiles::{self, Line, Parts, Unit};
 use bytes::Bytes;
 use tiled::{TiledBlock, TiledFeedForward, Tiles};
 
 mod bytes;
+mod outer;
 mod tiled;
+
+pub use outer::sum_of_outer_products;
 
 /// Columns of a tile: two registers of 512 bits.
 pub(crate) const WIDTH: usize = 32;
@@ -37,12 +40,6 @@ const NARROW_WIDTH: usize = 16;
 /// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
 /// second-level cache of 1 MB.
 const BLOCK_VALUES: usize = 96 * 768;
-
-/// Rows of a [`sum_of_outer_products`] that are added at once: packed, those of 1,536 numbers fit into a
-/// last cache that a rented core can count on.
-const ROWS_OF_SUM: usize = 512;
-/// Columns of these that a task turns: as many as a line of the cache has of them.
-const COLUMNS_OF_TURN: usize = 16;
 
 /// Weights and bias of a linear layer.
 #[derive(Debug, Clone)]
@@ -79,6 +76,80 @@ pub enum Then<'a> {
     Multiply,
     /// They are added to what is there, times a factor for each channel (LayerScale) if there is one.
     Add(Option<&'a [f32]>),
+    /// They are multiplied by the derivative of GELU at what is there, and stored: the way back through GELU.
+    GeluSlope,
+}
+
+/// What is done to each number before a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// Exact GELU, `x · Φ(x)`.
+    Gelu,
+}
+
+impl Activation {
+    /// Rows of a hidden layer, to be activated.
+    pub fn of(self, hidden: &[f32]) -> Input<'_> {
+        match self {
+            Activation::Identity => Input::Given(hidden),
+            Activation::Gelu => Input::Gelu(hidden),
+        }
+    }
+}
+
+/// The rows that a product takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Rows as they are.
+    Given(&'a [f32]),
+    /// Rows, normalised.
+    Normed(&'a Norm, &'a [f32]),
+    /// GELU of rows.
+    Gelu(&'a [f32]),
+}
+
+impl<'a> Input<'a> {
+    fn values(self) -> &'a [f32] {
+        match self {
+            Input::Given(x) | Input::Normed(_, x) | Input::Gelu(x) => x,
+        }
+    }
+
+    /// The same of other rows.
+    fn of<'b>(self, x: &'b [f32]) -> Input<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            Input::Given(_) => Input::Given(x),
+            Input::Normed(norm, _) => Input::Normed(norm, x),
+            Input::Gelu(_) => Input::Gelu(x),
+        }
+    }
+
+    /// Computes rows of this width, in `made` if they are not given.
+    #[inline(always)]
+    fn make<'b>(self, width: usize, made: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Input::Given(x) => return x,
+            Input::Normed(norm, x) => {
+                made.resize(x.len(), 0.0);
+                for (made, x) in made.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    norm.row(x, made);
+                }
+            }
+            Input::Gelu(x) => {
+                made.resize(x.len(), 0.0);
+                (made.iter_mut().zip(x)).for_each(|(made, x)| *made = gelu(*x));
+            }
+        }
+        made
+    }
 }
 
 impl Linear {
@@ -187,39 +258,36 @@ impl Linear {
     /// # Panics
     /// The lengths do not fit.
     pub fn apply(&self, x: &[f32], then: Then<'_>, y: &mut [f32]) {
-        self.apply_to(x, None, then, y);
+        self.apply_to(Input::Given(x), then, y);
     }
 
-    /// The same of rows that are normalised at first.
+    /// [`apply`](Self::apply) to rows that are computed where they are packed.
     ///
     /// # Panics
     /// The lengths do not fit.
-    pub fn apply_to_normed(&self, norm: &Norm, x: &[f32], then: Then<'_>, y: &mut [f32]) {
-        self.apply_to(x, Some(norm), then, y);
-    }
-
-    fn apply_to(&self, x: &[f32], norm: Option<&Norm>, then: Then<'_>, y: &mut [f32]) {
-        let rows = x.len() / self.inputs;
+    pub fn apply_to(&self, x: Input<'_>, then: Then<'_>, y: &mut [f32]) {
+        let values = x.values();
+        let rows = values.len() / self.inputs;
         assert_eq!(
-            [x.len(), y.len()],
+            [values.len(), y.len()],
             [rows * self.inputs, rows * self.outputs],
             "rows of {} and of {} numbers",
             self.inputs,
             self.outputs
         );
         let block = self.rows_of_task(rows);
-        let tasks = x
+        let tasks = values
             .par_chunks(block * self.inputs)
+            .map(|values| x.of(values))
             .zip(y.par_chunks_mut(block * self.outputs));
         match &self.weights {
-            Weights::Vectors(panels) => self.in_panels(panels, tasks, norm, then),
-            Weights::Bytes(panels) => self.in_panels(panels, tasks, norm, then),
+            Weights::Vectors(panels) => self.in_panels(panels, tasks, then),
+            Weights::Bytes(panels) => self.in_panels(panels, tasks, then),
             Weights::Tiles(tiles) => {
                 tasks.for_each_init(Vec::new, |packed, (x, y)| {
                     Arch::new().dispatch(TiledBlock {
                         linear: self,
                         tiles,
-                        norm,
                         x,
                         y,
                         then,
@@ -233,15 +301,13 @@ impl Linear {
     fn in_panels<'a, P: Panels>(
         &self,
         panels: &P,
-        tasks: impl IndexedParallelIterator<Item = (&'a [f32], &'a mut [f32])>,
-        norm: Option<&Norm>,
+        tasks: impl IndexedParallelIterator<Item = (Input<'a>, &'a mut [f32])>,
         then: Then<'_>,
     ) {
         tasks.for_each_init(Scratch::default, |scratch, (x, y)| {
             Arch::new().dispatch(Block {
                 linear: self,
                 panels,
-                norm,
                 x,
                 y,
                 then,
@@ -403,133 +469,6 @@ impl WithSimd for Pack<'_> {
     }
 }
 
-/// `xᵀ · y` of `x` `[rows, m]` and `y` `[rows, n]`: `[m, n]`, the gradient of a linear layer's weights
-/// `[in, out]`. The order of additions does not depend on the number of threads.
-///
-/// # Panics
-/// The lengths do not fit.
-pub fn sum_of_outer_products(x: &[f32], y: &[f32], [m, n]: [usize; 2], kernel: Kernel) -> Vec<f32> {
-    assert_eq!(x.len() * n, y.len() * m, "as many rows of {m} as of {n}");
-    let mut sum = vec![0.0; m * n];
-    let mut turned = Vec::new();
-    for (x, y) in x.chunks(ROWS_OF_SUM * m).zip(y.chunks(ROWS_OF_SUM * n)) {
-        let linear = Linear::by_input(y, None, n, kernel);
-        if let Weights::Vectors(panels) = &linear.weights {
-            let count = linear.rows_of_task(m);
-            sum.par_chunks_mut(count * n).enumerate().for_each_init(
-                Vec::new,
-                |packed, (i, sum)| {
-                    Arch::new().dispatch(Columns {
-                        linear: &linear,
-                        panels,
-                        x,
-                        width: m,
-                        first: i * count,
-                        sum,
-                        packed,
-                    });
-                },
-            );
-            continue;
-        }
-        let rows = x.len() / m;
-        turned.resize(m * rows, 0.0);
-        turned
-            .par_chunks_mut(COLUMNS_OF_TURN * rows)
-            .enumerate()
-            .for_each(|(i, turned)| turn(x, m, i * COLUMNS_OF_TURN, turned));
-        linear.apply(&turned, Then::Add(None), &mut sum);
-    }
-    sum
-}
-
-/// Columns of `x` of one task of [`sum_of_outer_products`]: they stand there as tiles want them, and need not be turned.
-struct Columns<'a> {
-    linear: &'a Linear,
-    panels: &'a Vectors,
-    x: &'a [f32],
-    width: usize,
-    /// Number of the first column.
-    first: usize,
-    /// A row for each column.
-    sum: &'a mut [f32],
-    packed: &'a mut Vec<f32>,
-}
-
-impl WithSimd for Columns<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let (linear, packed) = (self.linear, self.packed);
-        let (depth, count) = (linear.inputs, self.sum.len() / linear.outputs);
-        packed.resize(count.div_ceil(HEIGHT) * HEIGHT * depth, 0.0);
-        for (t, tile) in packed.chunks_exact_mut(HEIGHT * depth).enumerate() {
-            let left = count - t * HEIGHT;
-            let columns = self.first + t * HEIGHT..self.first + count;
-            if left <= HALF {
-                pack_columns(self.x, self.width, columns, tile.as_chunks_mut::<HALF>().0);
-            } else {
-                pack_columns(
-                    self.x,
-                    self.width,
-                    columns,
-                    tile.as_chunks_mut::<HEIGHT>().0,
-                );
-            }
-        }
-        let (part, then) = (Part::of(linear), Then::Add(None));
-        (self.panels).multiply::<S>(linear, part, packed, then, self.sum, linear.outputs);
-    }
-}
-
-/// The first columns of a range, as many as `tile` is high, filled up with zeros.
-#[inline(always)]
-fn pack_columns<const ROWS: usize>(
-    x: &[f32],
-    width: usize,
-    columns: Range<usize>,
-    tile: &mut [[f32; ROWS]],
-) {
-    for (to, row) in tile.iter_mut().zip(x.chunks_exact(width)) {
-        let row = &row[columns.clone()];
-        match row.first_chunk() {
-            Some(row) => *to = *row,
-            None => {
-                *to = [0.0; ROWS];
-                to[..row.len()].copy_from_slice(row);
-            }
-        }
-    }
-}
-
-/// Columns of rows of `width`, from number `first` on, to rows: as many as `turned` has room for, [`COLUMNS_OF_TURN`] at
-/// most. A square at a time, for from one row of `turned` to the next it can be as far as from one line of the cache to
-/// another that takes its place.
-fn turn(x: &[f32], width: usize, first: usize, turned: &mut [f32]) {
-    const SIDE: usize = COLUMNS_OF_TURN;
-    let rows = x.len() / width;
-    let columns = turned.len() / rows;
-    for (block, x) in x.chunks(SIDE * width).enumerate() {
-        let mut square = [[0.0; SIDE]; SIDE];
-        for (r, row) in x.chunks_exact(width).enumerate() {
-            let row = &row[first..][..columns];
-            match row.first_chunk::<SIDE>() {
-                Some(row) => (0..SIDE).for_each(|c| square[c][r] = row[c]),
-                None => (0..columns).for_each(|c| square[c][r] = row[c]),
-            }
-        }
-        let count = x.len() / width;
-        for (turned, row) in turned.chunks_exact_mut(rows).zip(&square) {
-            let to = &mut turned[block * SIDE..][..count];
-            match to.first_chunk_mut::<SIDE>() {
-                Some(to) => *to = *row,
-                None => to.copy_from_slice(&row[..count]),
-            }
-        }
-    }
-}
-
 /// Packed weights that rows are multiplied with in tiles of [`HEIGHT`] × [`WIDTH`] results.
 trait Panels: Sync {
     /// Packed rows.
@@ -606,8 +545,7 @@ impl Linear {
 struct Block<'a, P: Panels> {
     linear: &'a Linear,
     panels: &'a P,
-    norm: Option<&'a Norm>,
-    x: &'a [f32],
+    x: Input<'a>,
     y: &'a mut [f32],
     then: Then<'a>,
     scratch: &'a mut Scratch<P>,
@@ -615,7 +553,7 @@ struct Block<'a, P: Panels> {
 
 /// What a task keeps for the next one.
 struct Scratch<P: Panels> {
-    normed: Vec<f32>,
+    made: Vec<f32>,
     inputs: P::Rows,
     hidden: Vec<f32>,
     hidden_inputs: P::Rows,
@@ -624,7 +562,7 @@ struct Scratch<P: Panels> {
 impl<P: Panels> Default for Scratch<P> {
     fn default() -> Self {
         Self {
-            normed: Vec::new(),
+            made: Vec::new(),
             inputs: P::Rows::default(),
             hidden: Vec::new(),
             hidden_inputs: P::Rows::default(),
@@ -633,21 +571,10 @@ impl<P: Panels> Default for Scratch<P> {
 }
 
 impl<P: Panels> Scratch<P> {
-    /// Packs rows, normalised if there is a norm.
+    /// Makes and packs rows of this width.
     #[inline(always)]
-    fn pack(&mut self, x: &[f32], width: usize, norm: Option<&Norm>) {
-        let x = match norm {
-            Some(norm) => {
-                self.normed.resize(x.len(), 0.0);
-                let rows = self.normed.chunks_exact_mut(width);
-                for (normed, x) in rows.zip(x.chunks_exact(width)) {
-                    norm.row(x, normed);
-                }
-                &self.normed
-            }
-            None => x,
-        };
-        P::pack_rows(&mut self.inputs, x, width);
+    fn pack(&mut self, x: Input<'_>, width: usize) {
+        P::pack_rows(&mut self.inputs, x.make(width, &mut self.made), width);
     }
 }
 
@@ -657,7 +584,7 @@ impl<P: Panels> WithSimd for Block<'_, P> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let (linear, scratch) = (self.linear, self.scratch);
-        scratch.pack(self.x, linear.inputs, self.norm);
+        scratch.pack(self.x, linear.inputs);
         let (rows, stride) = (&scratch.inputs, linear.outputs);
         (self.panels).multiply::<S>(linear, Part::of(linear), rows, self.then, self.y, stride);
     }
@@ -681,7 +608,7 @@ impl<P: Panels> WithSimd for FeedForward<'_, P> {
     fn with_simd<S: Simd>(self, _: S) {
         let ([first, second], [of_first, of_second]) = (self.layers, self.panels);
         let width = first.inputs;
-        self.scratch.pack(self.x, width, Some(self.norm));
+        self.scratch.pack(Input::Normed(self.norm, self.x), width);
         let Scratch {
             inputs,
             hidden,
@@ -897,6 +824,11 @@ fn store_row(
         Then::Add(None) => {
             for i in 0..WIDTH {
                 y[i] += values[i] + bias[i];
+            }
+        }
+        Then::GeluSlope => {
+            for i in 0..WIDTH {
+                y[i] = (values[i] + bias[i]) * gelu_slope(y[i]);
             }
         }
         Then::Add(Some(scale)) => {

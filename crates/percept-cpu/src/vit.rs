@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
-use crate::product::{Linear, Then, feed_forward};
+use crate::product::{Input, Linear, Then, feed_forward};
 
 /// Values of the queries, keys and values of the images that go through all blocks together: 8 MB, a share of the last
 /// cache that a rented core can count on.
@@ -188,7 +188,7 @@ impl Vit {
             for block in blocks {
                 wide.resize(3 * x.len(), 0.0);
                 let Block { norm1, qkv, .. } = block;
-                qkv.apply_to_normed(norm1, x, Then::Store, wide);
+                qkv.apply_to(Input::Normed(norm1, x), Then::Store, wide);
                 attend(wide, tokens, self.heads, Bias::None, None, packed, mixed);
                 let scale = block.scale1.as_deref();
                 block.proj.apply(mixed, Then::Add(scale), x);

@@ -4,7 +4,7 @@ use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::{Kernel, Precision};
 use percept_cpu::math::{erf, exp, gelu};
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{Linear, Then, feed_forward, sum_of_outer_products};
+use percept_cpu::product::{Activation, Input, Linear, Then, feed_forward, sum_of_outer_products};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -149,7 +149,7 @@ proptest! {
 
     #[test]
     fn products_are_sums_of_products(
-        rows in 0..most(80, 20), inputs in 1..most(70, 9), outputs in 1..most(100, 40), seed: u64, what in 0usize..7,
+        rows in 0..most(80, 20), inputs in 1..most(70, 9), outputs in 1..most(100, 40), seed: u64, what in 0usize..8,
     ) {
         let (x, w) = (numbers(rows * inputs, seed), numbers(outputs * inputs, seed ^ 1));
         let (bias, scale) = (numbers(outputs, seed ^ 2), numbers(outputs, seed ^ 3));
@@ -163,6 +163,7 @@ proptest! {
             Then::GeluTanh,
             Then::Relu,
             Then::Multiply,
+            Then::GeluSlope,
         ][what];
         let mut expected = Vec::new();
         for (row, before) in x.chunks_exact(inputs).zip(before.chunks_exact(outputs)) {
@@ -182,6 +183,12 @@ proptest! {
                     }
                     Then::Relu => sum.max(0.0),
                     Then::Multiply => f64::from(*before) * sum,
+                    Then::GeluSlope => {
+                        let x = f64::from(*before);
+                        let below = 0.5 * (1.0 + true_erf(x * std::f64::consts::FRAC_1_SQRT_2));
+                        let density = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+                        sum * (below + x * density)
+                    }
                     Then::Add(None) => f64::from(*before) + sum,
                     Then::Add(Some(scale)) => f64::from(*before) + sum * f64::from(scale[n]),
                 });
@@ -228,7 +235,7 @@ proptest! {
         };
         let (mut expected, mut wide) = (before.clone(), vec![0.0; rows * hidden]);
         let (one, other) = layers(Kernel::VECTORS);
-        one.apply_to_normed(&norm, &before, Then::Gelu, &mut wide);
+        one.apply_to(Input::Normed(&norm, &before), Then::Gelu, &mut wide);
         other.apply(&wide, Then::Add(scale), &mut expected);
         let expected: Vec<f64> = expected.iter().map(|y| f64::from(*y)).collect();
         for (kernel, error) in kernels() {
@@ -241,13 +248,39 @@ proptest! {
     }
 
     #[test]
+    fn rows_are_computed_where_they_are_packed(
+        rows in 0..most(80, 14), inputs in 1..most(70, 9), outputs in 1..most(60, 34), seed: u64,
+    ) {
+        let (x, w) = (numbers(rows * inputs, seed), numbers(outputs * inputs, seed ^ 1));
+        let (dy, start) = (numbers(rows * outputs, seed ^ 2), vec![0.0; rows * outputs]);
+        let norm = Norm::layer(numbers(inputs, seed ^ 3), numbers(inputs, seed ^ 4), 1e-5);
+        let mut normed = vec![0.0; x.len()];
+        norm.apply(&x, &mut normed);
+        let activated: Vec<f32> = x.iter().map(|x| gelu(*x)).collect();
+        for (kernel, _) in kernels() {
+            let linear = Linear::new(&w, None, inputs, kernel);
+            let product = |x| {
+                let mut y = start.clone();
+                linear.apply_to(x, Then::Store, &mut y);
+                y
+            };
+            for (input, made) in [(Input::Normed(&norm, &x), &normed), (Input::Gelu(&x), &activated)] {
+                prop_assert_eq!(product(input), product(Input::Given(made)));
+            }
+            let sides = [inputs, outputs];
+            let sum = |x: &[f32], activation| sum_of_outer_products(x, activation, &dy, sides, kernel);
+            prop_assert_eq!(sum(&x, Activation::Gelu), sum(&activated, Activation::Identity));
+        }
+    }
+
+    #[test]
     fn outer_products_are_added_up(
         rows in prop_oneof![0..most(80, 20), most(500, 511)..most(530, 514)],
-        m in 1..most(70, 15), n in 1..most(70, 9), seed: u64,
+        m in 1..most(220, 15), n in 1..most(220, 9), seed: u64,
     ) {
         let (x, y) = (numbers(rows * m, seed), numbers(rows * n, seed ^ 1));
         for (kernel, error) in kernels() {
-            let sum = sum_of_outer_products(&x, &y, [m, n], kernel);
+            let sum = sum_of_outer_products(&x, Activation::Identity, &y, [m, n], kernel);
             prop_assert_eq!(sum.len(), m * n);
             for (i, found) in sum.iter().enumerate() {
                 let factors = (0..rows).map(|r| (x[r * m + i / n], y[r * n + i % n]));

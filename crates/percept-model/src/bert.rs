@@ -4,8 +4,9 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::BertConfig;
+use crate::ops::{self, Activation};
 use crate::text::{TokenBatch, masked_mean};
-use crate::{BertConfig, ops};
 
 /// Standard deviation of randomly initialised weights (BERT's choice).
 const INIT_STD: f64 = 0.02;
@@ -98,10 +99,13 @@ impl Block {
 
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let norm = |x, layer| ops::layer_norm(x, layer, self.epsilon);
-        let attended = self.attn.forward(x.clone(), bias);
-        let x = norm(ops::residual(x, attended, None), &self.attn_norm);
-        let expanded = self.mlp.forward(x.clone());
-        norm(ops::residual(x, expanded, None), &self.mlp_norm)
+        let Self { attn, mlp, .. } = self;
+        let mixed = attn.mix(x.clone(), bias);
+        let x = ops::add_linear(x, mixed, Activation::Identity, &attn.output, None);
+        let x = norm(x, &self.attn_norm);
+        let hidden = ops::linear(x.clone(), &mlp.fc1);
+        let x = ops::add_linear(x, hidden, Activation::Gelu, &mlp.fc2, None);
+        norm(x, &self.mlp_norm)
     }
 }
 
@@ -116,7 +120,8 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+    /// What tokens see of each other, before the output layer.
+    fn mix(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, dim] = x.dims();
         let head_dim = dim / self.heads;
         let split = |layer: &Linear| {
@@ -132,8 +137,7 @@ impl Attention {
             Some(bias),
             scale,
         );
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, dim]);
-        ops::linear(mixed, &self.output)
+        mixed.swap_dims(1, 2).reshape([batch, tokens, dim])
     }
 }
 
@@ -141,12 +145,6 @@ impl Attention {
 struct Mlp {
     fc1: Linear,
     fc2: Linear,
-}
-
-impl Mlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        ops::linear(ops::gelu(ops::linear(x, &self.fc1)), &self.fc2)
-    }
 }
 
 fn initializer() -> Initializer {

@@ -16,16 +16,11 @@ use percept_cpu::kernel::Kernel;
 use percept_cpu::product::{Linear, Then, sum_of_outer_products};
 use rayon::prelude::*;
 
-use crate::ops::{
-    self, ELEMENTS_PER_TASK, FlexTensor, LANES, cpu_primitive, map_chunks, rows_of_task,
-};
+use crate::ops::{self, Activation, FlexTensor, LANES, cpu_primitive, map_chunks, rows_of_task};
 use crate::spare;
 
 type Recorder = Autodiff<Flex, NoCheckpointing>;
 type Tracked = FloatTensor<Recorder>;
-
-/// 1/√(2π), the height of the standard normal density.
-const NORMAL_PEAK: f32 = 0.398_942_3;
 
 /// Whether a CPU tensor of this device can enter the operations below. Burn's own recomputing of
 /// activations cannot see into them; its devices take Burn's operations.
@@ -84,112 +79,130 @@ impl<const N: usize> Backward<Flex, N> for LinearStep {
     }
 }
 
-/// [`ops::gelu`].
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    record(GeluStep, [track(x)], |[x]| {
-        let x = plain::<D>(x);
-        (primitive(x.clone()).to_contiguous(), ops::gelu(x))
+/// [`ops::add_linear`].
+pub fn add_linear(
+    x: Tensor<3>,
+    hidden: Tensor<3>,
+    activation: Activation,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    scale: Option<Tensor<1>>,
+) -> Tensor<3> {
+    let [_, out] = weight.dims();
+    // What is missing is a constant that changes nothing, and no gradient is asked of it.
+    let constant =
+        |value: f32| Tensor::from_data(TensorData::new(vec![value; out], [out]), &Device::flex());
+    let bias = bias.unwrap_or_else(|| constant(0.0));
+    let scale = scale.unwrap_or_else(|| constant(1.0));
+    let inputs = [
+        track(x),
+        track(hidden),
+        track(weight),
+        track(bias),
+        track(scale),
+    ];
+    record(AddLinearStep, inputs, |[x, hidden, weight, bias, scale]| {
+        let [hidden, bias, scale] = [hidden, bias, scale].map(|input| input.to_contiguous());
+        let sum = ops::add_product(
+            plain(x),
+            activation.of(hidden.storage()),
+            plain(weight.clone()),
+            Some(bias.storage()),
+            Some(scale.storage()),
+        );
+        let kept = Branch {
+            hidden,
+            activation,
+            weight: weight.to_contiguous(),
+            bias,
+            scale,
+        };
+        (kept, sum)
     })
 }
 
+/// What [`AddLinearStep`] needs: neither the branch, nor the activated hidden layer.
+#[derive(Debug, Clone)]
+struct Branch {
+    hidden: FlexTensor,
+    activation: Activation,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    scale: FlexTensor,
+}
+
 #[derive(Debug)]
-struct GeluStep;
+struct AddLinearStep;
 
-impl Backward<Flex, 1> for GeluStep {
-    type State = FlexTensor;
+impl Backward<Flex, 5> for AddLinearStep {
+    type State = Branch;
 
-    fn backward(self, step: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let mut dx = grads.consume::<Flex>(&step.node).to_contiguous();
-        let [Some(node)] = &step.parents else { return };
-        let kept = step.state;
-        let x = kept.storage::<f32>();
-        for_chunks(&mut dx, ELEMENTS_PER_TASK, |start, gradient| {
-            let x = &x[start..];
-            pulp::Arch::new().dispatch(GeluGradient { gradient, x });
+    fn backward(self, step: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let Branch {
+            hidden,
+            activation,
+            weight,
+            bias,
+            scale,
+        } = step.state;
+        let [x_to, hidden_to, weight_to, bias_to, scale_to] = &step.parents;
+        let gradient = grads.consume::<Flex>(&step.node).to_contiguous();
+        let dy = gradient.storage::<f32>();
+        let (w, b, scale) = (
+            weight.storage::<f32>(),
+            bias.storage::<f32>(),
+            scale.storage::<f32>(),
+        );
+        let (out, inputs) = (b.len(), w.len() / b.len());
+        let kernel = ops::kernel_of(dy.len() * inputs);
+        // Gradients as if there were no scale. That of the scale itself is the sum over rows of gradient times branch,
+        // and so the diagonal of Wᵀ · dw, plus the bias's part: the branch is not needed.
+        let db = (bias_to.is_some() || scale_to.is_some()).then(|| {
+            let [sum] = column_sums(dy.len() / out, out, [0.0; 1], |row, [sum]| {
+                let row = &dy[row * out..(row + 1) * out];
+                sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+            });
+            sum
         });
-        spare::give(kept);
-        grads.register::<Flex>(node.id, dx);
-    }
-}
-
-/// The gradient by the result of GELU to that by its argument `x`, in place: a type for the reason given
-/// at `Gelu` of `ops.rs`.
-struct GeluGradient<'a> {
-    gradient: &'a mut [f32],
-    x: &'a [f32],
-}
-
-impl pulp::WithSimd for GeluGradient<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        for (d, x) in self.gradient.iter_mut().zip(self.x) {
-            let density = NORMAL_PEAK * ops::exp(-0.5 * x * x);
-            *d *= ops::normal_cdf(*x) + x * density;
-        }
-    }
-}
-
-/// [`ops::residual`].
-pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
-    match scale {
-        Some(scale) => {
-            let inputs = [track(x), track(branch), track(scale)];
-            record(ResidualStep, inputs, |[x, branch, scale]| {
-                let (branch, scale) = (plain(branch), plain(scale));
-                let kept = Some((branch.clone(), scale.clone()));
-                (kept, ops::residual(plain(x), branch, Some(scale)))
-            })
-        }
-        None => record(ResidualStep, [track(x), track(branch)], |[x, branch]| {
-            (None, ops::residual(plain(x), plain(branch), None))
-        }),
-    }
-}
-
-#[derive(Debug)]
-struct ResidualStep;
-
-/// With and without scale: the inputs are `x`, `branch` and perhaps `scale`.
-impl<const N: usize> Backward<Flex, N> for ResidualStep {
-    type State = Option<(Tensor<3>, Tensor<1>)>;
-
-    fn backward(self, step: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&step.node);
-        if let Some(node) = &step.parents[0] {
-            grads.register::<Flex>(node.id, dy.clone());
-        }
-        let Some((branch, scale)) = step.state else {
-            if let Some(node) = &step.parents[1] {
-                grads.register::<Flex>(node.id, dy);
+        let dw = (weight_to.is_some() || scale_to.is_some()).then(|| {
+            let sides = [inputs, out];
+            sum_of_outer_products(hidden.storage(), activation, dy, sides, kernel)
+        });
+        let scaled = |mut values: Vec<f32>| {
+            for row in values.chunks_exact_mut(out) {
+                row.iter_mut().zip(scale).for_each(|(v, s)| *v *= s);
             }
-            return;
+            values
         };
-        let [batch, tokens, dim] = branch.dims();
-        let branch = cpu_primitive(branch).to_contiguous();
-        let dy = dy.to_contiguous();
-        if let Some(Some(node)) = step.parents.get(2) {
-            let (branch, dy) = (branch.storage::<f32>(), dy.storage::<f32>());
-            let sums = column_sums(batch * tokens, dim, [0.0; 1], |row, [sum]| {
-                let range = row * dim..(row + 1) * dim;
-                for ((sum, b), d) in sum.iter_mut().zip(&branch[range.clone()]).zip(&dy[range]) {
-                    *sum += b * d;
+        if let (Some(node), Some(dw), Some(db)) = (scale_to, &dw, &db) {
+            let mut dscale: Vec<f32> = db.iter().zip(b).map(|(db, b)| db * b).collect();
+            for (w, dw) in w.chunks_exact(out).zip(dw.chunks_exact(out)) {
+                for ((sum, w), dw) in dscale.iter_mut().zip(w).zip(dw) {
+                    *sum += w * dw;
                 }
-            });
-            let [dscale] = sums.map(|sum| vector(sum, dim));
-            grads.register::<Flex>(node.id, dscale);
+            }
+            grads.register::<Flex>(node.id, vector(dscale, out));
         }
-        spare::give(branch);
-        if let Some(node) = &step.parents[1] {
-            let scale = cpu_primitive(scale).to_contiguous();
-            let scale = scale.storage::<f32>();
-            let dbranch = map_chunks(plain::<3>(dy), chunk_of_rows(dim), |_, rows| {
-                for row in rows.chunks_mut(dim) {
-                    row.iter_mut().zip(scale).for_each(|(d, s)| *d *= s);
-                }
-            });
-            grads.register::<Flex>(node.id, primitive(dbranch));
+        if let (Some(node), Some(dw)) = (weight_to, dw) {
+            let dw = TensorData::new(scaled(dw), [inputs, out]);
+            grads.register::<Flex>(node.id, FlexTensor::from_data(dw));
+        }
+        if let (Some(node), Some(db)) = (bias_to, db) {
+            grads.register::<Flex>(node.id, vector(scaled(db), out));
+        }
+        if let Some(node) = hidden_to {
+            let back = Linear::new(&scaled(w.to_vec()), None, out, kernel);
+            let then = match activation {
+                Activation::Identity => Then::Store,
+                Activation::Gelu => Then::GeluSlope,
+            };
+            // In the place of the hidden layer.
+            let mut dhidden = hidden;
+            back.apply(dy, then, dhidden.storage_mut());
+            grads.register::<Flex>(node.id, dhidden);
+        }
+        if let Some(node) = x_to {
+            grads.register::<Flex>(node.id, gradient);
         }
     }
 }
@@ -380,8 +393,9 @@ impl AttentionGradient {
             scale,
         });
         Linear::by_input(k, None, width, kernel).apply(scores, Then::Store, &mut self.dq);
-        let dk = sum_of_outer_products(scores, q, [tokens, width], kernel);
-        let dv = sum_of_outer_products(weights, dy, [tokens, width], kernel);
+        let as_is = Activation::Identity;
+        let dk = sum_of_outer_products(scores, as_is, q, [tokens, width], kernel);
+        let dv = sum_of_outer_products(weights, as_is, dy, [tokens, width], kernel);
         for (part, rows) in [&self.dq, &dk, &dv].into_iter().enumerate() {
             for (to, row) in dqkv.chunks_exact_mut(3 * dim).zip(rows.chunks_exact(width)) {
                 to[part * dim + at..][..width].copy_from_slice(row);
@@ -480,6 +494,10 @@ fn chunk_of_rows(width: usize) -> usize {
     rows_of_task(width) * width.max(1)
 }
 
+/// Rows that are added up one after the other. The longer such a chain, the more of its last terms is lost where
+/// large ones cancel, as those of a bias's gradient do.
+const ROWS_OF_PART: usize = 64;
+
 /// Sums over rows, `add` telling what a row adds to each of `M` sums of width `width`. The order of additions
 /// does not depend on the number of threads.
 fn column_sums<const M: usize>(
@@ -489,7 +507,7 @@ fn column_sums<const M: usize>(
     add: impl Fn(usize, &mut [Vec<f32>; M]) + Sync,
 ) -> [Vec<f32>; M] {
     let arch = pulp::Arch::new();
-    let step = rows_of_task(width);
+    let step = rows_of_task(width).min(ROWS_OF_PART);
     let parts: Vec<[Vec<f32>; M]> = (0..count.div_ceil(step))
         .into_par_iter()
         .map(|task| {
@@ -615,24 +633,42 @@ mod tests {
     }
 
     #[test]
-    fn gelu_agrees_with_burn() {
-        let x = random([3, 5, 77]).mul_scalar(3.0);
-        let d = difference([x], |[x]| gelu(x), |[x]| activation::gelu(x));
-        assert!(d < 1e-5, "{d:e}");
-    }
-
-    #[test]
     fn residuals_agree_with_burn() {
-        let inputs = [random([3, 50, 24]), random([3, 50, 24]), random([1, 1, 24])];
-        let d = difference(
-            inputs.clone(),
-            |[x, y, s]| residual(x, y, Some(row(s))),
-            |[x, y, s]| x + y * s,
-        );
-        assert!(d < 1e-5, "{d:e}");
-        let [x, y, _] = inputs;
-        let d = difference([x, y], |[x, y]| residual(x, y, None), |[x, y]| x + y);
-        assert!(d < 1e-6, "{d:e}");
+        let inputs = [
+            random([3, 50, 24]),
+            random([3, 50, 33]).mul_scalar(2.0),
+            random([1, 33, 24]),
+            random([1, 1, 24]),
+            random([1, 1, 24]),
+        ];
+        for activation in [Activation::Identity, Activation::Gelu] {
+            let activated = |x| match activation {
+                Activation::Identity => x,
+                Activation::Gelu => activation::gelu(x),
+            };
+            let d = difference(
+                inputs.clone(),
+                |[x, h, w, b, s]| {
+                    add_linear(
+                        x,
+                        h,
+                        activation,
+                        w.squeeze_dim(0),
+                        Some(row(b)),
+                        Some(row(s)),
+                    )
+                },
+                |[x, h, w, b, s]| x + (activated(h).matmul(w) + b) * s,
+            );
+            assert!(d < 1e-5, "{activation:?}: {d:e}");
+            let [x, h, w, ..] = inputs.clone();
+            let d = difference(
+                [x, h, w],
+                |[x, h, w]| add_linear(x, h, activation, w.squeeze_dim(0), None, None),
+                |[x, h, w]| x + activated(h).matmul(w),
+            );
+            assert!(d < 1e-5, "{activation:?}: {d:e}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The operations that plain Burn runs slowly on a CPU: linear layers, exact GELU, self-attention, norms
-//! and residual connections.
+//! The operations that plain Burn runs slowly on a CPU: linear layers, self-attention, norms, and residual
+//! connections whose branch ends in a linear layer, with GELU before it or not.
 //!
 //! Burn's CPU backend evaluates `erf` and `exp` one scalar at a time, adds and copies on one thread, and
 //! multiplies in vectors where the CPU has matrix registers (`docs/performance.md`). Here products and
@@ -17,7 +17,8 @@ use percept_cpu::attention::{Bias, Heads, MAX_HEAD_WIDTH, Packed, attend};
 use percept_cpu::kernel::{Kernel, Precision};
 pub(crate) use percept_cpu::math::exp;
 use percept_cpu::norm::Norm;
-use percept_cpu::product::{self, Then};
+pub use percept_cpu::product::Activation;
+use percept_cpu::product::{self, Input, Then};
 use pulp::WithSimd;
 use rayon::prelude::*;
 
@@ -116,7 +117,8 @@ pub(crate) fn sum_of_outer_products(x: Tensor<3>, y: Tensor<3>) -> Tensor<2> {
         cpu_primitive(x).to_contiguous(),
         cpu_primitive(y).to_contiguous(),
     );
-    let sum = product::sum_of_outer_products(x.storage(), y.storage(), [m, n], kernel);
+    let (a, b, as_is) = (x.storage(), y.storage(), Activation::Identity);
+    let sum = product::sum_of_outer_products(a, as_is, b, [m, n], kernel);
     spare::give(x);
     spare::give(y);
     Tensor::from_data(TensorData::new(sum, [m, n]), &device)
@@ -170,44 +172,67 @@ pub fn layer_norm(x: Tensor<3>, layer: &LayerNorm, epsilon: f64) -> Tensor<3> {
     }
 }
 
-/// `x + scale · branch`, a residual connection; `scale` is per channel (LayerScale).
-pub fn residual(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
-    match Engine::of([x.device(), branch.device()]) {
-        Engine::Burn => match scale {
-            Some(scale) => x + branch * scale.unsqueeze(),
-            None => x + branch,
-        },
-        Engine::Kernels => add(x, branch, scale),
+/// `x + scale · layer(activation(hidden))`, a residual connection; `scale` is per channel (LayerScale).
+///
+/// Shapes: `x` `[batch, tokens, out]`, `hidden` `[batch, tokens, in]`.
+pub fn add_linear(
+    x: Tensor<3>,
+    hidden: Tensor<3>,
+    activation: Activation,
+    layer: &Linear,
+    scale: Option<Tensor<1>>,
+) -> Tensor<3> {
+    let weight = layer.weight.val();
+    match Engine::of([x.device(), hidden.device(), weight.device()]) {
+        Engine::Burn => {
+            let hidden = match activation {
+                Activation::Identity => hidden,
+                Activation::Gelu => activation::gelu(hidden),
+            };
+            let branch = layer.forward(hidden);
+            x + match scale {
+                Some(scale) => branch * scale.unsqueeze(),
+                None => branch,
+            }
+        }
+        Engine::Kernels => {
+            let vector = |row: Tensor<1>| cpu_primitive(row).to_contiguous();
+            let bias = layer.bias.as_ref().map(|bias| vector(bias.val()));
+            let scale = scale.map(vector);
+            let hidden = cpu_primitive(hidden).to_contiguous();
+            let sum = add_product(
+                x,
+                activation.of(hidden.storage()),
+                weight,
+                bias.as_ref().map(|bias| bias.storage()),
+                scale.as_ref().map(|scale| scale.storage()),
+            );
+            spare::give(hidden);
+            sum
+        }
         #[cfg(feature = "autodiff")]
-        Engine::Recorded => grad::residual(x, branch, scale),
+        Engine::Recorded => {
+            let bias = layer.bias.as_ref().map(|bias| bias.val());
+            grad::add_linear(x, hidden, activation, weight, bias, scale)
+        }
     }
 }
 
-/// `x + scale · branch` on the CPU.
-fn add(x: Tensor<3>, branch: Tensor<3>, scale: Option<Tensor<1>>) -> Tensor<3> {
-    let [.., width] = x.dims();
-    let input = cpu_primitive(x).to_contiguous();
-    let x = input.storage::<f32>();
-    let scale = scale.map(|scale| cpu_primitive(scale).to_contiguous());
-    let scale = scale.as_ref().map(|scale| scale.storage::<f32>());
-    let sum = map_chunks(
-        branch,
-        rows_of_task(width) * width.max(1),
-        |start, piece| {
-            let x = &x[start..];
-            let Some(scale) = scale else {
-                piece.iter_mut().zip(x).for_each(|(value, x)| *value += x);
-                return;
-            };
-            for (row, x) in piece.chunks_mut(width).zip(x.chunks(width)) {
-                for ((value, x), scale) in row.iter_mut().zip(x).zip(scale) {
-                    *value = *value * scale + x;
-                }
-            }
-        },
-    );
-    spare::give(input);
-    sum
+/// `x + scale · (hidden · weight + bias)` on the CPU, in place when nobody else holds `x`.
+pub(crate) fn add_product(
+    x: Tensor<3>,
+    hidden: Input<'_>,
+    weight: Tensor<2>,
+    bias: Option<&[f32]>,
+    scale: Option<&[f32]>,
+) -> Tensor<3> {
+    let [inputs, out] = weight.dims();
+    let kernel = kernel_of(x.shape().num_elements() * inputs);
+    let weight = cpu_primitive(weight).to_contiguous();
+    let packed = product::Linear::by_input(weight.storage(), bias, out, kernel);
+    let mut sum = cpu_primitive(map_chunks(x, ELEMENTS_PER_TASK, |_, _| ()));
+    packed.apply_to(hidden, Then::Add(scale), sum.storage_mut());
+    Tensor::from_primitive::<Flex>(sum)
 }
 
 /// Multi-head self-attention of queries, keys and values that stand side by side:
@@ -263,42 +288,6 @@ fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     x.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim])
 }
 
-/// Exact GELU, `x · Φ(x)`, of any shape. The CPU kernel's `erf` is within 2e-7 of the true one.
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match Engine::of([x.device()]) {
-        Engine::Burn => activation::gelu(x),
-        Engine::Kernels => map_chunks(x, ELEMENTS_PER_TASK, |_, chunk| {
-            pulp::Arch::new().dispatch(Gelu(chunk));
-        }),
-        #[cfg(feature = "autodiff")]
-        Engine::Recorded => grad::gelu(x),
-    }
-}
-
-/// GELU of numbers, in place.
-///
-/// Like every kernel with [`exp`] in it this is a type, not a closure: the compiler may leave a closure a
-/// function of its own, which is not compiled for the instructions that were found. There a `mul_add`
-/// is a call, and a softmax takes ten times as long.
-struct Gelu<'a>(&'a mut [f32]);
-
-impl WithSimd for Gelu<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        for v in self.0 {
-            *v *= normal_cdf(*v);
-        }
-    }
-}
-
-/// Φ, the probability that a standard normal variable is below `x`.
-#[inline(always)]
-pub(crate) fn normal_cdf(x: f32) -> f32 {
-    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
-}
-
 /// Multi-head attention `softmax(scale · q·kᵀ + bias) · v`.
 ///
 /// Shapes: `q`, `k`, `v` `[batch, heads, tokens, head_dim]`; `bias` broadcastable to
@@ -340,7 +329,11 @@ pub(crate) fn softmax(x: Tensor<4>, scale: f32) -> Tensor<4> {
     })
 }
 
-/// [`softmax_row`] of rows of this width, in place: see [`Gelu`].
+/// [`softmax_row`] of rows of this width, in place.
+///
+/// Like every kernel with [`exp`] in it this is a type, not a closure: the compiler may leave a closure a
+/// function of its own, which is not compiled for the instructions that were found. There a `mul_add`
+/// is a call, and a softmax takes ten times as long.
 struct SoftmaxRows<'a> {
     rows: &'a mut [f32],
     width: usize,
@@ -432,53 +425,53 @@ pub(crate) fn softmax_row(row: &mut [f32], scale: f32) {
     }
 }
 
-/// The error function, absolute error below 2e-7 (Abramowitz and Stegun, 7.1.26).
-#[inline(always)]
-fn erf(x: f32) -> f32 {
-    let a = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let poly = t
-        * (0.254_829_6
-            + t * (-0.284_496_72 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
-    (1.0 - poly * exp(-a * a)).copysign(x)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::Distribution;
 
     #[test]
-    fn gelu_agrees_with_burn() {
+    fn residuals_agree_with_burn() {
         let device = Device::flex();
-        let x = Tensor::<3>::random([2, 5, 77], Distribution::Normal(0.0, 3.0), &device);
-        let difference = (gelu(x.clone()) - activation::gelu(x)).abs().max();
-        assert!(difference.into_scalar::<f32>() < 2e-6);
+        for (activation, biased, scaled) in [
+            (Activation::Identity, true, true),
+            (Activation::Gelu, true, false),
+            (Activation::Gelu, false, true),
+        ] {
+            let random =
+                |shape| Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.5), &device);
+            let (x, hidden) = (random([2, 70, 24]), random([2, 70, 33]));
+            let scale = scaled.then(|| random([1, 1, 24]).flatten(0, 2));
+            let layer = burn::nn::LinearConfig::new(33, 24)
+                .with_bias(biased)
+                .init(&device);
+            let activated = match activation {
+                Activation::Identity => hidden.clone(),
+                Activation::Gelu => activation::gelu(hidden.clone()),
+            };
+            let branch = layer.forward(activated);
+            let branch = match &scale {
+                Some(scale) => branch * scale.clone().unsqueeze(),
+                None => branch,
+            };
+            let found = add_linear(x.clone(), hidden, activation, &layer, scale);
+            let difference = (found - (x + branch)).abs().max().into_scalar::<f32>();
+            assert!(difference < 1e-5, "{activation:?}: {difference:e}");
+        }
     }
 
     #[test]
-    fn residuals_and_norms_agree_with_burn() {
+    fn norms_agree_with_burn() {
         let device = Device::flex();
-        let random = || Tensor::<3>::random([2, 700, 96], Distribution::Normal(0.0, 1.0), &device);
-        let (x, branch) = (random(), random());
-        let scale = Tensor::<1>::random([96], Distribution::Normal(0.0, 1.0), &device);
-        let close = |found: Tensor<3>, expected: Tensor<3>| {
-            let difference = (found - expected).abs().max().into_scalar::<f32>();
-            assert!(difference < 5e-6, "{difference:e}");
-        };
-        close(
-            residual(x.clone(), branch.clone(), None),
-            x.clone() + branch.clone(),
-        );
-        close(
-            residual(x.clone(), branch.clone(), Some(scale.clone())),
-            x.clone() + branch * scale.clone().unsqueeze(),
-        );
+        let x = Tensor::<3>::random([2, 700, 96], Distribution::Normal(0.0, 1.0), &device);
         let mut layer = burn::nn::LayerNormConfig::new(96)
             .with_epsilon(1e-3)
             .init(&device);
-        layer.gamma = burn::module::Param::from_tensor(scale);
-        close(layer_norm(x.clone(), &layer, 1e-3), layer.forward(x));
+        let gain = Tensor::<1>::random([96], Distribution::Normal(0.0, 1.0), &device);
+        layer.gamma = burn::module::Param::from_tensor(gain);
+        let difference = layer_norm(x.clone(), &layer, 1e-3) - layer.forward(x);
+        let difference = difference.abs().max().into_scalar::<f32>();
+        assert!(difference < 5e-6, "{difference:e}");
     }
 
     #[test]
@@ -535,9 +528,9 @@ mod tests {
     #[test]
     fn a_shared_tensor_is_left_as_it_was() {
         let device = Device::flex();
-        let x = Tensor::<1>::from_floats([1.0, -1.0, 0.0], &device);
-        let kept = x.clone();
-        let _ = gelu(x);
+        let x = Tensor::<3>::from_floats([[[1.0, -1.0, 0.0]]], &device);
+        let (kept, layer) = (x.clone(), burn::nn::LinearConfig::new(3, 3).init(&device));
+        let _ = add_linear(x.clone(), x, Activation::Gelu, &layer, None);
         let values: Vec<f32> = kept.into_data().try_to_vec().unwrap();
         assert_eq!(values, [1.0, -1.0, 0.0]);
     }

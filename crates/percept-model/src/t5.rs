@@ -5,8 +5,9 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNor
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use percept_cpu::t5::bucket;
 
+use crate::ops::{self, Activation};
 use crate::text::{TokenBatch, masked_mean};
-use crate::{T5Config, T5FeedForward, ops};
+use crate::{T5Config, T5FeedForward};
 
 /// T5 encoder, masked mean over tokens, optional dense layer.
 #[derive(Module, Debug)]
@@ -116,10 +117,11 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(x.clone()), bias);
-        let x = ops::residual(x, attended, None);
-        let expanded = self.mlp.forward(self.norm2.forward(x.clone()));
-        ops::residual(x, expanded, None)
+        let Self { attn, mlp, .. } = self;
+        let mixed = attn.mix(self.norm1.forward(x.clone()), bias);
+        let x = ops::add_linear(x, mixed, Activation::Identity, &attn.o, None);
+        let hidden = mlp.expand(self.norm2.forward(x.clone()));
+        ops::add_linear(x, hidden, Activation::Identity, &mlp.wo, None)
     }
 }
 
@@ -134,7 +136,8 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+    /// What tokens see of each other, before the output layer.
+    fn mix(&self, x: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let [batch, tokens, _] = x.dims();
         let split = |layer: &Linear| {
             let y = ops::linear(x.clone(), layer);
@@ -151,7 +154,7 @@ impl Attention {
         );
         let [_, heads, _, head_dim] = mixed.dims();
         let mixed = mixed.swap_dims(1, 2);
-        ops::linear(mixed.reshape([batch, tokens, heads * head_dim]), &self.o)
+        mixed.reshape([batch, tokens, heads * head_dim])
     }
 }
 
@@ -182,15 +185,15 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let hidden = match (&self.wi, &self.wi_0, &self.wi_1) {
+    /// The hidden layer, before `wo`.
+    fn expand(&self, x: Tensor<3>) -> Tensor<3> {
+        match (&self.wi, &self.wi_0, &self.wi_1) {
             (Some(wi), _, _) => activation::relu(ops::linear(x, wi)),
             (None, Some(gate), Some(value)) => {
                 activation::gelu_approximate(ops::linear(x.clone(), gate)) * ops::linear(x, value)
             }
             _ => unreachable!("Mlp::init makes either wi or both wi_0 and wi_1"),
-        };
-        ops::linear(hidden, &self.wo)
+        }
     }
 }
 

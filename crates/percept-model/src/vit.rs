@@ -7,8 +7,8 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 use percept_cpu::vit::VitShape;
 
-use crate::pos_embed;
-use crate::{Pooling, PositionInterpolation, VitConfig, ops};
+use crate::ops::{self, Activation};
+use crate::{Pooling, PositionInterpolation, VitConfig, pos_embed};
 
 /// Standard deviation of randomly initialised weights (timm's and DINO's choice).
 const INIT_STD: f64 = 0.02;
@@ -310,10 +310,14 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm(&self.norm1, &x));
-        let x = ops::residual(x, attended, LayerScale::gamma(&self.ls1));
-        let expanded = self.mlp.forward(self.norm(&self.norm2, &x));
-        ops::residual(x, expanded, LayerScale::gamma(&self.ls2))
+        let Self { attn, mlp, .. } = self;
+        let qkv = ops::linear(self.norm(&self.norm1, &x), &attn.qkv);
+        let mixed = ops::self_attention(qkv, attn.heads);
+        let scale = LayerScale::gamma(&self.ls1);
+        let x = ops::add_linear(x, mixed, Activation::Identity, &attn.proj, scale);
+        let hidden = ops::linear(self.norm(&self.norm2, &x), &mlp.fc1);
+        let scale = LayerScale::gamma(&self.ls2);
+        ops::add_linear(x, hidden, Activation::Gelu, &mlp.fc2, scale)
     }
 
     fn norm(&self, layer: &LayerNorm, x: &Tensor<3>) -> Tensor<3> {
@@ -330,24 +334,11 @@ struct Attention {
     heads: usize,
 }
 
-impl Attention {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let mixed = ops::self_attention(ops::linear(x, &self.qkv), self.heads);
-        ops::linear(mixed, &self.proj)
-    }
-}
-
 /// The feed-forward part: two layers with exact GELU between them.
 #[derive(Module, Debug)]
 struct Mlp {
     fc1: Linear,
     fc2: Linear,
-}
-
-impl Mlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        ops::linear(ops::gelu(ops::linear(x, &self.fc1)), &self.fc2)
-    }
 }
 
 /// A learned factor per channel on a residual branch (DINOv2).

@@ -3,7 +3,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::{Linear, Then, WIDTH, store, store_row};
+use super::{Input, Linear, Then, WIDTH, store, store_row};
 use crate::norm::Norm;
 use crate::tiles::{self, Beside, Line, Parts, Unit};
 
@@ -29,22 +29,17 @@ impl Tiles {
         BLOCK_LINES / self.parts.panel(linear.inputs).max(1) * tiles::SIDE
     }
 
-    /// Packs rows of `width` numbers, normalised if there is a norm.
+    /// Makes and packs rows of `width` numbers.
     #[inline(always)]
-    fn pack(&self, x: &[f32], width: usize, norm: Option<&Norm>, packed: &mut Vec<Line>) {
+    fn pack(&self, x: Input<'_>, width: usize, packed: &mut Vec<Line>) {
         const SIDE: usize = tiles::SIDE;
         let length = self.parts.panel(width);
+        let values = x.values();
         // What an earlier task left in rows that do not exist is multiplied, and not stored.
-        packed.resize((x.len() / width).div_ceil(SIDE) * length, Line::ZERO);
-        let mut normed = vec![0.0; if norm.is_some() { width } else { 0 }];
-        for (r, row) in x.chunks_exact(width).enumerate() {
-            let row = match norm {
-                Some(norm) => {
-                    norm.row(row, &mut normed);
-                    &normed
-                }
-                None => row,
-            };
+        packed.resize((values.len() / width).div_ceil(SIDE) * length, Line::ZERO);
+        let mut made = Vec::new();
+        for (r, row) in values.chunks_exact(width).enumerate() {
+            let row = x.of(row).make(width, &mut made);
             let panel = &mut packed[r / SIDE * length..][..length];
             self.unit.set_row(panel, self.parts, r % SIDE, row);
         }
@@ -101,8 +96,7 @@ enum To<'a> {
 pub(super) struct TiledBlock<'a> {
     pub(super) linear: &'a Linear,
     pub(super) tiles: &'a Tiles,
-    pub(super) norm: Option<&'a Norm>,
-    pub(super) x: &'a [f32],
+    pub(super) x: Input<'a>,
     pub(super) y: &'a mut [f32],
     pub(super) then: Then<'a>,
     pub(super) packed: &'a mut Vec<Line>,
@@ -114,8 +108,8 @@ impl WithSimd for TiledBlock<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let inputs = self.linear.inputs;
-        self.tiles.pack(self.x, inputs, self.norm, self.packed);
-        let (rows, to) = (self.x.len() / inputs, To::Rows(self.y));
+        self.tiles.pack(self.x, inputs, self.packed);
+        let (rows, to) = (self.x.values().len() / inputs, To::Rows(self.y));
         (self.tiles).multiply(self.linear, self.packed, rows, self.then, to);
     }
 }
@@ -141,7 +135,7 @@ impl WithSimd for TiledFeedForward<'_> {
         let ([first, second], [of_first, of_second]) = (self.layers, self.tiles);
         let (width, length) = (first.inputs, of_second.parts.panel(second.inputs));
         let rows = self.x.len() / width;
-        of_first.pack(self.x, width, Some(self.norm), self.packed);
+        of_first.pack(Input::Normed(self.norm, self.x), width, self.packed);
         self.hidden.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
         let to = To::Packed(self.hidden);
         of_first.multiply(first, self.packed, rows, self.activation, to);
