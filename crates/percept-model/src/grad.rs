@@ -62,12 +62,13 @@ impl<const N: usize> Backward<Flex, N> for LinearStep {
 
     fn backward(self, step: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight) = step.state;
-        let dy: Tensor<3> = plain(grads.consume::<Flex>(&step.node));
-        let [batch, tokens, out] = dy.dims();
+        let gradient = grads.consume::<Flex>(&step.node).to_contiguous();
         if let Some(Some(bias)) = step.parents.get(2) {
-            let rows = dy.clone().reshape([batch * tokens, out]);
-            grads.register::<Flex>(bias.id, primitive(sum_rows(rows)));
+            let [_, out] = weight.dims();
+            let sum = sum_rows(gradient.storage(), out);
+            grads.register::<Flex>(bias.id, vector(sum, out));
         }
+        let dy = plain(gradient);
         if let Some(node) = &step.parents[1] {
             let dw = ops::sum_of_outer_products(x, dy.clone());
             grads.register::<Flex>(node.id, primitive(dw));
@@ -157,13 +158,7 @@ impl Backward<Flex, 5> for AddLinearStep {
         let kernel = ops::kernel_of(dy.len() * inputs);
         // Gradients as if there were no scale. That of the scale itself is the sum over rows of gradient times branch,
         // and so the diagonal of Wᵀ · dw, plus the bias's part: the branch is not needed.
-        let db = (bias_to.is_some() || scale_to.is_some()).then(|| {
-            let [sum] = column_sums(dy.len() / out, out, [0.0; 1], |row, [sum]| {
-                let row = &dy[row * out..(row + 1) * out];
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-            });
-            sum
-        });
+        let db = (bias_to.is_some() || scale_to.is_some()).then(|| sum_rows(dy, out));
         let dw = (weight_to.is_some() || scale_to.is_some()).then(|| {
             let sides = [inputs, out];
             sum_of_outer_products(hidden.storage(), activation, dy, sides, kernel)
@@ -531,15 +526,12 @@ fn column_sums<const M: usize>(
 }
 
 /// `[rows, width]` summed to `[width]`.
-fn sum_rows(x: Tensor<2>) -> Tensor<1> {
-    let [count, width] = x.dims();
-    let x = primitive(x).to_contiguous();
-    let x = x.storage::<f32>();
-    let [sum] = column_sums(count, width, [0.0; 1], |row, [sum]| {
+fn sum_rows(x: &[f32], width: usize) -> Vec<f32> {
+    let [sum] = column_sums(x.len() / width, width, [0.0; 1], |row, [sum]| {
         let row = &x[row * width..(row + 1) * width];
         sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
     });
-    plain(vector(sum, width))
+    sum
 }
 
 /// Sums of `term` over two rows of one length, in independent lanes (see [`LANES`]).

@@ -4,9 +4,7 @@
 //! zeros, which one thread writes, and which nobody reads: a fifth of a step. So operations hand over what they have
 //! used up ([`give`]) and take what they are about to fill ([`take`]).
 
-use std::sync::{Mutex, PoisonError};
-
-use burn::tensor::TensorData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ops::FlexTensor;
 
@@ -36,9 +34,7 @@ pub fn take(length: usize) -> Vec<f32> {
     if length < LEAST {
         return vec![0.0; length];
     }
-    POOL.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take(length)
+    pool().take(length)
 }
 
 /// Takes a tensor that is used up. What others hold as well is theirs.
@@ -46,12 +42,13 @@ pub fn give(tensor: FlexTensor) {
     if !tensor.is_unique() || tensor.layout().num_elements() < LEAST {
         return;
     }
-    let data: TensorData = tensor.into_data();
-    if let Ok(values) = data.try_into_vec::<f32>() {
-        POOL.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .give(values);
+    if let Ok(values) = tensor.into_data().try_into_vec::<f32>() {
+        pool().give(values);
     }
+}
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {
@@ -91,6 +88,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
 
     fn values(length: usize) -> Vec<f32> {
