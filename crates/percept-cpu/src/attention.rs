@@ -1,25 +1,21 @@
 //! Multi-head self-attention without a matrix of scores.
 //!
-//! For each head the keys and values are packed once. Then `WIDTH` queries at a time stand side by
-//! side: their scores `[tokens, WIDTH]` are a product of packed keys and queries, the softmax runs down
+//! For each head the keys and values are packed once. Then some queries at a time stand side by
+//! side: their scores `[tokens, queries]` are a product of packed keys and queries, the softmax runs down
 //! the columns without any sum across a register, and what it leaves is already packed as the operand of
 //! the product with the values. No more than `tokens × WIDTH` scores exist for a thread.
 
 use std::f32::consts::LOG2_E;
 
-use pulp::{Arch, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernel::{Kernel, Kind};
 use crate::math::exp2_of_negative;
-use crate::product::{HEIGHT, WIDTH, tile};
+use crate::product::{HALF, HEIGHT, STRIP, Strip, WIDTH, has_wide_tiles, multiply_tile};
 use crate::tiles::{Line, Parts, Unit};
 
 mod tiled;
-
-/// Rows of a tile of results: six make 66, little more than the usual width of a head. A power of two
-/// would tempt the compiler to make vectors of the wrong axis.
-const VALUE_ROWS: usize = 11;
 
 /// Heads are at most this wide; none of a published model has more than 128.
 pub const MAX_HEAD_WIDTH: usize = 256;
@@ -152,10 +148,10 @@ fn attend_in_vectors(
 ) {
     let (tokens, heads) = (all.tokens, all.heads);
     let dim = heads.count * heads.width;
-    let key_tiles = tokens.div_ceil(HEIGHT);
-    let value_tiles = heads.width.div_ceil(VALUE_ROWS);
-    let keys_of_head = key_tiles * HEIGHT * heads.width;
-    let values_of_head = value_tiles * VALUE_ROWS * tokens;
+    // Enough for tiles of any height.
+    let tokens_of_tiles = tokens.next_multiple_of(HEIGHT);
+    let keys_of_head = tokens_of_tiles * heads.width;
+    let values_of_head = heads.width.next_multiple_of(HEIGHT) * tokens;
     let count = out.len() / (tokens * dim) * heads.count;
     packed_keys.resize(count * keys_of_head, 0.0);
     packed_values.resize(count * values_of_head, 0.0);
@@ -164,8 +160,14 @@ fn attend_in_vectors(
         .enumerate()
         .for_each(|(at, (keys, values))| {
             let (sequence, head) = (at / heads.count, at % heads.count);
-            let qkv = all.qkv(sequence);
-            pack(qkv, dim, head * heads.width, heads.width, keys, values);
+            Arch::new().dispatch(Pack {
+                qkv: all.qkv(sequence),
+                dim,
+                head: head * heads.width,
+                width: heads.width,
+                keys,
+                values,
+            });
         });
 
     // Rows of the result belong to all heads at once: each task has some queries of one sequence.
@@ -174,7 +176,7 @@ fn attend_in_vectors(
         .for_each(|(sequence, out)| {
             let (qkv, seen) = (all.qkv(sequence), all.seen(sequence));
             out.par_chunks_mut(WIDTH * dim).enumerate().for_each_init(
-                || vec![0.0; key_tiles * HEIGHT * WIDTH],
+                || vec![Strip::ZERO; WIDTH / STRIP * tokens_of_tiles],
                 |scores, (panel, out)| {
                     for head in 0..heads.count {
                         let at = sequence * heads.count + head;
@@ -198,30 +200,56 @@ fn attend_in_vectors(
         });
 }
 
-/// Keys to tiles of [`HEIGHT`] tokens, channel by channel; values to tiles of [`VALUE_ROWS`] channels,
-/// token by token.
-fn pack(qkv: &[f32], dim: usize, head: usize, width: usize, keys: &mut [f32], values: &mut [f32]) {
-    let tokens = qkv.len() / (3 * dim);
-    for (t, row) in qkv.chunks_exact(3 * dim).enumerate() {
-        let key = &row[dim + head..][..width];
-        let tile = &mut keys[t / HEIGHT * HEIGHT * width..][..HEIGHT * width];
-        for (column, value) in tile.as_chunks_mut::<HEIGHT>().0.iter_mut().zip(key) {
-            column[t % HEIGHT] = *value;
-        }
-        let value = &row[2 * dim + head..][..width];
-        for (tile, value) in values
-            .chunks_exact_mut(VALUE_ROWS * tokens)
-            .zip(value.chunks(VALUE_ROWS))
-        {
-            tile[t * VALUE_ROWS..][..value.len()].copy_from_slice(value);
+/// Packs keys and values of a head.
+struct Pack<'a> {
+    qkv: &'a [f32],
+    dim: usize,
+    /// The first channel of the head.
+    head: usize,
+    width: usize,
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        match has_wide_tiles::<S>() {
+            true => self.pack::<HEIGHT>(),
+            false => self.pack::<HALF>(),
         }
     }
-    // Tokens that do not exist, from a longer input before this one.
-    let last = tokens % HEIGHT;
-    if last > 0 {
-        let tile = &mut keys[tokens / HEIGHT * HEIGHT * width..][..HEIGHT * width];
-        for column in tile.as_chunks_mut::<HEIGHT>().0 {
-            column[last..].fill(0.0);
+}
+
+impl Pack<'_> {
+    /// Keys to tiles of `ROWS` tokens, channel by channel; values to tiles of as many channels, token by token, the last
+    /// one of [`HALF`] if these are enough.
+    #[inline(always)]
+    fn pack<const ROWS: usize>(self) {
+        let (dim, head, width) = (self.dim, self.head, self.width);
+        let tokens = self.qkv.len() / (3 * dim);
+        for (t, row) in self.qkv.chunks_exact(3 * dim).enumerate() {
+            let key = &row[dim + head..][..width];
+            let tile = &mut self.keys[t / ROWS * ROWS * width..][..ROWS * width];
+            for (column, value) in tile.as_chunks_mut::<ROWS>().0.iter_mut().zip(key) {
+                column[t % ROWS] = *value;
+            }
+            let value = &row[2 * dim + head..][..width];
+            let tiles = self.values.chunks_exact_mut(ROWS * tokens);
+            for (tile, value) in tiles.zip(value.chunks(ROWS)) {
+                let side = if value.len() <= HALF { HALF } else { ROWS };
+                tile[t * side..][..value.len()].copy_from_slice(value);
+            }
+        }
+        // Tokens that do not exist, from a longer input before this one.
+        let last = tokens % ROWS;
+        if last > 0 {
+            let tile = &mut self.keys[tokens / ROWS * ROWS * width..][..ROWS * width];
+            for column in tile.as_chunks_mut::<ROWS>().0 {
+                column[last..].fill(0.0);
+            }
         }
     }
 }
@@ -238,7 +266,8 @@ struct Queries<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     bias: Option<&'a [f32]>,
-    scores: &'a mut [f32],
+    /// Room for those of all queries.
+    scores: &'a mut [Strip],
     out: &'a mut [f32],
 }
 
@@ -246,71 +275,172 @@ impl WithSimd for Queries<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        let width = self.heads.width;
-        let offset = self.head * width;
-        let count = self.out.len() / self.dim;
-        // The queries, scaled, channel by channel: for powers of two, which take fewer steps than those of e.
-        let scale = self.heads.scale * LOG2_E;
-        let mut panel = [[0.0f32; WIDTH]; MAX_HEAD_WIDTH];
+    fn with_simd<S: Simd>(self, _: S) {
+        match has_wide_tiles::<S>() {
+            true => self.attend::<HEIGHT, 2>(),
+            false => self.attend::<HALF, 1>(),
+        }
+    }
+}
+
+impl Queries<'_> {
+    /// Attends in tiles of `ROWS` tokens or channels and `STRIPS` strips of queries.
+    #[inline(always)]
+    fn attend<const ROWS: usize, const STRIPS: usize>(self) {
+        let Self { heads, tokens, .. } = self;
+        let (width, offset) = (heads.width, self.head * heads.width);
+        // For powers of two, which take fewer steps than those of e.
+        let scale = heads.scale * LOG2_E;
+        let mut panel = [[Strip::ZERO; STRIPS]; MAX_HEAD_WIDTH];
         let panel = &mut panel[..width];
-        for j in 0..count {
-            let query = &self.qkv[(self.first + j) * 3 * self.dim + offset..][..width];
-            for (row, value) in panel.iter_mut().zip(query) {
-                row[j] = value * scale;
-            }
-        }
-        let scores = self.scores.as_chunks_mut::<WIDTH>().0;
-        for (keys, scores) in self
-            .keys
-            .chunks_exact(HEIGHT * width)
-            .zip(scores.chunks_exact_mut(HEIGHT))
-        {
-            let tile = tile::<S, HEIGHT>(keys.as_chunks::<HEIGHT>().0, panel);
-            scores.copy_from_slice(&tile);
-        }
-        let scores = &mut scores[..self.seen];
-        if let Some(bias) = self.bias {
+        let scores = self.scores.as_chunks_mut::<STRIPS>().0;
+        for (part, out) in self.out.chunks_mut(STRIPS * STRIP * self.dim).enumerate() {
+            let first = self.first + part * STRIPS * STRIP;
+            let count = out.len() / self.dim;
+            // The queries, scaled, channel by channel.
             for j in 0..count {
-                let bias = &bias[(self.first + j) * self.tokens..];
-                for (row, bias) in scores.iter_mut().zip(bias) {
-                    row[j] += bias * LOG2_E;
+                let query = &self.qkv[(first + j) * 3 * self.dim + offset..][..width];
+                for (strips, value) in panel.iter_mut().zip(query) {
+                    strips[j / STRIP].0[j % STRIP] = value * scale;
                 }
             }
-        }
-        let sums = softmax(scores);
-        for (v, values) in self
-            .values
-            .chunks_exact(VALUE_ROWS * self.tokens)
-            .enumerate()
-        {
-            let values = &values.as_chunks::<VALUE_ROWS>().0[..self.seen];
-            let tile = tile::<S, VALUE_ROWS>(values, scores);
-            let first = v * VALUE_ROWS;
-            for (r, row) in tile.iter().enumerate().take(width - first) {
+            let tiles = self.keys.chunks_exact(ROWS * width);
+            for (keys, scores) in tiles.zip(scores.chunks_exact_mut(ROWS)) {
+                let tile = multiply_tile::<ROWS, STRIPS>(keys.as_chunks().0, panel);
+                scores.copy_from_slice(&tile);
+            }
+            let scores = &mut scores[..self.seen];
+            if let Some(bias) = self.bias {
                 for j in 0..count {
-                    self.out[j * self.dim + offset + first + r] = row[j] / sums[j];
+                    let bias = &bias[(first + j) * tokens..][..tokens];
+                    for (strips, bias) in scores.iter_mut().zip(bias) {
+                        strips[j / STRIP].0[j % STRIP] += bias * LOG2_E;
+                    }
+                }
+            }
+            let sums = softmax(scores);
+            for (v, values) in self.values.chunks_exact(ROWS * tokens).enumerate() {
+                let channels = width.saturating_sub(v * ROWS).min(ROWS);
+                let to = offset + v * ROWS;
+                if ROWS == HALF || channels <= HALF {
+                    let values = &values.as_chunks::<HALF>().0[..self.seen];
+                    let tile = multiply_tile::<HALF, STRIPS>(values, scores);
+                    spread(&tile[..channels], &sums, out, self.dim, to);
+                } else {
+                    let values = &values.as_chunks::<ROWS>().0[..self.seen];
+                    let tile = multiply_tile::<ROWS, STRIPS>(values, scores);
+                    spread(&tile[..channels], &sums, out, self.dim, to);
                 }
             }
         }
     }
 }
 
-/// `2ˣ` of each column less its largest value, in place; returns the sums of the columns.
+/// Writes channels of queries, over the sums of these, to the rows of the queries, from channel `first` on.
 #[inline(always)]
-fn softmax(scores: &mut [[f32; WIDTH]]) -> [f32; WIDTH] {
-    let mut most = [f32::NEG_INFINITY; WIDTH];
-    for row in scores.iter() {
-        for (most, value) in most.iter_mut().zip(row) {
-            *most = if *value > *most { *value } else { *most };
+fn spread<const STRIPS: usize>(
+    channels: &[[Strip; STRIPS]],
+    sums: &[[f32; STRIP]; STRIPS],
+    rows: &mut [f32],
+    width: usize,
+    first: usize,
+) {
+    for (r, strips) in channels.iter().enumerate() {
+        let strips = strips.iter().flat_map(|strip| &strip.0);
+        let sums = sums.as_flattened();
+        for ((row, value), sum) in rows.chunks_exact_mut(width).zip(strips).zip(sums) {
+            row[first + r] = value / sum;
         }
     }
-    let mut sums = [0.0f32; WIDTH];
+}
+
+/// `2ˣ` of each column less its largest value, in place; returns the sums of the columns.
+#[inline(always)]
+fn softmax<const STRIPS: usize>(scores: &mut [[Strip; STRIPS]]) -> [[f32; STRIP]; STRIPS] {
+    let mut most = [[f32::NEG_INFINITY; STRIP]; STRIPS];
+    for row in scores.iter() {
+        for s in 0..STRIPS {
+            for j in 0..STRIP {
+                let value = row[s].0[j];
+                most[s][j] = if value > most[s][j] {
+                    value
+                } else {
+                    most[s][j]
+                };
+            }
+        }
+    }
+    let mut sums = [[0.0f32; STRIP]; STRIPS];
     for row in scores {
-        for ((value, most), sum) in row.iter_mut().zip(&most).zip(&mut sums) {
-            *value = exp2_of_negative(*value - most);
-            *sum += *value;
+        for s in 0..STRIPS {
+            for j in 0..STRIP {
+                let value = exp2_of_negative(row[s].0[j] - most[s][j]);
+                row[s].0[j] = value;
+                sums[s][j] += value;
+            }
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attend<S: Simd>(simd: S, tokens: usize, seen: usize, heads: Heads) -> Vec<f32> {
+        let dim = heads.count * heads.width;
+        let qkv: Vec<f32> = (0..tokens * 3 * dim)
+            .map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0)
+            .collect();
+        let bias: Vec<f32> = (0..tokens * tokens).map(|i| (i % 7) as f32).collect();
+        let rows = tokens.next_multiple_of(HEIGHT);
+        let mut out = vec![0.0; tokens * dim];
+        for head in 0..heads.count {
+            // As another input left them.
+            let mut keys = vec![3.0; rows * heads.width];
+            let mut values = vec![3.0; heads.width.next_multiple_of(HEIGHT) * tokens];
+            let pack = Pack {
+                qkv: &qkv,
+                dim,
+                head: head * heads.width,
+                width: heads.width,
+                keys: &mut keys,
+                values: &mut values,
+            };
+            pack.with_simd(simd);
+            for (panel, out) in out.chunks_mut(WIDTH * dim).enumerate() {
+                let queries = Queries {
+                    qkv: &qkv,
+                    dim,
+                    heads,
+                    head,
+                    tokens,
+                    seen,
+                    first: panel * WIDTH,
+                    keys: &keys,
+                    values: &values,
+                    bias: (head > 0).then_some(&bias),
+                    scores: &mut vec![Strip::ZERO; WIDTH / STRIP * rows],
+                    out,
+                };
+                queries.with_simd(simd);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn tiles_of_both_shapes_do_the_same() {
+        for (tokens, seen, count, width) in [
+            (1, 1, 1, 1),
+            (20, 20, 2, 6),
+            (37, 20, 2, 8),
+            (50, 49, 1, 64),
+        ] {
+            let heads = Heads::of(count * width, count);
+            let wide = attend(pulp::Scalar512b, tokens, seen, heads);
+            let narrow = attend(pulp::Scalar256b, tokens, seen, heads);
+            assert_eq!(wide, narrow, "{tokens} tokens, {heads:?}");
+        }
+    }
 }

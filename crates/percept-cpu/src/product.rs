@@ -1,8 +1,8 @@
 //! Matrix products of activations with weights that were packed once.
 //!
-//! The weights `[out, in]` are cut into panels of `WIDTH` outputs, each stored input by input: the
-//! inner loop reads them in order. The activations are packed the same way, `HEIGHT` rows at a
-//! time. A tile of `HEIGHT × WIDTH` results stays in registers over the whole inner dimension, so that
+//! The weights `[out, in]` are cut into panels of some outputs, each stored input by input: the
+//! inner loop reads them in order. The activations are packed the same way, some rows at a
+//! time. A tile of results stays in registers over the whole inner dimension, so that
 //! bias, GELU and residual are applied before it is stored.
 
 use std::ops::Range;
@@ -13,29 +13,27 @@ use rayon::prelude::*;
 use crate::kernel::{Kernel, Kind};
 use crate::math::{gelu, gelu_slope, gelu_tanh};
 use crate::norm::Norm;
-use crate::tiles::{self, Line, Parts, Unit};
+use crate::tiles::{self, Line};
 use bytes::Bytes;
 use tiled::{TiledBlock, TiledFeedForward, Tiles};
+use vectors::Vectors;
 
 mod bytes;
 mod outer;
 mod tiled;
+mod vectors;
 
 pub use outer::sum_of_outer_products;
+pub(crate) use vectors::{Strip, has_wide_tiles, multiply_tile};
 
-/// Columns of a tile: two registers of 512 bits.
+/// What the number of outputs is filled up to a multiple of: columns of the widest tile, two registers of 512 bits.
 pub(crate) const WIDTH: usize = 32;
-/// Rows of a tile: with two registers each they leave eight of 32 for operands.
+/// Columns of a panel of vectors: a line of the cache.
+pub(crate) const STRIP: usize = 16;
+/// Rows of the widest tile: with two registers each they leave eight of 32 for operands.
 pub(crate) const HEIGHT: usize = 12;
-
-/// Rows of the last tile, where so many are enough.
-const HALF: usize = HEIGHT / 2;
-
-/// `f32` in a register of 512 bits: of these there are 32, enough for a whole tile.
-const WIDE_LANES: usize = 16;
-/// Registers of 256 bits are sixteen: six rows of two leave four for operands.
-const NARROW_ROWS: usize = 6;
-const NARROW_WIDTH: usize = 16;
+/// Rows of its last tile, where so many are enough, and of all tiles where registers are fewer.
+pub(crate) const HALF: usize = HEIGHT / 2;
 
 /// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
 /// second-level cache of 1 MB.
@@ -50,7 +48,7 @@ pub struct Linear {
     outputs: usize,
 }
 
-/// Panels of [`WIDTH`] outputs, as a kernel reads them.
+/// Panels of outputs, as a kernel reads them.
 #[derive(Debug, Clone)]
 enum Weights {
     Vectors(Vectors),
@@ -58,7 +56,7 @@ enum Weights {
     Bytes(Bytes),
 }
 
-// A panel is as wide for both.
+// A panel of tiles is as wide.
 const _: () = assert!(WIDTH == tiles::SIDE);
 
 /// What becomes of the results of a linear layer.
@@ -78,6 +76,16 @@ pub enum Then<'a> {
     Add(Option<&'a [f32]>),
     /// They are multiplied by the derivative of GELU at what is there, and stored: the way back through GELU.
     GeluSlope,
+}
+
+impl Then<'_> {
+    /// Whether what is there matters.
+    fn reads(self) -> bool {
+        match self {
+            Then::Store | Then::Gelu | Then::GeluTanh | Then::Relu => false,
+            Then::Multiply | Then::Add(_) | Then::GeluSlope => true,
+        }
+    }
 }
 
 /// What is done to each number before a product.
@@ -145,7 +153,9 @@ impl<'a> Input<'a> {
             }
             Input::Gelu(x) => {
                 made.resize(x.len(), 0.0);
-                (made.iter_mut().zip(x)).for_each(|(made, x)| *made = gelu(*x));
+                for (made, x) in made.iter_mut().zip(x) {
+                    *made = gelu(*x);
+                }
             }
         }
         made
@@ -180,43 +190,15 @@ impl Linear {
         [inputs, outputs]: [usize; 2],
         kernel: Kernel,
     ) -> Self {
-        let count = outputs.div_ceil(WIDTH);
-        let pack = |n: usize, panel: Panel<'_>| {
-            Arch::new().dispatch(Pack {
-                weights,
-                order,
-                sides: [inputs, outputs],
-                n,
-                panel,
-            });
-        };
+        let sides = [inputs, outputs];
         let packed = match kernel.0 {
-            Kind::Vectors => {
-                let mut panels = vec![0.0; count * WIDTH * inputs];
-                let chunks = panels.par_chunks_mut((WIDTH * inputs).max(1));
-                chunks
-                    .enumerate()
-                    .for_each(|(n, panel)| pack(n, Panel::Vectors(panel)));
-                Weights::Vectors(Vectors(panels))
-            }
+            Kind::Vectors => Weights::Vectors(Vectors::pack(weights, order, sides)),
             Kind::Tiles(unit, parts) => {
-                let length = parts.panel(inputs);
-                let mut panels = vec![Line::ZERO; count * length];
-                let chunks = panels.par_chunks_mut(length.max(1));
-                chunks
-                    .enumerate()
-                    .for_each(|(n, panel)| pack(n, Panel::Tiles(unit, parts, panel)));
-                Weights::Tiles(Tiles {
-                    unit,
-                    parts,
-                    panels,
-                })
+                Weights::Tiles(Tiles::pack_weights(weights, order, sides, unit, parts))
             }
-            Kind::Bytes(unit) => {
-                Weights::Bytes(Bytes::pack(weights, order, [inputs, outputs], unit))
-            }
+            Kind::Bytes(unit) => Weights::Bytes(Bytes::pack(weights, order, sides, unit)),
         };
-        let mut padded = vec![0.0; count * WIDTH];
+        let mut padded = vec![0.0; outputs.next_multiple_of(WIDTH)];
         if let Some(bias) = bias {
             padded[..outputs].copy_from_slice(bias);
         }
@@ -414,62 +396,7 @@ enum Order {
     ByInput,
 }
 
-/// Packs the weights of [`WIDTH`] outputs.
-struct Pack<'a> {
-    weights: &'a [f32],
-    order: Order,
-    /// Inputs and outputs.
-    sides: [usize; 2],
-    /// Number of the panel.
-    n: usize,
-    panel: Panel<'a>,
-}
-
-/// A panel of zeros that is to be filled.
-enum Panel<'a> {
-    Vectors(&'a mut [f32]),
-    Tiles(Unit, Parts, &'a mut [Line]),
-}
-
-impl WithSimd for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let [inputs, outputs] = self.sides;
-        let channels = self.n * WIDTH..outputs.min((self.n + 1) * WIDTH);
-        match (self.order, self.panel) {
-            (Order::ByOutput, Panel::Vectors(panel)) => {
-                let rows = &self.weights[channels.start * inputs..channels.end * inputs];
-                for (j, row) in rows.chunks_exact(inputs).enumerate() {
-                    for (i, weight) in row.iter().enumerate() {
-                        panel[i * WIDTH + j] = *weight;
-                    }
-                }
-            }
-            (Order::ByInput, Panel::Vectors(panel)) => {
-                let rows = self.weights.chunks_exact(outputs);
-                for (to, row) in panel.as_chunks_mut::<WIDTH>().0.iter_mut().zip(rows) {
-                    let row = &row[channels.clone()];
-                    match row.first_chunk() {
-                        Some(row) => *to = *row,
-                        None => to[..row.len()].copy_from_slice(row),
-                    }
-                }
-            }
-            (Order::ByOutput, Panel::Tiles(unit, parts, panel)) => {
-                let rows = &self.weights[channels.start * inputs..channels.end * inputs];
-                unit.set_transposed(panel, parts, rows, inputs, inputs);
-            }
-            (Order::ByInput, Panel::Tiles(unit, parts, panel)) => {
-                let rows = &self.weights[channels.start..];
-                unit.set_columns(panel, parts, rows, outputs, channels.len());
-            }
-        }
-    }
-}
-
-/// Packed weights that rows are multiplied with in tiles of [`HEIGHT`] × [`WIDTH`] results.
+/// Packed weights that rows are multiplied with in tiles.
 trait Panels: Sync {
     /// Packed rows.
     type Rows: Default;
@@ -477,7 +404,7 @@ trait Panels: Sync {
     const HIDDEN: usize;
 
     /// Packs rows of `width` numbers.
-    fn pack_rows(rows: &mut Self::Rows, x: &[f32], width: usize);
+    fn pack_rows<S: Simd>(rows: &mut Self::Rows, x: &[f32], width: usize);
 
     /// Multiplies rows of a part of the inputs, to rows `y` of a part of the outputs, `stride` from one to the next.
     /// The bias is added with the first input.
@@ -509,35 +436,29 @@ impl Part {
     }
 }
 
-/// Where the results of a panel go.
-struct Place<'a> {
-    /// Its first output.
+/// Where the results of `W` columns go.
+struct Place<'a, const W: usize> {
+    /// The first output.
     first: usize,
-    /// Its outputs that exist, from the first one of the part on.
+    /// The outputs that exist, from the first one of the part on.
     columns: Range<usize>,
-    bias: &'a [f32; WIDTH],
+    bias: &'a [f32; W],
 }
 
 impl Linear {
-    /// The panels of a part, and where they go.
+    /// The place of the `n`th `W` outputs, of which some are in the part.
     #[inline(always)]
-    fn places(&self, part: &Part) -> impl Iterator<Item = (usize, Place<'_>)> {
-        const NO_BIAS: [f32; WIDTH] = [0.0; WIDTH];
-        let (outputs, is_first) = (part.outputs.clone(), part.inputs.start == 0);
-        let panels = outputs.start / WIDTH..outputs.end.div_ceil(WIDTH);
-        panels.map(move |n| {
-            let first = n * WIDTH;
-            let end = outputs.end.min(first + WIDTH);
-            let place = Place {
-                first,
-                columns: first - outputs.start..end - outputs.start,
-                bias: match is_first {
-                    true => &self.bias.as_chunks().0[n],
-                    false => &NO_BIAS,
-                },
-            };
-            (n, place)
-        })
+    fn place<const W: usize>(&self, part: &Part, n: usize) -> Place<'_, W> {
+        let (first, outputs) = (n * W, &part.outputs);
+        let at = |output: usize| output.min(outputs.end) - outputs.start;
+        Place {
+            first,
+            columns: at(first)..at(first + W),
+            bias: match part.inputs.start {
+                0 => &self.bias.as_chunks().0[n],
+                _ => &[0.0; W],
+            },
+        }
     }
 }
 
@@ -573,8 +494,8 @@ impl<P: Panels> Default for Scratch<P> {
 impl<P: Panels> Scratch<P> {
     /// Makes and packs rows of this width.
     #[inline(always)]
-    fn pack(&mut self, x: Input<'_>, width: usize) {
-        P::pack_rows(&mut self.inputs, x.make(width, &mut self.made), width);
+    fn pack<S: Simd>(&mut self, x: Input<'_>, width: usize) {
+        P::pack_rows::<S>(&mut self.inputs, x.make(width, &mut self.made), width);
     }
 }
 
@@ -584,7 +505,7 @@ impl<P: Panels> WithSimd for Block<'_, P> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let (linear, scratch) = (self.linear, self.scratch);
-        scratch.pack(self.x, linear.inputs);
+        scratch.pack::<S>(self.x, linear.inputs);
         let (rows, stride) = (&scratch.inputs, linear.outputs);
         (self.panels).multiply::<S>(linear, Part::of(linear), rows, self.then, self.y, stride);
     }
@@ -608,7 +529,8 @@ impl<P: Panels> WithSimd for FeedForward<'_, P> {
     fn with_simd<S: Simd>(self, _: S) {
         let ([first, second], [of_first, of_second]) = (self.layers, self.panels);
         let width = first.inputs;
-        self.scratch.pack(Input::Normed(self.norm, self.x), width);
+        let input = Input::Normed(self.norm, self.x);
+        self.scratch.pack::<S>(input, width);
         let Scratch {
             inputs,
             hidden,
@@ -624,7 +546,7 @@ impl<P: Panels> WithSimd for FeedForward<'_, P> {
                 ..Part::of(first)
             };
             of_first.multiply::<S>(first, part, inputs, self.activation, hidden, wide);
-            P::pack_rows(hidden_inputs, hidden, wide);
+            P::pack_rows::<S>(hidden_inputs, hidden, wide);
             let part = Part {
                 inputs: channels,
                 ..Part::of(second)
@@ -635,149 +557,19 @@ impl<P: Panels> WithSimd for FeedForward<'_, P> {
     }
 }
 
-/// Panels of `f32`, stored input by input.
-#[derive(Debug, Clone)]
-struct Vectors(Vec<f32>);
-
-// Parts of a hidden layer are whole panels.
-const _: () = assert!(Vectors::HIDDEN.is_multiple_of(WIDTH));
-
-impl Panels for Vectors {
-    /// Tiles of [`HEIGHT`], input by input.
-    type Rows = Vec<f32>;
-    const HIDDEN: usize = 256;
-
-    #[inline(always)]
-    fn pack_rows(rows: &mut Vec<f32>, x: &[f32], width: usize) {
-        pack_rows(x, width, rows);
-    }
-
-    #[inline(always)]
-    fn multiply<S: Simd>(
-        &self,
-        linear: &Linear,
-        part: Part,
-        rows: &Vec<f32>,
-        then: Then<'_>,
-        y: &mut [f32],
-        stride: usize,
-    ) {
-        let depth = part.inputs.len();
-        for (n, place) in linear.places(&part) {
-            let panel = &self.0[n * WIDTH * linear.inputs..][..WIDTH * linear.inputs];
-            let panel = &panel.as_chunks::<WIDTH>().0[part.inputs.clone()];
-            let y = y.chunks_mut(HEIGHT * stride);
-            for (rows, y) in rows.chunks_exact(HEIGHT * depth).zip(y) {
-                if y.len() <= HALF * stride {
-                    let tile = tile::<S, HALF>(rows[..HALF * depth].as_chunks::<HALF>().0, panel);
-                    store_tile(&tile, &place, then, stride, y);
-                } else {
-                    let tile = tile::<S, HEIGHT>(rows.as_chunks::<HEIGHT>().0, panel);
-                    store_tile(&tile, &place, then, stride, y);
-                }
-            }
-        }
-    }
-}
-
-/// Rows to tiles of [`HEIGHT`] rows, input by input; the last one, of [`HALF`] if these are enough, is
-/// filled up with zeros.
+/// Stores the first of these results, as many as there is room for.
 #[inline(always)]
-fn pack_rows(x: &[f32], inputs: usize, packed: &mut Vec<f32>) {
-    let rows = x.len() / inputs;
-    packed.resize(rows.div_ceil(HEIGHT) * HEIGHT * inputs, 0.0);
-    if !rows.is_multiple_of(HEIGHT) {
-        let last = packed.len() - HEIGHT * inputs;
-        packed[last..].fill(0.0);
-    }
-    for (tile, x) in packed
-        .chunks_exact_mut(HEIGHT * inputs)
-        .zip(x.chunks(HEIGHT * inputs))
-    {
-        if x.len() <= HALF * inputs {
-            pack_tile(x, inputs, tile.as_chunks_mut::<HALF>().0);
-        } else {
-            pack_tile(x, inputs, tile.as_chunks_mut::<HEIGHT>().0);
-        }
-    }
-}
-
-#[inline(always)]
-fn pack_tile<const ROWS: usize>(x: &[f32], inputs: usize, tile: &mut [[f32; ROWS]]) {
-    for (r, row) in x.chunks_exact(inputs).enumerate() {
-        for (column, value) in tile.iter_mut().zip(row) {
-            column[r] = *value;
-        }
-    }
-}
-
-/// `Σₖ rows[k] ⊗ panel[k]`, as many results at a time as `S` has registers for. There are
-/// [`NARROW_ROWS`] rows at least.
-#[inline(always)]
-pub(crate) fn tile<S: Simd, const ROWS: usize>(
-    rows: &[[f32; ROWS]],
-    panel: &[[f32; WIDTH]],
-) -> [[f32; WIDTH]; ROWS] {
-    if S::F32_LANES >= WIDE_LANES {
-        return part::<ROWS, ROWS, WIDTH>(rows, panel, [0, 0]);
-    }
-    let mut sum = [[0.0f32; WIDTH]; ROWS];
-    // The last rows begin where they end with the tile: some may be computed twice, to the same.
-    for first in [0, ROWS.saturating_sub(NARROW_ROWS)] {
-        for column in (0..WIDTH).step_by(NARROW_WIDTH) {
-            let found = part::<ROWS, NARROW_ROWS, NARROW_WIDTH>(rows, panel, [first, column]);
-            for (sum, found) in sum[first..].iter_mut().zip(&found) {
-                sum[column..column + NARROW_WIDTH].copy_from_slice(found);
-            }
-        }
-        if ROWS <= NARROW_ROWS {
-            break;
-        }
-    }
-    sum
-}
-
-/// The results of [`tile`] from row and column `first` on.
-#[inline(always)]
-fn part<const ROWS: usize, const HIGH: usize, const WIDE: usize>(
-    rows: &[[f32; ROWS]],
-    panel: &[[f32; WIDTH]],
-    first: [usize; 2],
-) -> [[f32; WIDE]; HIGH] {
-    let mut sum = [[0.0f32; WIDE]; HIGH];
-    for (row, panel) in rows.iter().zip(panel) {
-        let (row, panel) = (&row[first[0]..][..HIGH], &panel[first[1]..][..WIDE]);
-        for r in 0..HIGH {
-            for j in 0..WIDE {
-                sum[r][j] = row[r].mul_add(panel[j], sum[r][j]);
-            }
-        }
-    }
-    sum
-}
-
-/// Stores the rows of a tile that exist. Inlined, as all here: a function of its own would not be compiled
-/// for the instructions that were found.
-#[inline(always)]
-fn store_tile<const ROWS: usize>(
-    tile: &[[f32; WIDTH]; ROWS],
-    place: &Place<'_>,
+fn store<const W: usize>(
+    values: &[f32; W],
+    bias: &[f32; W],
     then: Then<'_>,
-    stride: usize,
+    first: usize,
     y: &mut [f32],
 ) {
-    for (values, y) in tile.iter().zip(y.chunks_exact_mut(stride)) {
-        let y = &mut y[place.columns.clone()];
-        store(values, place.bias, then, place.first, y);
-    }
-}
-
-#[inline(always)]
-fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usize, y: &mut [f32]) {
     match y.first_chunk_mut() {
         Some(y) => store_row(values, bias, then, first, y),
         None => {
-            let mut row = [0.0; WIDTH];
+            let mut row = [0.0; W];
             row[..y.len()].copy_from_slice(y);
             store_row(values, bias, then, first, &mut row);
             y.copy_from_slice(&row[..y.len()]);
@@ -787,58 +579,58 @@ fn store(values: &[f32; WIDTH], bias: &[f32; WIDTH], then: Then<'_>, first: usiz
 
 /// One loop for each case: of several, one after the other, the compiler makes scalars.
 #[inline(always)]
-fn store_row(
-    values: &[f32; WIDTH],
-    bias: &[f32; WIDTH],
+fn store_row<const W: usize>(
+    values: &[f32; W],
+    bias: &[f32; W],
     then: Then<'_>,
     first: usize,
-    y: &mut [f32; WIDTH],
+    y: &mut [f32; W],
 ) {
     match then {
         Then::Store => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] = values[i] + bias[i];
             }
         }
         Then::Gelu => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] = gelu(values[i] + bias[i]);
             }
         }
         Then::GeluTanh => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] = gelu_tanh(values[i] + bias[i]);
             }
         }
         Then::Relu => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 let value = values[i] + bias[i];
                 y[i] = if value < 0.0 { 0.0 } else { value };
             }
         }
         Then::Multiply => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] *= values[i] + bias[i];
             }
         }
         Then::Add(None) => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] += values[i] + bias[i];
             }
         }
         Then::GeluSlope => {
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] = (values[i] + bias[i]) * gelu_slope(y[i]);
             }
         }
         Then::Add(Some(scale)) => {
             let scale = &scale[first..];
-            let mut padded = [0.0; WIDTH];
+            let mut padded = [0.0; W];
             let scale = scale.first_chunk().unwrap_or_else(|| {
                 padded[..scale.len()].copy_from_slice(scale);
                 &padded
             });
-            for i in 0..WIDTH {
+            for i in 0..W {
                 y[i] = (values[i] + bias[i]).mul_add(scale[i], y[i]);
             }
         }

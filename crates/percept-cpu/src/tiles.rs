@@ -201,14 +201,15 @@ impl Open {
     }
 }
 
-/// Asks for lines to be in the second-level cache soon.
+/// Asks for values to be in the second-level cache soon.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
-pub(crate) fn fetch(lines: &[Line]) {
+pub(crate) fn fetch<T>(values: &[T]) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    for line in lines {
+    for at in (0..size_of_val(values)).step_by(size_of::<Line>()) {
+        let address = values.as_ptr().cast::<i8>().wrapping_add(at);
         // SAFETY: it changes nothing, and may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address) };
     }
 }
 
@@ -653,7 +654,7 @@ fn multiply(rows: &[Line], columns: &[Line], parts: Parts, both: bool) {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-pub(crate) fn fetch(_: &[Line]) {}
+pub(crate) fn fetch<T>(_: &[T]) {}
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn has_pairs() -> bool {

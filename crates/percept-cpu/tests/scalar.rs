@@ -106,13 +106,13 @@ fn true_erf(x: f64) -> f64 {
 
 #[test]
 fn functions_are_within_their_bounds() {
-    for i in -8700..8800 {
+    for i in (-8700..8800).step_by(most(1, 97)) {
         let x = i as f32 / 100.0;
         let expected = f64::from(x).exp();
         let relative = (f64::from(exp(x)) - expected).abs() / expected;
         assert!(relative < 3e-7, "exp({x}) is off by {relative:e}");
     }
-    for i in -6000..6000 {
+    for i in (-6000..6000).step_by(most(1, 97)) {
         let x = i as f32 / 1000.0;
         let off = (f64::from(erf(x)) - true_erf(f64::from(x))).abs();
         assert!(off < 3e-7, "erf({x}) is off by {off:e}");

@@ -107,23 +107,6 @@ pub(crate) fn transposed_product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     )
 }
 
-/// `xᵀ · y` of `[batch, tokens, m]` and `[batch, tokens, n]`, over all tokens: `[m, n]`, on the CPU.
-#[cfg(feature = "autodiff")]
-pub(crate) fn sum_of_outer_products(x: Tensor<3>, y: Tensor<3>) -> Tensor<2> {
-    let ([.., m], [.., n]) = (x.dims(), y.dims());
-    let kernel = kernel_of(x.shape().num_elements() * n);
-    let device = x.device();
-    let (x, y) = (
-        cpu_primitive(x).to_contiguous(),
-        cpu_primitive(y).to_contiguous(),
-    );
-    let (a, b, as_is) = (x.storage(), y.storage(), Activation::Identity);
-    let sum = product::sum_of_outer_products(a, as_is, b, [m, n], kernel);
-    spare::give(x);
-    spare::give(y);
-    Tensor::from_data(TensorData::new(sum, [m, n]), &device)
-}
-
 fn apply(x: Tensor<3>, linear: &product::Linear) -> Tensor<3> {
     let [batch, tokens, width] = x.dims();
     assert_eq!(width, linear.inputs(), "width of the tokens");

@@ -70,7 +70,7 @@ impl Panels for Bytes {
     const HIDDEN: usize = 512;
 
     #[inline(always)]
-    fn pack_rows(rows: &mut Rows, x: &[f32], width: usize) {
+    fn pack_rows<S: Simd>(rows: &mut Rows, x: &[f32], width: usize) {
         rows.reset(x.len() / width, width);
         for (r, row) in x.chunks_exact(width).enumerate() {
             rows.set(r, row);
@@ -90,7 +90,8 @@ impl Panels for Bytes {
         let depth = linear.inputs.div_ceil(DEPTH);
         let steps = part.inputs.start / DEPTH..part.inputs.end.div_ceil(DEPTH);
         let mut sums = [[0; WIDTH]; HEIGHT];
-        for (n, place) in linear.places(&part) {
+        for n in part.outputs.start / WIDTH..part.outputs.end.div_ceil(WIDTH) {
+            let place = linear.place(&part, n);
             let panel = &self.panels[n * depth..][steps.clone()];
             let of_weights: &[f32; WIDTH] = &self.factors.as_chunks().0[n];
             let y = y.chunks_mut(HEIGHT * stride);

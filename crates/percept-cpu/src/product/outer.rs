@@ -5,12 +5,16 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::vectors::{has_wide_tiles, height};
 use super::{Activation, HALF, HEIGHT, Linear, Panels, Part, Then, Vectors, Weights};
 use crate::kernel::Kernel;
 use crate::math::gelu;
 
 /// Rows that are added at once: packed, those of 1,536 numbers fit into a last cache that a rented core can count on.
 const ROWS: usize = 512;
+/// Rows that are packed for all tiles before the next rows: a line of the cache goes to more than one tile, and those of
+/// rows whose distance is a multiple of a power of two take each other's place.
+const ROWS_AT_ONCE: usize = 16;
 /// Columns that a task turns: as many as a line of the cache has of them.
 const COLUMNS_OF_TURN: usize = 16;
 
@@ -61,16 +65,16 @@ pub fn sum_of_outer_products(
 }
 
 /// Columns of `x` of one task: they stand there as tiles want them, and need not be turned.
-struct Columns<'a> {
-    linear: &'a Linear,
-    panels: &'a Vectors,
-    x: &'a [f32],
-    activation: Activation,
+pub(super) struct Columns<'a> {
+    pub(super) linear: &'a Linear,
+    pub(super) panels: &'a Vectors,
+    pub(super) x: &'a [f32],
+    pub(super) activation: Activation,
     /// From the first one to the end of the row.
-    columns: Range<usize>,
+    pub(super) columns: Range<usize>,
     /// A row for each column.
-    sum: &'a mut [f32],
-    packed: &'a mut Vec<f32>,
+    pub(super) sum: &'a mut [f32],
+    pub(super) packed: &'a mut Vec<f32>,
 }
 
 impl WithSimd for Columns<'_> {
@@ -80,16 +84,23 @@ impl WithSimd for Columns<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let (linear, packed) = (self.linear, self.packed);
         let (depth, count) = (linear.inputs, self.sum.len() / linear.outputs);
-        packed.resize(count.div_ceil(HEIGHT) * HEIGHT * depth, 0.0);
-        for (t, tile) in packed.chunks_exact_mut(HEIGHT * depth).enumerate() {
-            let columns = self.columns.start + t * HEIGHT..self.columns.end;
-            if count - t * HEIGHT <= HALF {
-                pack(self.x, columns, tile.as_chunks_mut::<HALF>().0);
-            } else {
-                pack(self.x, columns, tile.as_chunks_mut::<HEIGHT>().0);
+        let side = height::<S>();
+        packed.resize(count.div_ceil(side) * side * depth, 0.0);
+        for (b, x) in self.x.chunks(ROWS_AT_ONCE * self.columns.end).enumerate() {
+            for (t, tile) in packed.chunks_exact_mut(side * depth).enumerate() {
+                let columns = self.columns.start + t * side..self.columns.end;
+                if !has_wide_tiles::<S>() || count - t * side <= HALF {
+                    let tile = tile.as_chunks_mut::<HALF>().0;
+                    pack(x, columns, &mut tile[b * ROWS_AT_ONCE..]);
+                } else {
+                    let tile = tile.as_chunks_mut::<HEIGHT>().0;
+                    pack(x, columns, &mut tile[b * ROWS_AT_ONCE..]);
+                }
             }
-            if let Activation::Gelu = self.activation {
-                tile.iter_mut().for_each(|value| *value = gelu(*value));
+        }
+        if let Activation::Gelu = self.activation {
+            for value in &mut *packed {
+                *value = gelu(*value);
             }
         }
         let (part, then) = (Part::of(linear), Then::Add(None));

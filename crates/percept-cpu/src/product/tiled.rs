@@ -2,8 +2,9 @@
 //! them, while the tile before gets what follows.
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
-use super::{Input, Linear, Then, WIDTH, store, store_row};
+use super::{Input, Linear, Order, Then, WIDTH, store, store_row};
 use crate::norm::Norm;
 use crate::tiles::{self, Beside, Line, Parts, Unit};
 
@@ -22,6 +23,38 @@ pub(super) struct Tiles {
 impl Tiles {
     pub(super) fn kernel(&self) -> (Unit, Parts) {
         (self.unit, self.parts)
+    }
+
+    /// Packs weights.
+    pub(super) fn pack_weights(
+        weights: &[f32],
+        order: Order,
+        [inputs, outputs]: [usize; 2],
+        unit: Unit,
+        parts: Parts,
+    ) -> Self {
+        let length = parts.panel(inputs);
+        let mut panels = vec![Line::ZERO; outputs.div_ceil(WIDTH) * length];
+        (panels.par_chunks_mut(length.max(1)))
+            .enumerate()
+            .for_each(|(n, panel)| {
+                let channels = n * WIDTH..outputs.min((n + 1) * WIDTH);
+                match order {
+                    Order::ByOutput => {
+                        let rows = &weights[channels.start * inputs..channels.end * inputs];
+                        unit.set_transposed(panel, parts, rows, inputs, inputs);
+                    }
+                    Order::ByInput => {
+                        let (rows, count) = (&weights[channels.start..], channels.len());
+                        unit.set_columns(panel, parts, rows, outputs, count);
+                    }
+                }
+            });
+        Self {
+            unit,
+            parts,
+            panels,
+        }
     }
 
     /// Rows of which the packed inputs stay in the second-level cache.
