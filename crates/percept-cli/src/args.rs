@@ -513,6 +513,10 @@ pub struct EvalArgs {
     /// Go on with what a killed run left in --out.
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Folder for what the image encoder makes of each photo, some 2 MB: photos whose tokens are there are
+    /// not encoded again, and can be measured in other ways in no time.
+    #[arg(long, value_name = "DIR")]
+    pub keep_tokens: Option<PathBuf>,
 }
 
 /// Benchmarks, and the comparison of their results.

@@ -132,6 +132,45 @@ fn a_resumed_run_ends_with_the_same_numbers() {
 }
 
 #[test]
+fn kept_tokens_are_used_for_all_that_is_measured_of_a_photo() {
+    let set = squares(5);
+    let folder = tempfile::tempdir().unwrap();
+    let kept = ["--keep-tokens", path(folder.path())];
+    let files = || -> Vec<_> {
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let mut files: Vec<_> = files
+            .map(|file| {
+                let file = file.unwrap();
+                (file.path(), file.metadata().unwrap().modified().unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let first = json(&eval_custom(&set, &kept));
+    let written = files();
+    assert_eq!(written.len(), 5);
+    for grouping in [&[][..], &["--grouping"]] {
+        let with = json(&eval_custom(&set, &[grouping, &kept].concat()));
+        let without = json(&eval_custom(&set, grouping));
+        for field in ["metrics", "per_class", "confusion", "counts"] {
+            assert_eq!(with[field], without[field], "{grouping:?} {field}");
+        }
+        if grouping.is_empty() {
+            assert_eq!(with["metrics"], first["metrics"]);
+        }
+        assert_eq!(files(), written, "{grouping:?}");
+    }
+    // What the encoder sees is not the same any more.
+    eval_custom(&set, &[&kept[..], &["--set", "image.size=48"]].concat());
+    assert_eq!(files().len(), 10);
+    // A place that cannot be used is named.
+    let file = path(&written[0].0);
+    let output = eval_custom(&set, &["--keep-tokens", file]);
+    expect(&output, 1, file);
+}
+
+#[test]
 fn results_are_compared() {
     let set = squares(6);
     let out = tempfile::tempdir().unwrap();

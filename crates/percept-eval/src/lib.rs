@@ -17,6 +17,7 @@ pub mod result;
 mod run;
 mod subject;
 mod tasks;
+mod tokens;
 mod vocabulary;
 
 use std::path::Path;

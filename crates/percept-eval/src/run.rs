@@ -36,6 +36,8 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Go on with the records that are there.
     pub resume: bool,
+    /// Folder where the tokens of photos are kept, and looked for before a photo is encoded.
+    pub tokens: Option<PathBuf>,
 }
 
 /// What a run tells while it goes on.

@@ -67,10 +67,11 @@ fn pilot() -> Option<(&'static Model, PathBuf)> {
     }
 }
 
-/// Runs one evaluation of the pilot.
+/// Runs one evaluation of the pilot; `tokens` is where those of photos are kept.
 fn evaluate(
     protocol: &str,
     dataset: &str,
+    tokens: Option<&Path>,
     run: impl FnOnce(Run<'_>) -> Result<EvalResult, percept_eval::EvalError>,
 ) -> Option<EvalResult> {
     let (model, path) = pilot()?;
@@ -79,7 +80,10 @@ fn evaluate(
     let result = run(Run {
         subject: &subject,
         protocol: &protocol,
-        options: &RunOptions::default(),
+        options: &RunOptions {
+            tokens: tokens.map(Path::to_owned),
+            ..RunOptions::default()
+        },
         progress: &|_| (),
     });
     Some(result.unwrap())
@@ -89,9 +93,9 @@ fn voc() -> Box<dyn percept_data::SegmentationSet> {
     Box::new(open_voc(&root().join("../shared/data/VOCdevkit"), None).unwrap())
 }
 
-fn check_voc(protocol: &str, seven: f64, classes: [(&str, f64); 10]) {
+fn check_voc(protocol: &str, tokens: Option<&Path>, seven: f64, classes: [(&str, f64); 10]) {
     let run = |how: Run<'_>| percept_eval::segmentation(voc().as_ref(), how);
-    let Some(result) = evaluate(protocol, "voc", run) else {
+    let Some(result) = evaluate(protocol, "voc", tokens, run) else {
         return;
     };
     assert_eq!((result.counts.done, result.counts.failed), (222, 0));
@@ -114,6 +118,7 @@ fn check_voc(protocol: &str, seven: f64, classes: [(&str, f64); 10]) {
 fn clippy_meets_pytorch() {
     check_voc(
         "clippy",
+        None,
         37.93,
         [
             ("background", 58.0),
@@ -130,10 +135,13 @@ fn clippy_meets_pytorch() {
     );
 }
 
+/// One test, for both see the same photos at 448 pixels, which takes minutes.
 #[test]
-fn clippy_448_meets_pytorch() {
+fn clippy_448_and_grouping_meet_pytorch() {
+    let tokens = tempfile::tempdir().unwrap();
     check_voc(
         "clippy-448",
+        Some(tokens.path()),
         38.77,
         [
             ("background", 57.9),
@@ -148,12 +156,9 @@ fn clippy_448_meets_pytorch() {
             ("motorbike", 9.2),
         ],
     );
-}
 
-#[test]
-fn grouping_meets_pytorch() {
     let run = |how: Run<'_>| percept_eval::grouping(voc().as_ref(), how);
-    let Some(result) = evaluate("clippy-448", "voc", run) else {
+    let Some(result) = evaluate("clippy-448", "voc", Some(tokens.path()), run) else {
         return;
     };
     assert_eq!(result.metrics["regions"], 303.0);
@@ -168,7 +173,7 @@ fn imagenette_meets_pytorch_to_one_photo() {
         let set = ImageFolder::open(&folder, None, Competing::Present).unwrap();
         percept_eval::classification(&set, "folder", "val", how)
     };
-    let Some(result) = evaluate("clippy", "folder", run) else {
+    let Some(result) = evaluate("clippy", "folder", None, run) else {
         return;
     };
     let right = (result.metrics["acc1"] * 300.0).round();

@@ -58,6 +58,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         batch_size: common.batch_size(),
         out: args.out.clone(),
         resume: args.resume,
+        tokens: args.keep_tokens.clone(),
     };
     let bar = console.bar(0, "photos");
     let progress = |event: Event<'_>| match event {

@@ -1,12 +1,12 @@
 //! Zero-shot classification: a class for every photo, as CLIP does it.
 
-use percept::{Pooling, TokenGrid, View};
+use percept::{Pooling, TokenGrid};
 use percept_data::ImageFolder;
 use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Pictured, Run, confusion, named, read_photo, whole_view};
+use super::{Encoder, Picture, Pictured, Run, confusion, named, read_photo};
 use crate::metrics::Classification as Scores;
 use crate::result::{ClassResult, EvalResult, Task};
 use crate::run::{Benchmark, run};
@@ -30,7 +30,7 @@ pub fn classification(
     how.tell_truncated(&vocabulary);
     let benchmark = Classification {
         set,
-        view: whole_view(how.model(), how.protocol)?,
+        encoder: how.whole_encoder()?,
         pooling: how.model().image_config()?.pooling,
         vocabulary,
     };
@@ -88,7 +88,7 @@ pub fn classification(
 
 struct Classification<'a> {
     set: &'a ImageFolder,
-    view: View<'a>,
+    encoder: Encoder<'a>,
     pooling: Pooling,
     vocabulary: Vocabulary,
 }
@@ -119,11 +119,11 @@ impl Benchmark for Classification<'_> {
 
     fn load(&self, sample: usize) -> Result<((), ChwImage), String> {
         let photo = read_photo(&self.set.samples[sample].image)?;
-        Ok(((), self.view.prepare(&photo)))
+        Ok(((), self.encoder.prepare(&photo)))
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
-        self.view.encode(images)
+        self.encoder.encode(images)
     }
 
     fn judge(&self, sample: usize, (): (), grid: TokenGrid) -> Result<Record, String> {

@@ -6,7 +6,7 @@ use percept_image::{ChwImage, Rle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Pictured, Run, check_crop, read_photo, read_truth, size};
+use super::{Encoder, Picture, Pictured, Run, check_crop, read_photo, read_truth, size, window};
 use crate::EvalError;
 use crate::metrics::{GroupSizes, Jaccard};
 use crate::protocol::{self, Protocol, Regions, Upsample};
@@ -35,13 +35,11 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             protocol::Centering::Centered => Centering::Centered,
         },
         size: size(image.resize, image.size),
-        window: image.window.map(|side| percept::Window {
-            side,
-            stride: image.stride.unwrap_or(side.div_ceil(2)),
-        }),
+        window: window(image),
     };
     let benchmark = Grouping {
         set,
+        encoder: how.encoder()?,
         grouper: Grouper::new(how.model(), &options)?,
         protocol: how.protocol,
     };
@@ -109,6 +107,7 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
 
 struct Grouping<'a> {
     set: &'a dyn SegmentationSet,
+    encoder: Encoder<'a>,
     grouper: Grouper<'a>,
     protocol: &'a Protocol,
 }
@@ -194,11 +193,11 @@ impl Benchmark for Grouping<'_> {
                 }
             }
         };
-        Ok((scene, self.grouper.prepare(&photo)))
+        Ok((scene, self.encoder.prepare(&photo)))
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
-        self.grouper.encode(images)
+        self.encoder.encode(images)
     }
 
     fn judge(&self, _: usize, scene: Scene, grid: TokenGrid) -> Result<Record, String> {

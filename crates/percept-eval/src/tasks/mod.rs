@@ -11,7 +11,7 @@ use std::path::Path;
 
 use percept::{Model, Size, TokenGrid, View, Window};
 use percept_data::{ClassName, SegmentationSet};
-use percept_image::{LabelMap, Limits, RgbImage};
+use percept_image::{ChwImage, LabelMap, Limits, RgbImage};
 use serde_json::{Value, json};
 
 pub use classification::classification;
@@ -24,6 +24,7 @@ use crate::protocol::{Image, Protocol, Resize};
 use crate::report::{GalleryItem, Rank};
 use crate::result::{self, Counts, EvalResult, Task, Versions};
 use crate::run::{Benchmark, Event, RunOptions, Tally};
+use crate::tokens::TokenStore;
 use crate::{EvalError, Progress, Subject, Vocabulary};
 
 /// Photos shown of the best, of the median and of the worst.
@@ -57,6 +58,43 @@ impl Run<'_> {
             "weights": self.subject.weights,
             "protocol": self.protocol,
             "details": more,
+        })
+    }
+
+    /// What encodes photos for dense tasks.
+    fn encoder(&self) -> Result<Encoder<'_>, EvalError> {
+        let image = &self.protocol.image;
+        self.encoder_of(size(image.resize, image.size), window(image))
+    }
+
+    /// What encodes photos for tasks with one answer a photo.
+    fn whole_encoder(&self) -> Result<Encoder<'_>, EvalError> {
+        let classify = &self.protocol.classify;
+        let side = match classify.size {
+            Some(side) => side,
+            None => self.model().image_config()?.image_size as u32,
+        };
+        self.encoder_of(size(classify.resize, side), None)
+    }
+
+    fn encoder_of(&self, size: Size, window: Option<Window>) -> Result<Encoder<'_>, EvalError> {
+        let model = self.model();
+        let kept = self.options.tokens.as_deref().map(|folder| {
+            let encoder = json!({
+                "weights": self.subject.weights,
+                "config": model.image_config()?,
+                "precision": model.precision().name(),
+                "window": window.map(|window| [window.side, window.stride]),
+            });
+            TokenStore::open(folder, &encoder).map_err(|source| EvalError::Io {
+                path: folder.to_owned(),
+                source,
+            })
+        });
+        Ok(Encoder {
+            view: View::new(model, size, window)?,
+            kept: kept.transpose()?,
+            progress: self.progress,
         })
     }
 
@@ -138,13 +176,11 @@ impl Run<'_> {
     }
 }
 
-/// The view of dense tasks.
-fn view<'a>(model: &'a Model, image: &Image) -> Result<View<'a>, EvalError> {
-    let window = image.window.map(|side| Window {
+fn window(image: &Image) -> Option<Window> {
+    image.window.map(|side| Window {
         side,
         stride: image.stride.unwrap_or(side.div_ceil(2)),
-    });
-    Ok(View::new(model, size(image.resize, image.size), window)?)
+    })
 }
 
 fn size(resize: Resize, size: u32) -> Size {
@@ -158,17 +194,37 @@ fn size(resize: Resize, size: u32) -> Size {
     }
 }
 
-/// The view of tasks with one answer a photo.
-fn whole_view<'a>(model: &'a Model, protocol: &Protocol) -> Result<View<'a>, EvalError> {
-    let side = match protocol.classify.size {
-        Some(side) => side,
-        None => model.image_config()?.image_size as u32,
-    };
-    Ok(View::new(
-        model,
-        size(protocol.classify.resize, side),
-        None,
-    )?)
+/// A view of photos, with the tokens that are kept of them.
+struct Encoder<'a> {
+    view: View<'a>,
+    kept: Option<TokenStore>,
+    progress: Progress<'a>,
+}
+
+impl Encoder<'_> {
+    fn prepare(&self, photo: &RgbImage) -> ChwImage {
+        self.view.prepare(photo)
+    }
+
+    fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
+        let Some(kept) = &self.kept else {
+            return self.view.encode(images);
+        };
+        let paths: Vec<_> = images.iter().map(|image| kept.path(image)).collect();
+        let found: Option<Vec<_>> = paths.iter().map(|path| TokenStore::read(path)).collect();
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let grids = self.view.encode(images)?;
+        for (path, grid) in paths.iter().zip(&grids) {
+            if let Err(error) = TokenStore::write(path, grid) {
+                let path = path.display();
+                (self.progress)(Event::Note(&format!("{path}: not kept: {error}")));
+                break;
+            }
+        }
+        Ok(grids)
+    }
 }
 
 fn read_photo(path: &Path) -> Result<RgbImage, String> {

@@ -1,12 +1,12 @@
 //! Retrieval: the captions of a photo among all captions, the photo of a caption among all photos.
 
-use percept::{Pooling, TokenGrid, View};
+use percept::{Pooling, TokenGrid};
 use percept_data::CaptionSet;
 use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Run, whole_view};
+use super::{Encoder, Run};
 use crate::EvalError;
 use crate::metrics::recall;
 use crate::result::{EvalResult, Task};
@@ -30,7 +30,7 @@ pub fn retrieval(
 ) -> Result<EvalResult, EvalError> {
     let benchmark = Retrieval {
         set,
-        view: whole_view(how.model(), how.protocol)?,
+        encoder: how.whole_encoder()?,
         pooling: how.model().image_config()?.pooling,
     };
     let settings = how.settings(Task::ZeroshotRetrieval, dataset, split, json!({}));
@@ -95,7 +95,7 @@ pub fn retrieval(
 
 struct Retrieval<'a> {
     set: &'a CaptionSet,
-    view: View<'a>,
+    encoder: Encoder<'a>,
     pooling: Pooling,
 }
 
@@ -120,11 +120,11 @@ impl Benchmark for Retrieval<'_> {
 
     fn load(&self, sample: usize) -> Result<((), ChwImage), String> {
         let photo = super::read_photo(&self.set.samples[sample].image)?;
-        Ok(((), self.view.prepare(&photo)))
+        Ok(((), self.encoder.prepare(&photo)))
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
-        self.view.encode(images)
+        self.encoder.encode(images)
     }
 
     fn judge(&self, _: usize, (): (), grid: TokenGrid) -> Result<Record, String> {

@@ -1,12 +1,14 @@
 //! Text-driven segmentation: a class for every pixel, against the annotation (paper §3.3).
 
-use percept::{LabelMap, TokenGrid, View};
+use percept::{LabelMap, TokenGrid};
 use percept_data::SegmentationSet;
 use percept_image::{ChwImage, Filter, RgbImage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Pictured, Run, check_crop, confusion, named, read_photo, read_truth, view};
+use super::{
+    Encoder, Picture, Pictured, Run, check_crop, confusion, named, read_photo, read_truth,
+};
 use crate::decide::decide;
 use crate::metrics::{Confusion, SparseConfusion};
 use crate::protocol::Protocol;
@@ -31,7 +33,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
     how.tell_truncated(&vocabulary);
     let benchmark = Segmentation {
         set,
-        view: view(how.model(), &how.protocol.image)?,
+        encoder: how.encoder()?,
         pooling: how.model().image_config()?.pooling,
         vocabulary,
         protocol: how.protocol,
@@ -91,7 +93,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
 
 struct Segmentation<'a> {
     set: &'a dyn SegmentationSet,
-    view: View<'a>,
+    encoder: Encoder<'a>,
     pooling: percept::Pooling,
     vocabulary: Vocabulary,
     protocol: &'a Protocol,
@@ -138,7 +140,7 @@ impl Benchmark for Segmentation<'_> {
     fn load(&self, sample: usize) -> Result<(Scene, ChwImage), String> {
         let photo = read_photo(&self.set.samples()[sample].image)?;
         let truth = read_truth(self.set, sample, &photo, self.protocol)?;
-        let image = self.view.prepare(&photo);
+        let image = self.encoder.prepare(&photo);
         let photo =
             self.protocol.refine.is_some().then(|| {
                 percept_image::resize(&photo, truth.width(), truth.height(), Filter::Bicubic)
@@ -147,7 +149,7 @@ impl Benchmark for Segmentation<'_> {
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
-        self.view.encode(images)
+        self.encoder.encode(images)
     }
 
     fn judge(&self, _: usize, scene: Scene, grid: TokenGrid) -> Result<Record, String> {

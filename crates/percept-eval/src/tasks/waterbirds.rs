@@ -4,13 +4,13 @@
 //! two kinds and "background", and takes the kind with more pixels; where no pixel is of either
 //! kind, the pooled answer. The *pooled* one is plain two-way classification.
 
-use percept::{LabelMap, Pooling, TokenGrid, View};
+use percept::{LabelMap, Pooling, TokenGrid};
 use percept_data::{ClassName, Waterbirds as Set};
 use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Picture, Pictured, Run, read_photo, view};
+use super::{Encoder, Picture, Pictured, Run, read_photo};
 use crate::decide::decide;
 use crate::metrics::{Habitat, Waterbirds as Groups};
 use crate::protocol::Protocol;
@@ -35,7 +35,7 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
         .collect();
     let benchmark = Waterbirds {
         set,
-        view: view(how.model(), &how.protocol.image)?,
+        encoder: how.encoder()?,
         pooling: how.model().image_config()?.pooling,
         vocabulary: Vocabulary::plain(how.model(), &classes, &how.protocol.text)?
             .with_background(BACKGROUND),
@@ -117,7 +117,7 @@ fn habitat(index: u16) -> Result<Habitat, String> {
 
 struct Waterbirds<'a> {
     set: &'a Set,
-    view: View<'a>,
+    encoder: Encoder<'a>,
     pooling: Pooling,
     vocabulary: Vocabulary,
     protocol: Protocol,
@@ -184,11 +184,14 @@ impl Benchmark for Waterbirds<'_> {
 
     fn load(&self, sample: usize) -> Result<([u32; 2], ChwImage), String> {
         let photo = read_photo(&self.set.samples[sample].image)?;
-        Ok(([photo.width(), photo.height()], self.view.prepare(&photo)))
+        Ok((
+            [photo.width(), photo.height()],
+            self.encoder.prepare(&photo),
+        ))
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
-        self.view.encode(images)
+        self.encoder.encode(images)
     }
 
     fn judge(&self, _: usize, size: [u32; 2], grid: TokenGrid) -> Result<Record, String> {
