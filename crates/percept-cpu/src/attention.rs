@@ -372,11 +372,10 @@ fn softmax<const STRIPS: usize>(scores: &mut [[Strip; STRIPS]]) -> [[f32; STRIP]
     }
     let mut sums = [[0.0f32; STRIP]; STRIPS];
     for row in scores {
-        for s in 0..STRIPS {
-            for j in 0..STRIP {
-                let value = exp2_of_negative(row[s].0[j] - most[s][j]);
-                row[s].0[j] = value;
-                sums[s][j] += value;
+        for ((strip, most), sums) in row.iter_mut().zip(&most).zip(&mut sums) {
+            for ((value, most), sum) in strip.0.iter_mut().zip(most).zip(sums) {
+                *value = exp2_of_negative(*value - most);
+                *sum += *value;
             }
         }
     }
