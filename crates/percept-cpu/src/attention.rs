@@ -277,8 +277,8 @@ impl WithSimd for Queries<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         match has_wide_tiles::<S>() {
-            true => self.attend::<HEIGHT, 2>(),
-            false => self.attend::<HALF, 1>(),
+            true => self.attend::<HEIGHT, 2, WIDTH>(),
+            false => self.attend::<HALF, 1, STRIP>(),
         }
     }
 }
@@ -286,7 +286,7 @@ impl WithSimd for Queries<'_> {
 impl Queries<'_> {
     /// Attends in tiles of `ROWS` tokens or channels and `STRIPS` strips of queries.
     #[inline(always)]
-    fn attend<const ROWS: usize, const STRIPS: usize>(self) {
+    fn attend<const ROWS: usize, const STRIPS: usize, const COLUMNS: usize>(self) {
         let Self { heads, tokens, .. } = self;
         let (width, offset) = (heads.width, self.head * heads.width);
         // For powers of two, which take fewer steps than those of e.
@@ -294,8 +294,8 @@ impl Queries<'_> {
         let mut panel = [[Strip::ZERO; STRIPS]; MAX_HEAD_WIDTH];
         let panel = &mut panel[..width];
         let scores = self.scores.as_chunks_mut::<STRIPS>().0;
-        for (part, out) in self.out.chunks_mut(STRIPS * STRIP * self.dim).enumerate() {
-            let first = self.first + part * STRIPS * STRIP;
+        for (part, out) in self.out.chunks_mut(COLUMNS * self.dim).enumerate() {
+            let first = self.first + part * COLUMNS;
             let count = out.len() / self.dim;
             // The queries, scaled, channel by channel.
             for j in 0..count {
@@ -306,8 +306,12 @@ impl Queries<'_> {
             }
             let tiles = self.keys.chunks_exact(ROWS * width);
             for (keys, scores) in tiles.zip(scores.chunks_exact_mut(ROWS)) {
-                let tile = multiply_tile::<ROWS, STRIPS>(keys.as_chunks().0, panel);
-                scores.copy_from_slice(&tile);
+                let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(keys.as_chunks().0, panel);
+                for (scores, tile) in scores.iter_mut().zip(&tile) {
+                    for (strip, tile) in scores.iter_mut().zip(tile.as_chunks().0) {
+                        strip.0 = *tile;
+                    }
+                }
             }
             let scores = &mut scores[..self.seen];
             if let Some(bias) = self.bias {
@@ -319,17 +323,18 @@ impl Queries<'_> {
                 }
             }
             let sums = softmax(scores);
+            let sums = sums.as_flattened();
             for (v, values) in self.values.chunks_exact(ROWS * tokens).enumerate() {
                 let channels = width.saturating_sub(v * ROWS).min(ROWS);
                 let to = offset + v * ROWS;
                 if ROWS == HALF || channels <= HALF {
                     let values = &values.as_chunks::<HALF>().0[..self.seen];
-                    let tile = multiply_tile::<HALF, STRIPS>(values, scores);
-                    spread(&tile[..channels], &sums, out, self.dim, to);
+                    let tile = multiply_tile::<HALF, STRIPS, COLUMNS>(values, scores);
+                    spread(&tile[..channels], sums, out, self.dim, to);
                 } else {
                     let values = &values.as_chunks::<ROWS>().0[..self.seen];
-                    let tile = multiply_tile::<ROWS, STRIPS>(values, scores);
-                    spread(&tile[..channels], &sums, out, self.dim, to);
+                    let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(values, scores);
+                    spread(&tile[..channels], sums, out, self.dim, to);
                 }
             }
         }
@@ -338,17 +343,15 @@ impl Queries<'_> {
 
 /// Writes channels of queries, over the sums of these, to the rows of the queries, from channel `first` on.
 #[inline(always)]
-fn spread<const STRIPS: usize>(
-    channels: &[[Strip; STRIPS]],
-    sums: &[[f32; STRIP]; STRIPS],
+fn spread<const COLUMNS: usize>(
+    channels: &[[f32; COLUMNS]],
+    sums: &[f32],
     rows: &mut [f32],
     width: usize,
     first: usize,
 ) {
-    for (r, strips) in channels.iter().enumerate() {
-        let strips = strips.iter().flat_map(|strip| &strip.0);
-        let sums = sums.as_flattened();
-        for ((row, value), sum) in rows.chunks_exact_mut(width).zip(strips).zip(sums) {
+    for (r, values) in channels.iter().enumerate() {
+        for ((row, value), sum) in rows.chunks_exact_mut(width).zip(values).zip(sums) {
             row[first + r] = value / sum;
         }
     }
@@ -359,14 +362,9 @@ fn spread<const STRIPS: usize>(
 fn softmax<const STRIPS: usize>(scores: &mut [[Strip; STRIPS]]) -> [[f32; STRIP]; STRIPS] {
     let mut most = [[f32::NEG_INFINITY; STRIP]; STRIPS];
     for row in scores.iter() {
-        for s in 0..STRIPS {
-            for j in 0..STRIP {
-                let value = row[s].0[j];
-                most[s][j] = if value > most[s][j] {
-                    value
-                } else {
-                    most[s][j]
-                };
+        for (most, strip) in most.iter_mut().zip(row) {
+            for (most, value) in most.iter_mut().zip(&strip.0) {
+                *most = if *value > *most { *value } else { *most };
             }
         }
     }

@@ -148,15 +148,15 @@ impl Panels for Vectors {
         stride: usize,
     ) {
         match has_wide_tiles::<S>() {
-            true => self.multiply_in_tiles::<HEIGHT, 2>(linear, part, rows, then, y, stride),
-            false => self.multiply_in_tiles::<HALF, 1>(linear, part, rows, then, y, stride),
+            true => self.multiply_in_tiles::<HEIGHT, 2, WIDTH>(linear, part, rows, then, y, stride),
+            false => self.multiply_in_tiles::<HALF, 1, STRIP>(linear, part, rows, then, y, stride),
         }
     }
 }
 
 impl Vectors {
     #[inline(always)]
-    fn multiply_in_tiles<const ROWS: usize, const STRIPS: usize>(
+    fn multiply_in_tiles<const ROWS: usize, const STRIPS: usize, const COLUMNS: usize>(
         &self,
         linear: &Linear,
         part: Part,
@@ -167,7 +167,7 @@ impl Vectors {
     ) {
         let depth = part.inputs.len();
         let count = rows.len() / (ROWS * depth);
-        for first in part.outputs.clone().step_by(STRIPS * STRIP) {
+        for first in part.outputs.clone().step_by(COLUMNS) {
             let (panel, others) =
                 self.0[first / STRIP * linear.inputs..].split_at(STRIPS * linear.inputs);
             let panel = &panel.as_chunks::<STRIPS>().0[part.inputs.clone()];
@@ -176,22 +176,22 @@ impl Vectors {
                 .0
                 .get(part.inputs.clone())
                 .unwrap_or_default();
-            let places = std::array::from_fn(|s| linear.place(&part, first / STRIP + s));
+            let place = linear.place::<COLUMNS>(&part, first / COLUMNS);
             let tiles = rows.chunks_exact(ROWS * depth);
             for (t, (tile, y)) in tiles.zip(y.chunks_mut(ROWS * stride)).enumerate() {
                 fetch(&ahead[t * ahead.len() / count..(t + 1) * ahead.len() / count]);
                 if then.reads() {
                     for y in y.chunks_exact(stride) {
-                        fetch(&y[places[0].columns.clone()]);
+                        fetch(&y[place.columns.clone()]);
                     }
                 }
                 if ROWS == HALF || y.len() <= HALF * stride {
                     let tile = tile[..HALF * depth].as_chunks().0;
-                    let sums = multiply_tile::<HALF, STRIPS>(tile, panel);
-                    store_tile(&sums, &places, then, stride, y);
+                    let sums = multiply_tile::<HALF, STRIPS, COLUMNS>(tile, panel);
+                    store_tile(&sums, &place, then, stride, y);
                 } else {
-                    let sums = multiply_tile::<ROWS, STRIPS>(tile.as_chunks().0, panel);
-                    store_tile(&sums, &places, then, stride, y);
+                    let sums = multiply_tile::<ROWS, STRIPS, COLUMNS>(tile.as_chunks().0, panel);
+                    store_tile(&sums, &place, then, stride, y);
                 }
             }
         }
@@ -211,44 +211,41 @@ fn pack_tile<const ROWS: usize>(x: &[f32], inputs: usize, tile: &mut [[f32; ROWS
     }
 }
 
-/// `Σₖ rows[k] ⊗ panel[k]`, in registers.
+/// `Σₖ rows[k] ⊗ panel[k]`, in registers. `COLUMNS` are those of all strips: with one loop for each the compiler makes
+/// scalars.
 #[inline(always)]
-pub(crate) fn multiply_tile<const ROWS: usize, const STRIPS: usize>(
+pub(crate) fn multiply_tile<const ROWS: usize, const STRIPS: usize, const COLUMNS: usize>(
     rows: &[[f32; ROWS]],
     panel: &[[Strip; STRIPS]],
-) -> [[Strip; STRIPS]; ROWS] {
-    let mut sums = [[[0.0f32; STRIP]; STRIPS]; ROWS];
+) -> [[f32; COLUMNS]; ROWS] {
+    let mut sums = [[0.0f32; COLUMNS]; ROWS];
     for (row, strips) in rows.iter().zip(panel) {
-        for r in 0..ROWS {
-            for s in 0..STRIPS {
-                for j in 0..STRIP {
-                    sums[r][s][j] = row[r].mul_add(strips[s].0[j], sums[r][s][j]);
-                }
+        let mut values = [0.0; COLUMNS];
+        for (values, strip) in values.as_chunks_mut().0.iter_mut().zip(strips) {
+            *values = strip.0;
+        }
+        for (sums, row) in sums.iter_mut().zip(row) {
+            for (sum, value) in sums.iter_mut().zip(&values) {
+                *sum = row.mul_add(*value, *sum);
             }
         }
     }
-    sums.map(|row| row.map(Strip))
+    sums
 }
 
 /// Stores the rows of a tile that exist. Inlined, as all here: a function of its own would not be compiled
 /// for the instructions that were found.
 #[inline(always)]
-fn store_tile<const ROWS: usize, const STRIPS: usize>(
-    tile: &[[Strip; STRIPS]; ROWS],
-    places: &[Place<'_, STRIP>; STRIPS],
+fn store_tile<const ROWS: usize, const COLUMNS: usize>(
+    tile: &[[f32; COLUMNS]; ROWS],
+    place: &Place<'_, COLUMNS>,
     then: Then<'_>,
     stride: usize,
     y: &mut [f32],
 ) {
-    for (strips, y) in tile.iter().zip(y.chunks_exact_mut(stride)) {
-        for (strip, place) in strips.iter().zip(places) {
-            let y = &mut y[place.columns.clone()];
-            // Beyond the last output.
-            if y.is_empty() {
-                break;
-            }
-            store(&strip.0, place.bias, then, place.first, y);
-        }
+    for (values, y) in tile.iter().zip(y.chunks_exact_mut(stride)) {
+        let y = &mut y[place.columns.clone()];
+        store(values, place.bias, then, place.first, y);
     }
 }
 
