@@ -24,6 +24,11 @@ run() {
 
 native=$(program)
 run "this CPU" "$native"
+if command -v objdump >/dev/null && [ "$(uname -m)" = x86_64 ]; then
+    python3 tools/loops.py "$native"
+else
+    echo "SKIPPED: what the compiler made of the products needs objdump, and x86"
+fi
 if command -v qemu-x86_64 >/dev/null; then
     run "x86 with AVX2 (Haswell)" qemu-x86_64 -cpu Haswell "$native"
     run "x86 with SSE4 (Nehalem)" qemu-x86_64 -cpu Nehalem "$native"
