@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 batch_size: 1,
                 out: Some(folder.path().to_owned()),
                 resume: false,
+                ..RunOptions::default()
             };
             let result = percept_eval::segmentation(
                 &set,
