@@ -3,7 +3,6 @@
 //! A file holds the tokens of one photo. Its name is a hash of what the encoder was shown and of what it is. A file
 //! that is damaged is computed and written again.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -53,18 +52,10 @@ impl TokenStore {
         for side in [image.height, image.width] {
             hash.update((side as u64).to_le_bytes());
         }
-        // One call for each number would take longer than the hash.
-        for values in image.data.chunks(1024) {
-            let mut bytes = [0; 4 * 1024];
-            for (to, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                *to = value.to_le_bytes();
-            }
-            hash.update(&bytes[..4 * values.len()]);
-        }
-        let mut name = String::new();
-        for byte in hash.finalize() {
-            let _ = write!(name, "{byte:02x}");
-        }
+        hash.update(bytemuck::cast_slice(&image.data));
+        let name: String = (hash.finalize().iter())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         self.folder.join(name).with_extension(ENDING)
     }
 

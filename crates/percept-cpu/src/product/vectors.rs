@@ -218,6 +218,7 @@ pub(crate) fn multiply_tile<const ROWS: usize, const STRIPS: usize, const COLUMN
     rows: &[[f32; ROWS]],
     panel: &[[Strip; STRIPS]],
 ) -> [[f32; COLUMNS]; ROWS] {
+    const { assert!(COLUMNS == STRIPS * STRIP) };
     let mut sums = [[0.0f32; COLUMNS]; ROWS];
     for (row, strips) in rows.iter().zip(panel) {
         let mut values = [0.0; COLUMNS];
