@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use percept::TokenGrid;
-use percept_image::ChwImage;
+use percept_image::{ChwImage, kept};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -16,8 +16,6 @@ const VERSION: u32 = 1;
 const ENDING: &str = "percept-tokens";
 /// Bytes of a file at most: more than the tokens of any photo take.
 const MAX_BYTES: u64 = 1 << 30;
-/// Bytes of a hash.
-const HASH: usize = 32;
 /// Bytes of rows, columns and width of a token.
 const SIDES: usize = 3 * size_of::<u32>();
 
@@ -53,23 +51,13 @@ impl TokenStore {
             hash.update((side as u64).to_le_bytes());
         }
         hash.update(bytemuck::cast_slice(&image.data));
-        let name: String = (hash.finalize().iter())
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.folder.join(name).with_extension(ENDING)
+        self.folder.join(kept::name(hash)).with_extension(ENDING)
     }
 
     /// Reads tokens; `None` where they are not whole.
     pub(crate) fn read(path: &Path) -> Option<TokenGrid> {
-        if path.metadata().ok()?.len() > MAX_BYTES {
-            return None;
-        }
-        let file = std::fs::read(path).ok()?;
-        let (hash, rest) = file.split_first_chunk::<HASH>()?;
-        if Sha256::digest(rest)[..] != hash[..] {
-            return None;
-        }
-        let (sides, values) = rest.split_first_chunk::<SIDES>()?;
+        let file = kept::read(path, MAX_BYTES)?;
+        let (sides, values) = file.split_first_chunk::<SIDES>()?;
         let (sides, _) = sides.as_chunks();
         let [rows, columns, dim] = [0, 1, 2].map(|i| u32::from_le_bytes(sides[i]) as usize);
         let (values, _) = values.as_chunks();
@@ -93,16 +81,14 @@ impl TokenStore {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn write(path: &Path, grid: &TokenGrid) -> io::Result<()> {
-        let mut rest = Vec::with_capacity(SIDES + 4 * (grid.cls.len() + grid.patches.len()));
+        let mut file = Vec::with_capacity(SIDES + 4 * (grid.cls.len() + grid.patches.len()));
         for side in [grid.rows, grid.columns, grid.dim] {
-            rest.extend((side as u32).to_le_bytes());
+            file.extend((side as u32).to_le_bytes());
         }
         for value in grid.cls.iter().chain(&grid.patches) {
-            rest.extend(value.to_le_bytes());
+            file.extend(value.to_le_bytes());
         }
-        let mut file = Sha256::digest(&rest).to_vec();
-        file.append(&mut rest);
-        percept_image::write_atomic(path, &file)
+        kept::write(path, &file)
     }
 }
 
@@ -159,20 +145,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         TokenStore::write(&path, &grid()).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        for length in [0, 10, HASH, HASH + SIDES, whole.len() - 1] {
-            std::fs::write(&path, &whole[..length]).unwrap();
+        let whole = kept::read(&path, MAX_BYTES).unwrap();
+        for length in [0, 10, SIDES, whole.len() - 4] {
+            kept::write(&path, &whole[..length]).unwrap();
             assert!(TokenStore::read(&path).is_none(), "{length} bytes");
         }
-        let mut other = whole.clone();
-        other[HASH + SIDES] ^= 1;
-        std::fs::write(&path, &other).unwrap();
-        assert!(TokenStore::read(&path).is_none());
-        // Sides that nobody has memory for, under a hash that is right.
-        let mut huge = whole[HASH..].to_vec();
+        // Sides that nobody has memory for.
+        let mut huge = whole;
         huge[..SIDES].fill(0xff);
-        let file = [Sha256::digest(&huge).to_vec(), huge].concat();
-        std::fs::write(&path, file).unwrap();
+        kept::write(&path, &huge).unwrap();
         assert!(TokenStore::read(&path).is_none());
     }
 }

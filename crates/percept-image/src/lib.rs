@@ -8,7 +8,7 @@
 //! | bytes to pixels | [`open`], [`decode()`], [`Limits`], [`ImageError`] |
 //! | pixels to model input | [`Preprocess`], [`Fit`], [`Normalization`], [`ChwImage`], [`resize()`] |
 //! | labels to files | [`LabelMap`], [`mask_png`], [`overlay`], [`heatmap`], [`Rle`] |
-//! | files to disk | [`write_atomic`], [`npy_f32`], [`png_rgb`], [`jpeg_rgb`] |
+//! | files to disk | [`write_atomic`], [`kept`], [`npy_f32`], [`png_rgb`], [`jpeg_rgb`] |
 //!
 //! ```
 //! use percept_image::{Filter, Fit, Normalization, Preprocess, RgbImage};
@@ -25,6 +25,7 @@
 
 mod convolve;
 pub mod decode;
+pub mod kept;
 pub mod label_map;
 mod legend;
 pub mod palette;

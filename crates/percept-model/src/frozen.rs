@@ -47,6 +47,11 @@ impl FrozenVit {
         self.vit.grid_of(sides)
     }
 
+    /// As [`Vit::tokens_of`].
+    pub fn tokens_of(&self, sides: [usize; 2]) -> [usize; 2] {
+        self.vit.tokens_of(sides)
+    }
+
     /// As [`Vit::embed`].
     pub fn embed(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<3> {
         self.vit.embed(images, keep)

@@ -11,6 +11,7 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use percept_image::kept;
 use sha2::{Digest, Sha256};
 
 use crate::ModelFiles;
@@ -21,15 +22,13 @@ const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 64 << 20;
 /// Nobody else's files end so.
 const ENDING: &str = "percept-texts";
-/// Bytes of a hash.
-const HASH: usize = 32;
 
 /// Embeddings of texts by one model, in a folder that models share.
 #[derive(Debug, Clone)]
 pub(crate) struct TextCache {
     folder: PathBuf,
     /// A hash of what embeds the texts.
-    model: [u8; HASH],
+    model: [u8; kept::HASH],
 }
 
 impl TextCache {
@@ -59,25 +58,17 @@ impl TextCache {
         for text in texts {
             add(&mut key, text.as_ref().as_bytes());
         }
-        let name: String = (key.finalize().iter())
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.folder.join(name).with_extension(ENDING)
+        self.folder.join(kept::name(key)).with_extension(ENDING)
     }
 
     /// The embeddings `[dim]` of `texts`, if they are there.
     pub(crate) fn get<S: AsRef<str>>(&self, texts: &[S], dim: usize) -> Option<Vec<Vec<f32>>> {
         let length = texts.len().checked_mul(dim)?.checked_mul(4)?;
-        let path = self.path(texts);
-        if path.metadata().ok()?.len() != (length + HASH) as u64 {
+        let file = kept::read(&self.path(texts), length as u64)?;
+        if file.len() != length {
             return None;
         }
-        let file = std::fs::read(path).ok()?;
-        let (sum, values) = file.split_first_chunk::<HASH>()?;
-        if values.len() != length || Sha256::digest(values)[..] != sum[..] {
-            return None;
-        }
-        let (values, _) = values.as_chunks::<4>();
+        let (values, _) = file.as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|v| f32::from_le_bytes(*v)).collect();
         let is_good = values.iter().all(|v| v.is_finite());
         is_good.then(|| values.chunks_exact(dim).map(<[f32]>::to_vec).collect())
@@ -94,9 +85,7 @@ impl TextCache {
         if values.len() as u64 > MAX_BYTES / 2 {
             return;
         }
-        let mut file = Sha256::digest(&values).to_vec();
-        file.extend(values);
-        if percept_image::write_atomic(&self.path(texts), &file).is_ok() {
+        if kept::write(&self.path(texts), &values).is_ok() {
             self.drop_oldest();
         }
     }

@@ -123,6 +123,13 @@ impl Vit {
         [height / patch, width / patch]
     }
 
+    /// Number of the tokens of an image of these sides, CLS and registers among them, and their width.
+    pub fn tokens_of(&self, sides: [usize; 2]) -> [usize; 2] {
+        let [rows, columns] = self.grid_of(sides);
+        let [_, first, dim] = self.first_tokens().dims();
+        [first + rows * columns, dim]
+    }
+
     /// Side of a patch in pixels.
     pub fn patch_size(&self) -> usize {
         self.patch_embed.patch_size

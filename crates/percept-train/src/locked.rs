@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use half::f16;
-use percept_image::write_atomic;
+use percept_image::kept;
 use percept_model::vit::Vit;
 use percept_model::{FrozenVit, weights};
 use rayon::prelude::*;
@@ -19,14 +19,14 @@ use sha2::{Digest, Sha256};
 use crate::TrainError;
 
 /// Told apart from what other versions of this file keep.
-const FORMAT: &[u8] = b"percept-locked-1";
+const FORMAT: &[u8] = b"percept-locked-2";
 
 /// Files of what was made of inputs of one tower, one for each input.
 #[derive(Debug, Clone)]
 pub struct LockedCache {
     folder: PathBuf,
     /// Of the tower's weights, and of where its locked part ends.
-    tower: [u8; 32],
+    tower: [u8; kept::HASH],
     /// Number of the blocks that are locked.
     count: usize,
     /// Whether what the whole tower makes of the inputs is kept as well.
@@ -82,18 +82,15 @@ impl LockedCache {
         let images: Vec<&[f32]> = pixels.chunks_exact((3 * height * width).max(1)).collect();
         let path = |image: &&[f32]| self.path(image, [height, width]);
         let paths: Vec<PathBuf> = images.par_iter().map(path).collect();
-        // How much is kept of an image follows from what an empty one becomes.
-        let empty = Tensor::zeros([1, 3, height, width], device);
-        let [_, tokens, dim] = tower.embed(empty, None).dims();
         let [rows, columns] = tower.grid_of([height, width]);
+        let [tokens, dim] = tower.tokens_of([height, width]);
         let parts = match self.whole {
             true => vec![tokens, 1 + rows * columns],
             false => vec![tokens],
         };
         let length = parts.iter().sum::<usize>() * dim;
-        let mut known: Vec<Option<Vec<f16>>> = (paths.par_iter())
-            .map(|path| read(path).filter(|values| values.len() == length))
-            .collect();
+        let mut known: Vec<Option<Vec<f16>>> =
+            (paths.par_iter()).map(|path| read(path, length)).collect();
         let missing: Vec<usize> = (0..images.len()).filter(|i| known[*i].is_none()).collect();
         for some in missing.chunks(chunk.max(1)) {
             let values: Vec<f32> = some.iter().flat_map(|i| images[*i]).copied().collect();
@@ -155,9 +152,7 @@ impl LockedCache {
             sum.update((side as u64).to_le_bytes());
         }
         sum.update(bytemuck::cast_slice(image));
-        let name: String = (sum.finalize().iter())
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = kept::name(sum);
         // Not all in one folder: file systems slow down.
         self.folder.join(&name[..2]).join(&name[2..])
     }
@@ -168,16 +163,12 @@ fn half(value: f32) -> f16 {
     f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
 
-/// The values of a file; none where there is no such file, or it cannot be read: they are then made again.
-fn read(path: &Path) -> Option<Vec<f16>> {
-    let bytes = fs::read(path).ok()?;
-    let (values, rest) = bytes.as_chunks::<2>();
-    rest.is_empty().then(|| {
-        values
-            .iter()
-            .map(|bytes| f16::from_le_bytes(*bytes))
-            .collect()
-    })
+/// The `length` values of a file; none where they are not there: they are then made again.
+fn read(path: &Path, length: usize) -> Option<Vec<f16>> {
+    let bytes = kept::read(path, 2 * length as u64)?;
+    let values = bytes.as_chunks().0.iter();
+    let values: Vec<f16> = values.map(|bytes| f16::from_le_bytes(*bytes)).collect();
+    (values.len() == length).then_some(values)
 }
 
 fn write(path: &Path, values: &[f16]) -> Result<(), TrainError> {
@@ -185,5 +176,5 @@ fn write(path: &Path, values: &[f16]) -> Result<(), TrainError> {
         .iter()
         .flat_map(|value| value.to_le_bytes())
         .collect();
-    write_atomic(path, &bytes).map_err(TrainError::io(path))
+    kept::write(path, &bytes).map_err(TrainError::io(path))
 }

@@ -83,7 +83,7 @@ impl Run<'_> {
             let encoder = json!({
                 "weights": self.subject.weights,
                 "config": model.image_config()?,
-                "precision": model.precision().name(),
+                "kernel": model.kernel().map(|kernel| kernel.name()),
                 "window": window.map(|window| [window.side, window.stride]),
             });
             TokenStore::open(folder, &encoder).map_err(|source| EvalError::Io {
