@@ -35,9 +35,9 @@ pub(crate) const HEIGHT: usize = 12;
 /// Rows of its last tile, where so many are enough, and of all tiles where registers are fewer.
 pub(crate) const HALF: usize = HEIGHT / 2;
 
-/// Rows of activations that a task packs and takes through all panels: with the panel they stay in a
+/// Rows of activations that a task packs and takes through all panels at most: with the panel they stay in a
 /// second-level cache of 1 MB.
-const BLOCK_VALUES: usize = 96 * 768;
+const BLOCK_VALUES: usize = 102 * 768;
 
 /// Weights and bias of a linear layer.
 #[derive(Debug, Clone)]
@@ -298,19 +298,34 @@ impl Linear {
         });
     }
 
-    /// How many rows a task takes: the same for every thread.
+    /// How many rows a task takes.
     fn rows_of_task(&self, rows: usize) -> usize {
-        let threads = rayon::current_num_threads().max(1);
         // At most, and what their number is best a multiple of.
         let (most, step) = match &self.weights {
-            Weights::Vectors(_) => (BLOCK_VALUES / self.inputs / HEIGHT * HEIGHT, HALF),
+            Weights::Vectors(_) => (BLOCK_VALUES / self.inputs, HALF),
             Weights::Tiles(tiles) => (tiles.rows_at_once(self), tiles::SIDE / 2),
             Weights::Bytes(_) => (bytes::MOST_ROWS, HALF),
         };
-        let rounds = rows.div_ceil(most.max(HEIGHT) * threads).max(1);
-        // Not 0 where there are no rows: that is no size of chunks.
-        (rows.max(1).div_ceil(threads * rounds)).next_multiple_of(step)
+        share(rows, rayon::current_num_threads().max(1), most, step)
     }
+}
+
+/// How many rows a task takes, a multiple of `step` and at most `most`: such that the thread that has most of them has
+/// as few as can be. Tasks that are much smaller than they may be would read the weights more often.
+fn share(rows: usize, threads: usize, most: usize, step: usize) -> usize {
+    let [rows, most] = [rows, most / step].map(|n| n.max(1));
+    let least = rows.div_ceil(threads * step).min(most.div_ceil(2));
+    let of_busiest = |task: &usize| {
+        let (full, rest) = (rows / task, (rows % task).next_multiple_of(step));
+        match full % threads {
+            // The task that is not full is one more than all threads have.
+            0 => full / threads * task + rest,
+            _ => full.div_ceil(threads) * task,
+        }
+    };
+    // Of those that are as good the largest.
+    let tasks = (least..=most).rev().map(|tiles| tiles * step);
+    tasks.min_by_key(of_busiest).unwrap_or(step)
 }
 
 /// `x += scale · second(activation(first(norm(x))))`: what follows attention in a block, of rows `x` `[rows, dim]`. The
@@ -634,5 +649,39 @@ fn store_row<const W: usize>(
                 y[i] = (values[i] + bias[i]).mul_add(scale[i], y[i]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn threads_have_about_as_many_rows() {
+        // Photos of 224 and of 448 pixels in patches of 16: CLS and 14 · 14 or 28 · 28 patches.
+        assert_eq!(share(197, 2, 102, 6), 102);
+        assert_eq!(share(785, 2, 102, 6), 78);
+        // Of 12 rows, two threads have six each, and one has all.
+        assert_eq!((share(12, 2, 102, 6), share(12, 1, 102, 6)), (6, 102));
+        for rows in (0..2000).step_by(if cfg!(miri) { 97 } else { 1 }) {
+            for threads in [1, 2, 3, 8] {
+                let (most, step) = (102, 6);
+                let task = share(rows, threads, most, step);
+                assert!(task > 0 && task <= most && task % step == 0, "{task}");
+                // Tasks in turn, as if all were as fast.
+                let mut of_thread = vec![0; threads];
+                for (n, at) in (0..rows).step_by(task).enumerate() {
+                    of_thread[n % threads] += task.min(rows - at);
+                }
+                let busiest = of_thread.into_iter().max().unwrap_or(0);
+                let fair = rows.div_ceil(threads);
+                assert!(
+                    busiest <= fair + fair / 8 + step,
+                    "{rows} rows, {threads} threads: {busiest}"
+                );
+            }
+        }
+        // Less than a step fits: a step it is.
+        assert_eq!(share(50, 2, 4, 6), 6);
     }
 }
