@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod console;
 mod inputs;
+mod memory;
 mod models;
 mod output;
 mod pipeline;
@@ -26,41 +27,6 @@ use crate::console::Console;
 /// each back to the kernel, which then clears every page anew (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// mimalloc's number of the option that says how many milliseconds freed memory stays with the program, which its
-/// bindings do not name.
-const PURGE_DELAY: std::ffi::c_int = 15;
-
-/// Its own second is less than a step of training takes, and the next one needs as much memory again: for good.
-const FOR_TRAINING: std::ffi::c_long = -1;
-
-/// What a tensor was read into is of no use when it has been packed, and the next photo wants little: a second would
-/// add the largest matrices to the most that a command needs (docs/performance.md).
-const FOR_OTHERS: std::ffi::c_long = 5;
-
-/// How long freed memory stays with the program. `MIMALLOC_PURGE_DELAY` goes before it.
-#[allow(unsafe_code, reason = "the allocator has its options in C alone")]
-fn keep_freed_memory(milliseconds: std::ffi::c_long) {
-    // SAFETY: it takes two numbers, and ignores an option that does not exist.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, milliseconds) };
-    // What was freed before `main` waits for the time that was valid then, and what comes after it waits with it.
-    // SAFETY: it gives back what nobody uses.
-    unsafe { libmimalloc_sys::mi_collect(true) };
-}
-
-/// mimalloc asks for pages of two megabytes, which stay empty in part: a fifth to a third of the memory of a command
-/// that reads a model, for no time that could be measured (docs/performance.md). Training fills them.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "the system has this in C alone")]
-fn refuse_huge_pages() {
-    const REFUSED: libc::c_ulong = 1;
-    const UNUSED: libc::c_ulong = 0;
-    // SAFETY: it takes numbers and touches no memory. A system that does not know it goes on as before.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, REFUSED, UNUSED, UNUSED, UNUSED) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn refuse_huge_pages() {}
 
 /// A command line that cannot be carried out as it stands: exit code 2.
 #[derive(Debug)]
@@ -88,10 +54,10 @@ pub enum Outcome {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::Train(_) => keep_freed_memory(FOR_TRAINING),
+        Command::Train(_) => memory::keep_what_is_freed(memory::FOR_TRAINING),
         _ => {
-            keep_freed_memory(FOR_OTHERS);
-            refuse_huge_pages();
+            memory::keep_what_is_freed(memory::FOR_OTHERS);
+            memory::refuse_huge_pages();
         }
     }
     let console = Console::new(cli.common.quiet, cli.common.verbose);
@@ -170,23 +136,4 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[allow(unsafe_code, reason = "the allocator has its options in C alone")]
-    fn the_allocator_has_the_option_where_it_is_set() {
-        // SAFETY: it takes a number.
-        let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {
-            println!("SKIPPED: MIMALLOC_PURGE_DELAY is set");
-            return;
-        }
-        assert_eq!(delay(), 1000, "not the default of mi_option_purge_delay");
-        keep_freed_memory(FOR_TRAINING);
-        assert_eq!(delay(), FOR_TRAINING);
-    }
 }

@@ -71,6 +71,18 @@ impl Norm {
             });
     }
 
+    /// Normalises rows where they are.
+    pub fn apply_in_place(&self, x: &mut [f32]) {
+        let width = self.gain.len();
+        let task = (VALUES_PER_TASK / width).max(1) * width;
+        x.par_chunks_mut(task).for_each_init(Vec::new, |given, x| {
+            given.clear();
+            given.extend_from_slice(x);
+            let (x, y) = (given, x);
+            Arch::new().dispatch(Rows { norm: self, x, y });
+        });
+    }
+
     /// Normalises a row.
     #[inline(always)]
     pub(crate) fn row(&self, x: &[f32], y: &mut [f32]) {

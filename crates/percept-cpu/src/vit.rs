@@ -20,7 +20,7 @@ pub struct Vit {
     norm: Norm,
     heads: Heads,
     dim: usize,
-    workspace: Mutex<Workspace>,
+    inside: Mutex<Inside>,
 }
 
 /// A pre-norm transformer block.
@@ -57,16 +57,10 @@ pub struct VitShape {
 
 /// Intermediate results, kept from call to call.
 #[derive(Debug)]
-struct Workspace {
-    patches: Vec<f32>,
-    tokens: Vec<f32>,
-    inside: Inside,
-}
-
-/// Those inside blocks.
-#[derive(Debug)]
 struct Inside {
+    /// Queries, keys and values.
     wide: Vec<f32>,
+    /// What attention makes of them; before the blocks, patches without positions.
     mixed: Vec<f32>,
     packed: Packed,
 }
@@ -103,27 +97,23 @@ impl Vit {
             norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
             heads: Heads::of(dim, shape.heads),
             dim,
-            workspace: Mutex::new(Workspace {
-                patches: Vec::new(),
-                tokens: Vec::new(),
-                inside: Inside {
-                    wide: Vec::new(),
-                    mixed: Vec::new(),
-                    packed: Packed::new(kernel),
-                },
+            inside: Mutex::new(Inside {
+                wide: Vec::new(),
+                mixed: Vec::new(),
+                packed: Packed::new(kernel),
             }),
         })
     }
 
     /// Tokens after the final norm, `[images, first + patches, dim]`, of images that are cut into
-    /// patches, `[images, patches, inputs]`. `first` are CLS and registers, `[first, dim]`, and
-    /// `positions` `[patches, dim]` is added to the patches.
+    /// patches, `[images, patches, inputs]`: `pixels`, which are let go of before the blocks. `first` are CLS and
+    /// registers, `[first, dim]`, and `positions` `[patches, dim]` is added to the patches.
     ///
     /// # Panics
     /// The lengths do not fit.
     pub fn forward(
         &self,
-        pixels: &[f32],
+        pixels: Vec<f32>,
         images: usize,
         first: &[f32],
         positions: &[f32],
@@ -131,30 +121,20 @@ impl Vit {
         let dim = self.dim;
         let (before, count) = (first.len() / dim, positions.len() / dim);
         let tokens = before + count;
-        let mut guard = self.workspace();
-        let Workspace {
-            patches,
-            tokens: x,
-            inside,
-        } = &mut *guard;
-
+        let mut inside = self.inside();
+        let patches = &mut inside.mixed;
         patches.resize(images * positions.len(), 0.0);
-        self.patches.apply(pixels, Then::Store, patches);
-        x.resize(images * tokens * dim, 0.0);
-        for (x, patches) in x
-            .chunks_exact_mut(tokens * dim)
-            .zip(patches.chunks_exact(count * dim))
-        {
-            let (of_first, of_patches) = x.split_at_mut(before * dim);
-            of_first.copy_from_slice(first);
-            for ((x, patch), position) in of_patches.iter_mut().zip(patches).zip(positions) {
-                *x = patch + position;
-            }
+        self.patches.apply(&pixels, Then::Store, patches);
+        drop(pixels);
+        let mut x = Vec::with_capacity(images * tokens * dim);
+        for patches in patches.chunks_exact(positions.len()) {
+            x.extend_from_slice(first);
+            let at_their_places = patches.iter().zip(positions);
+            x.extend(at_their_places.map(|(patch, position)| patch + position));
         }
-        self.go_through(0..self.blocks.len(), tokens, x, inside);
-        let mut out = vec![0.0; x.len()];
-        self.norm.apply(x, &mut out);
-        out
+        self.go_through(0..self.blocks.len(), tokens, &mut x, &mut inside);
+        self.norm.apply_in_place(&mut x);
+        x
     }
 
     /// Some of the blocks, in place: `x` are the tokens of images, `[images, tokens, dim]`, after those before
@@ -163,12 +143,11 @@ impl Vit {
     /// # Panics
     /// The lengths do not fit, or there are no such blocks.
     pub fn blocks(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32]) {
-        let mut guard = self.workspace();
-        self.go_through(blocks, tokens, x, &mut guard.inside);
+        self.go_through(blocks, tokens, x, &mut self.inside());
     }
 
-    fn workspace(&self) -> MutexGuard<'_, Workspace> {
-        let lock = self.workspace.lock();
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        let lock = self.inside.lock();
         lock.unwrap_or_else(PoisonError::into_inner)
     }
 

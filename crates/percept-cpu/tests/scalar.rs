@@ -311,8 +311,12 @@ proptest! {
             }
         }
         let mut y = vec![0.0; x.len()];
-        Norm::layer(gain.clone(), shift, 1e-5).apply(&x, &mut y);
+        let norm = Norm::layer(gain.clone(), shift, 1e-5);
+        norm.apply(&x, &mut y);
         close(&y, &layer, 2e-5);
+        let mut z = x.clone();
+        norm.apply_in_place(&mut z);
+        prop_assert_eq!(&z, &y);
         Norm::rms(gain, 1e-5).apply(&x, &mut y);
         close(&y, &rms, 2e-5);
     }

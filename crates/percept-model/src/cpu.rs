@@ -119,7 +119,7 @@ impl ImageEncoder for CpuImageEncoder {
         let positions = self.positions([rows, columns]);
         let tokens = self
             .vit
-            .forward(&pixels, images.len(), &self.first, &positions);
+            .forward(pixels, images.len(), &self.first, &positions);
         let dim = self.config.dim;
         let per_image = self.first.len() + positions.len();
         Ok(tokens
