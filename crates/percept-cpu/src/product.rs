@@ -667,7 +667,10 @@ mod tests {
             for threads in [1, 2, 3, 8] {
                 let (most, step) = (102, 6);
                 let task = share(rows, threads, most, step);
-                assert!(task > 0 && task <= most && task % step == 0, "{task}");
+                assert!(
+                    task > 0 && task <= most && task.is_multiple_of(step),
+                    "{task}"
+                );
                 // Tasks in turn, as if all were as fast.
                 let mut of_thread = vec![0; threads];
                 for (n, at) in (0..rows).step_by(task).enumerate() {
