@@ -13,8 +13,10 @@ use rayon::prelude::*;
 use crate::kernel::{Kernel, Kind};
 use crate::math::exp2_of_negative;
 use crate::product::{HALF, HEIGHT, STRIP, Strip, WIDTH, has_wide_tiles, multiply_tile};
+use crate::room::with_room;
 use crate::tiles::{Line, Parts, Unit};
 
+mod bytes;
 mod tiled;
 
 /// Heads are at most this wide; none of a published model has more than 128.
@@ -60,6 +62,7 @@ pub struct Packed(Buffers);
 enum Buffers {
     Vectors { keys: Vec<f32>, values: Vec<f32> },
     Tiles(Unit, Parts, Vec<Line>),
+    Bytes(bytes::Packed),
 }
 
 impl Packed {
@@ -67,7 +70,8 @@ impl Packed {
     pub fn new(kernel: Kernel) -> Self {
         Self(match kernel.of_attention().0 {
             Kind::Tiles(unit, parts) => Buffers::Tiles(unit, parts, Vec::new()),
-            Kind::Vectors | Kind::Bytes(_) => Buffers::Vectors {
+            Kind::Bytes(unit) => Buffers::Bytes(bytes::Packed::new(unit)),
+            Kind::Vectors => Buffers::Vectors {
                 keys: Vec::new(),
                 values: Vec::new(),
             },
@@ -104,6 +108,7 @@ pub fn attend(
     match &mut packed.0 {
         Buffers::Vectors { keys, values } => attend_in_vectors(&all, keys, values, out),
         Buffers::Tiles(unit, parts, lines) => tiled::attend(&all, *unit, *parts, lines, out),
+        Buffers::Bytes(packed) => bytes::attend(&all, packed, out),
     }
 }
 
@@ -175,9 +180,10 @@ fn attend_in_vectors(
         .enumerate()
         .for_each(|(sequence, out)| {
             let (qkv, seen) = (all.qkv(sequence), all.seen(sequence));
-            out.par_chunks_mut(WIDTH * dim).enumerate().for_each_init(
-                || vec![Strip::ZERO; WIDTH / STRIP * tokens_of_tiles],
-                |scores, (panel, out)| {
+            let panels = out.par_chunks_mut(WIDTH * dim).enumerate();
+            panels.for_each(|(panel, out)| {
+                with_room(|scores: &mut Vec<Strip>| {
+                    scores.resize(WIDTH / STRIP * tokens_of_tiles, Strip::ZERO);
                     for head in 0..heads.count {
                         let at = sequence * heads.count + head;
                         Arch::new().dispatch(Queries {
@@ -195,8 +201,8 @@ fn attend_in_vectors(
                             out,
                         });
                     }
-                },
-            );
+                });
+            });
         });
 }
 

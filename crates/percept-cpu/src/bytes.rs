@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::math::ROUND;
+use crate::product::Strip;
 
 /// Columns of a tile: two registers of sums.
 pub(crate) const WIDTH: usize = 32;
@@ -14,11 +15,15 @@ pub(crate) const WIDTH: usize = 32;
 pub(crate) const HEIGHT: usize = 12;
 /// Inner values of a step: as many as are added up in 32 bits.
 pub(crate) const DEPTH: usize = 4;
+/// Steps of a [`Line`].
+pub(crate) const STEPS: usize = 16;
 /// Rows of a tile, where so many are enough.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const HALF: usize = HEIGHT / 2;
 /// The largest size of a number.
 const LARGEST: f32 = 127.0;
+/// What is smaller is 0: the inverse of the factor could not be told from infinity.
+const LEAST: f32 = 1e-30;
 /// What is added to weights.
 const OFFSET: i32 = 128;
 /// Inner values whose products cannot leave 32 bits.
@@ -34,6 +39,34 @@ impl Step {
     pub(crate) const ZERO: Self = Self([[OFFSET as u8; DEPTH]; WIDTH]);
 }
 
+/// Numbers of a row for as many steps, a line of the cache: [`DEPTH`] in each of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u32; STEPS]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; STEPS]);
+    /// Inner values.
+    pub(crate) const DEPTH: usize = STEPS * DEPTH;
+
+    #[inline(always)]
+    pub(crate) fn of(bytes: &[u8; Self::DEPTH]) -> Self {
+        let fours: &[[u8; DEPTH]] = bytes.as_chunks().0;
+        Self(std::array::from_fn(|step| u32::from_le_bytes(fours[step])))
+    }
+}
+
+/// Rows of a tile, and what they were rounded with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tile<'a> {
+    pub(crate) lines: &'a [[Line; HEIGHT]],
+    pub(crate) factors: &'a [f32; HEIGHT],
+    /// What an offset of the numbers of panels has added to the sums of each.
+    pub(crate) added: &'a [i32; HEIGHT],
+    /// How many rows there are.
+    pub(crate) count: usize,
+}
+
 /// What multiplies. Only this module makes one, where the CPU has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit(());
@@ -44,25 +77,78 @@ impl Unit {
         is_there().then_some(Self(()))
     }
 
-    /// The sums of a tile of rows, in `sums`, whose first rows are those there are: `count`, at most [`HEIGHT`].
+    /// The products of a tile of rows with the columns of a panel, which have these factors: rows of two strips of
+    /// `out`, `stride` from one to the next. More rows than there are may be written, up to [`HEIGHT`], where there is
+    /// room for them. Numbers of rows are signed, those of the panel have an offset.
     #[inline(always)]
     pub(crate) fn multiply(
         self,
-        rows: &[[u32; HEIGHT]],
+        tile: Tile<'_>,
         panel: &[Step],
-        count: usize,
-        sums: &mut [[i32; WIDTH]; HEIGHT],
+        of_columns: &[f32; WIDTH],
+        out: &mut [Strip],
+        stride: usize,
+    ) {
+        self.products::<true>(tile, panel, of_columns, out, stride);
+    }
+
+    /// The same of numbers of rows that have no sign, and numbers of the panel that do.
+    #[inline(always)]
+    pub(crate) fn mix(
+        self,
+        tile: Tile<'_>,
+        panel: &[Step],
+        of_columns: &[f32; WIDTH],
+        out: &mut [Strip],
+        stride: usize,
+    ) {
+        self.products::<false>(tile, panel, of_columns, out, stride);
+    }
+
+    /// The weights of a softmax of powers of two, over the largest of them and of 255 steps, as row `r`: to its lines. Of
+    /// each four times 16 scores the first are the first numbers of the 16 steps of a line, and so on: the order of
+    /// [`set_columns`]. `lines` are as many as there are scores for. Returns the sum of the weights.
+    #[inline(always)]
+    pub(crate) fn softmax(
+        self,
+        scores: &[[Strip; DEPTH]],
+        lines: &mut [[Line; HEIGHT]],
+        r: usize,
+    ) -> f32 {
+        let mut most = [f32::NEG_INFINITY; STEPS];
+        for strip in scores.as_flattened() {
+            for (most, value) in most.iter_mut().zip(&strip.0) {
+                *most = if *value > *most { *value } else { *most };
+            }
+        }
+        let most = largest(most);
+        // SAFETY: there is a `Unit`, so the CPU has the instructions.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        let sum = unsafe { weights(scores, most, lines, r) };
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let sum = weights_by_definition(scores, most, lines, r);
+        sum as f32
+    }
+
+    #[inline(always)]
+    fn products<const SIGNED_ROWS: bool>(
+        self,
+        tile: Tile<'_>,
+        panel: &[Step],
+        of_columns: &[f32; WIDTH],
+        out: &mut [Strip],
+        stride: usize,
     ) {
         // SAFETY: there is a `Unit`, so the CPU has the instructions.
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         unsafe {
-            match count {
-                ..=HALF => tile::<HALF>(rows, panel, sums),
-                _ => tile::<HEIGHT>(rows, panel, sums),
+            match tile.count {
+                ..=HALF => products::<HALF, SIGNED_ROWS>(tile, panel, of_columns, out, stride),
+                _ => products::<HEIGHT, SIGNED_ROWS>(tile, panel, of_columns, out, stride),
             }
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        tile_by_definition(rows, panel, count, sums);
+        products_by_definition::<SIGNED_ROWS>(tile, panel, of_columns, out, stride);
     }
 }
 
@@ -72,8 +158,6 @@ impl Unit {
 pub(crate) fn quantize(values: &[f32], bytes: &mut [u8]) -> f32 {
     /// Numbers that are looked at together.
     const LANES: usize = 16;
-    /// What is smaller is 0: the inverse of the factor could not be told from infinity.
-    const LEAST: f32 = 1e-30;
     let mut most = [0.0f32; LANES];
     // 0, unless a number is not finite.
     let mut broken = [0.0f32; LANES];
@@ -87,8 +171,12 @@ pub(crate) fn quantize(values: &[f32], bytes: &mut [u8]) -> f32 {
             broken[i] = values[i].mul_add(0.0, broken[i]);
         }
     }
-    let broken: f32 = broken.iter().sum();
-    let most = most.into_iter().fold(0.0, f32::max);
+    // NaN is never larger.
+    let broken = match broken.iter().any(|b| b.is_nan()) {
+        true => f32::NAN,
+        false => 0.0,
+    };
+    let most = largest(most);
     if most < LEAST || broken != 0.0 {
         bytes.fill(0);
         return broken;
@@ -101,50 +189,139 @@ pub(crate) fn quantize(values: &[f32], bytes: &mut [u8]) -> f32 {
     most / LARGEST
 }
 
-/// Rows of activations, packed: tiles of [`HEIGHT`], step by step.
+/// The largest of all lanes, half by half: one after the other they would wait for each other.
+#[inline(always)]
+fn largest(lanes: [f32; 16]) -> f32 {
+    #[inline(always)]
+    fn halved<const N: usize>(lanes: &[f32]) -> [f32; N] {
+        let mut half = [0.0; N];
+        for i in 0..N {
+            half[i] = if lanes[i] > lanes[i + N] {
+                lanes[i]
+            } else {
+                lanes[i + N]
+            };
+        }
+        half
+    }
+    let four: [f32; 4] = halved(&halved::<8>(&lanes));
+    let [one, other] = halved::<2>(&four);
+    if one > other { one } else { other }
+}
+
+/// Rows of activations, packed: tiles of [`HEIGHT`], line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    steps: Vec<[u32; HEIGHT]>,
-    /// Steps of a tile.
+    lines: Vec<[Line; HEIGHT]>,
+    /// Lines of a row.
     depth: usize,
-    factors: Vec<f32>,
+    count: usize,
+    factors: Vec<[f32; HEIGHT]>,
     /// What the offset of the weights has added, for each row.
-    added: Vec<i32>,
+    added: Vec<[i32; HEIGHT]>,
     row: Vec<u8>,
 }
 
 impl Rows {
     /// Makes room for so many rows of `inputs` numbers.
     pub(crate) fn reset(&mut self, rows: usize, inputs: usize) {
-        self.depth = inputs.div_ceil(DEPTH);
+        self.depth = inputs.div_ceil(Line::DEPTH);
+        self.count = rows;
+        let tiles = rows.div_ceil(HEIGHT);
         // What an earlier task left in rows that do not exist is multiplied, and not stored.
-        (self.steps).resize(rows.div_ceil(HEIGHT) * self.depth, [0; HEIGHT]);
-        self.factors.resize(rows, 0.0);
-        self.added.resize(rows, 0);
-        self.row.resize(self.depth * DEPTH, 0);
+        (self.lines).resize(tiles * self.depth, [Line::ZERO; HEIGHT]);
+        self.factors.resize(tiles, [0.0; HEIGHT]);
+        self.added.resize(tiles, [0; HEIGHT]);
+        self.row.resize(self.depth * Line::DEPTH, 0);
     }
 
-    /// Writes row `r`.
+    /// Writes row `r`, to be multiplied by `scale` too.
     #[inline(always)]
-    pub(crate) fn set(&mut self, r: usize, values: &[f32]) {
-        self.factors[r] = quantize(values, &mut self.row);
+    pub(crate) fn set(&mut self, r: usize, values: &[f32], scale: f32) {
+        let (tile, r) = (r / HEIGHT, r % HEIGHT);
+        self.factors[tile][r] = scale * quantize(values, &mut self.row);
         let mut sum = 0;
         for byte in &self.row {
             sum += i32::from(byte.cast_signed());
         }
-        self.added[r] = OFFSET * sum;
-        let tile = &mut self.steps[r / HEIGHT * self.depth..][..self.depth];
-        for (step, four) in tile.iter_mut().zip(self.row.as_chunks().0) {
-            step[r % HEIGHT] = u32::from_le_bytes(*four);
+        self.added[tile][r] = OFFSET * sum;
+        let lines = &mut self.lines[tile * self.depth..][..self.depth];
+        for (lines, bytes) in lines.iter_mut().zip(self.row.as_chunks().0) {
+            lines[r] = Line::of(bytes);
         }
     }
 
-    /// Tiles, with the factor and what was added for each of their rows.
-    pub(crate) fn tiles(&self) -> impl Iterator<Item = (&[[u32; HEIGHT]], &[f32], &[i32])> {
-        let rows = self.factors.chunks(HEIGHT).zip(self.added.chunks(HEIGHT));
-        let tiles = self.steps.chunks_exact(self.depth.max(1)).zip(rows);
-        tiles.map(|(tile, (factors, added))| (tile, factors, added))
+    /// Tiles of them.
+    pub(crate) fn tiles(&self) -> impl Iterator<Item = Tile<'_>> {
+        let tiles = self.lines.chunks_exact(self.depth.max(1));
+        let tiles = tiles.zip(self.factors.iter().zip(&self.added)).enumerate();
+        tiles.map(|(n, (lines, (factors, added)))| Tile {
+            lines,
+            factors,
+            added,
+            count: HEIGHT.min(self.count - n * HEIGHT),
+        })
     }
+}
+
+/// Writes signed numbers to a panel of columns from rows that follow each other, `[rows, columns]` with `stride` numbers
+/// from one to the next, each column rounded by itself. Rows are in the order of [`Unit::softmax`]; beyond the last one
+/// numbers are 0 up to the end of its line, and what is there stays behind it. Returns the factors, as those of
+/// [`quantize`], 0 beyond the last column.
+#[inline(always)]
+pub(crate) fn set_columns(
+    panel: &mut [Step],
+    rows: &[f32],
+    stride: usize,
+    columns: usize,
+) -> [f32; WIDTH] {
+    let filled = |row: &[f32]| -> [f32; WIDTH] {
+        // A whole one without a call.
+        match row[..columns].first_chunk() {
+            Some(all) => *all,
+            None => {
+                let mut filled = [0.0; WIDTH];
+                filled[..columns].copy_from_slice(&row[..columns]);
+                filled
+            }
+        }
+    };
+    let (mut most, mut broken) = ([0.0f32; WIDTH], [0.0f32; WIDTH]);
+    for row in rows.chunks(stride) {
+        let row = filled(row);
+        for j in 0..WIDTH {
+            let size = row[j].abs();
+            most[j] = if size > most[j] { size } else { most[j] };
+            broken[j] = row[j].mul_add(0.0, broken[j]);
+        }
+    }
+    let mut inverse = [0.0; WIDTH];
+    let mut factors = broken;
+    for j in 0..WIDTH {
+        if most[j] >= LEAST {
+            inverse[j] = LARGEST / most[j];
+            factors[j] += most[j] / LARGEST;
+        }
+    }
+    for (steps, rows) in panel
+        .as_chunks_mut::<STEPS>()
+        .0
+        .iter_mut()
+        .zip(rows.chunks(stride * Line::DEPTH))
+    {
+        let mut fours = [[0u32; WIDTH]; STEPS];
+        for (r, row) in rows.chunks(stride).enumerate() {
+            let (row, fours) = (filled(row), &mut fours[r % STEPS]);
+            for j in 0..WIDTH {
+                let byte = row[j].mul_add(inverse[j], ROUND).to_bits() & 0xff;
+                fours[j] |= byte << (r / STEPS * 8);
+            }
+        }
+        for (step, fours) in steps.iter_mut().zip(fours) {
+            *step = Step(fours.map(u32::to_le_bytes));
+        }
+    }
+    factors
 }
 
 /// Writes the weights of column `j` of a panel, and returns their factor.
@@ -165,31 +342,143 @@ fn is_there() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// See [`Unit::multiply`]: the first `COUNT` rows of a tile.
+/// See [`Unit::multiply`] and [`Unit::mix`]: the first `COUNT` rows of a tile.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn tile<const COUNT: usize>(
-    rows: &[[u32; HEIGHT]],
+fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
+    tile: Tile<'_>,
     panel: &[Step],
-    out: &mut [[i32; WIDTH]; HEIGHT],
+    of_columns: &[f32; WIDTH],
+    out: &mut [Strip],
+    stride: usize,
 ) {
     use std::arch::x86_64::{
-        __m512i, _mm512_dpbusd_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+        __m512, __m512i, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_mul_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_si512, _mm512_sub_epi32,
     };
     let mut sums = [[_mm512_setzero_si512(); 2]; COUNT];
-    for (row, step) in rows.iter().zip(panel) {
-        // SAFETY: both are 1,024 bits of anything, and a `Step` is aligned as the other has to be.
-        let [left, right] = unsafe { std::mem::transmute::<Step, [__m512i; 2]>(*step) };
-        for (sums, four) in sums.iter_mut().zip(row) {
-            let four = _mm512_set1_epi32(four.cast_signed());
-            sums[0] = _mm512_dpbusd_epi32(sums[0], left, four);
-            sums[1] = _mm512_dpbusd_epi32(sums[1], right, four);
+    for (lines, steps) in tile.lines.iter().zip(panel.as_chunks::<STEPS>().0) {
+        for (p, step) in steps.iter().enumerate() {
+            // SAFETY: both are 1,024 bits of anything, and a `Step` is aligned as the other has to be.
+            let columns = unsafe { std::mem::transmute::<Step, [__m512i; 2]>(*step) };
+            for (sums, line) in sums.iter_mut().zip(lines) {
+                let four = _mm512_set1_epi32(line.0[p].cast_signed());
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = match SIGNED_ROWS {
+                        true => _mm512_dpbusd_epi32(*sum, column, four),
+                        false => _mm512_dpbusd_epi32(*sum, four, column),
+                    };
+                }
+            }
         }
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        // SAFETY: both are 1,024 bits of anything.
-        *out = unsafe { std::mem::transmute::<[__m512i; 2], [i32; WIDTH]>(sums) };
+    // SAFETY: both are 1,024 bits of anything.
+    let of_columns = unsafe { std::mem::transmute::<[f32; WIDTH], [__m512; 2]>(*of_columns) };
+    let of_rows = tile.factors.iter().zip(tile.added);
+    for ((out, sums), (factor, added)) in out.chunks_mut(stride).zip(sums).zip(of_rows) {
+        let (factor, added) = (_mm512_set1_ps(*factor), _mm512_set1_epi32(*added));
+        let products = [0, 1].map(|half| {
+            let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[half], added));
+            _mm512_mul_ps(sums, _mm512_mul_ps(factor, of_columns[half]))
+        });
+        if let Some(out) = out.first_chunk_mut() {
+            // SAFETY: both are 1,024 bits of anything.
+            *out = unsafe { std::mem::transmute::<[__m512; 2], [Strip; 2]>(products) };
+        }
     }
+}
+
+/// The polynomial of the third degree that comes closest to 255 · 2ʳ for |r| ≤ ½, by least squares with Lawson's
+/// weights: within 8e-5 of it. That of the highest power is the first.
+const POWER: [f32; 4] = [
+    255.0 * 0.055_171_67,
+    255.0 * 0.242_611_14,
+    255.0 * 0.693_260_97,
+    255.0 * 0.999_928_06,
+];
+/// What is added to the weights of 64 scores in turn before they are rounded: of many weights that are less than half a
+/// step, as many become one as make their sum, where all would be nothing.
+pub(crate) const DITHER: [[f32; STEPS]; DEPTH] = {
+    let mut dither = [[0.0; STEPS]; DEPTH];
+    let mut n = 0;
+    while n < Line::DEPTH {
+        // Multiples of the golden ratio, which are as far from each other as can be.
+        let place = n * 40_503 % (1 << 16);
+        dither[n / STEPS][n % STEPS] = place as f32 / (1 << 16) as f32 - 0.5;
+        n += 1;
+    }
+    dither
+};
+/// Of scores that are less by so much, weights are 0.
+const LEAST_SCORE: f32 = -20.0;
+
+/// See [`Unit::softmax`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn weights(scores: &[[Strip; DEPTH]], most: f32, lines: &mut [[Line; HEIGHT]], r: usize) -> u32 {
+    use std::arch::x86_64::{
+        __m512, __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+        _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_max_ps, _mm512_or_si512,
+        _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_si512,
+        _mm512_slli_epi32, _mm512_sub_ps,
+    };
+    let most = _mm512_set1_ps(most);
+    let [least, round] = [LEAST_SCORE, ROUND].map(|x| _mm512_set1_ps(x));
+    let [third, second, first, constant] = POWER.map(|x| _mm512_set1_ps(x));
+    // SAFETY: both are 512 bits of anything.
+    let load = |x: [f32; STEPS]| unsafe { std::mem::transmute::<[f32; STEPS], __m512>(x) };
+    let dithers = DITHER.map(load);
+    let weight = |strip: &Strip, dither| {
+        let scores = load(strip.0);
+        // In this order a score that is not a number stays one.
+        let x = _mm512_max_ps(least, _mm512_sub_ps(scores, most));
+        let shifted = _mm512_add_ps(x, round);
+        let r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, round));
+        let p = _mm512_fmadd_ps(third, r, second);
+        let p = _mm512_fmadd_ps(p, r, first);
+        let p = _mm512_fmadd_ps(p, r, constant);
+        // Times 2 to the power of the rounded score, which is in the low bits of the sum.
+        let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+        let product = _mm512_add_epi32(_mm512_castps_si512(p), power);
+        _mm512_cvtps_epi32(_mm512_add_ps(_mm512_castsi512_ps(product), dither))
+    };
+    let ones = _mm512_set1_epi8(1);
+    let mut sum = _mm512_setzero_si512();
+    for (lines, strips) in lines.iter_mut().zip(scores) {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|n| weight(&strips[n], dithers[n]));
+        let ab = _mm512_or_si512(a, _mm512_slli_epi32::<8>(b));
+        let cd = _mm512_or_si512(c, _mm512_slli_epi32::<8>(d));
+        let line = _mm512_or_si512(ab, _mm512_slli_epi32::<16>(cd));
+        sum = _mm512_dpbusd_epi32(sum, line, ones);
+        // SAFETY: both are 512 bits of anything.
+        lines[r] = Line(unsafe { std::mem::transmute::<__m512i, [u32; STEPS]>(line) });
+    }
+    _mm512_reduce_add_epi32(sum).cast_unsigned()
+}
+
+/// What [`weights`] computes.
+#[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
+fn weights_by_definition(
+    scores: &[[Strip; DEPTH]],
+    most: f32,
+    lines: &mut [[Line; HEIGHT]],
+    r: usize,
+) -> u32 {
+    let weight = |score: f32, dither: f32| {
+        let x = (score - most).max(LEAST_SCORE);
+        let n = (x + ROUND) - ROUND;
+        let p = (POWER.into_iter().reduce(|p, c| p.mul_add(x - n, c))).unwrap_or_default();
+        (p * n.exp2() + dither).round_ties_even() as u32
+    };
+    let mut sum = 0;
+    for (lines, strips) in lines.iter_mut().zip(scores) {
+        lines[r] = Line(std::array::from_fn(|step| {
+            let four = [0, 1, 2, 3].map(|n| weight(strips[n].0[step], DITHER[n][step]));
+            sum += four.iter().sum::<u32>();
+            u32::from_le_bytes(four.map(|weight| weight as u8))
+        }));
+    }
+    sum
 }
 
 // Miri has no such vectors: it runs everything around them.
@@ -203,24 +492,30 @@ fn is_there() -> bool {
     false
 }
 
-/// What [`tile`] computes.
+/// What [`products`] computes.
 #[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
-fn tile_by_definition(
-    rows: &[[u32; HEIGHT]],
+fn products_by_definition<const SIGNED_ROWS: bool>(
+    tile: Tile<'_>,
     panel: &[Step],
-    count: usize,
-    out: &mut [[i32; WIDTH]; HEIGHT],
+    of_columns: &[f32; WIDTH],
+    out: &mut [Strip],
+    stride: usize,
 ) {
-    for (r, out) in out.iter_mut().enumerate().take(count) {
-        for (j, out) in out.iter_mut().enumerate() {
-            let steps = rows.iter().zip(panel);
-            *out = steps
-                .map(|(row, step)| {
-                    let fours = row[r].to_le_bytes().into_iter().zip(step.0[j]);
-                    let products = fours.map(|(x, w)| i32::from(x.cast_signed()) * i32::from(w));
-                    products.sum::<i32>()
-                })
-                .sum();
+    let signed = |byte: u8, is_signed| match is_signed {
+        true => i32::from(byte.cast_signed()),
+        false => i32::from(byte),
+    };
+    for (r, out) in out.chunks_mut(stride).enumerate().take(tile.count) {
+        for j in 0..WIDTH {
+            let fours = tile.lines.iter().flat_map(|lines| lines[r].0).zip(panel);
+            let sums = fours.map(|(four, step)| {
+                let products = four.to_le_bytes().into_iter().zip(step.0[j]);
+                let products =
+                    products.map(|(x, w)| signed(x, SIGNED_ROWS) * signed(w, !SIGNED_ROWS));
+                products.sum::<i32>()
+            });
+            let sum = sums.sum::<i32>() - tile.added[r];
+            out[j / STEPS].0[j % STEPS] = sum as f32 * (tile.factors[r] * of_columns[j]);
         }
     }
 }
@@ -260,27 +555,73 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 16) as u8
         };
-        for depth in [0, 1, 2, 97] {
-            let rows: Vec<[u32; HEIGHT]> = (0..depth)
-                .map(|_| {
-                    std::array::from_fn(|_| u32::from_le_bytes([(); DEPTH].map(|()| random())))
-                })
+        for depth in [0, 1, 2, 7] {
+            let rows: Vec<[Line; HEIGHT]> = (0..depth)
+                .map(|_| [(); HEIGHT].map(|()| Line::of(&[(); Line::DEPTH].map(|()| random()))))
                 .collect();
-            let panel: Vec<Step> = (0..depth)
+            let panel: Vec<Step> = (0..depth * STEPS)
                 .map(|_| Step(std::array::from_fn(|_| [(); DEPTH].map(|()| random()))))
                 .collect();
             for count in 1..=HEIGHT {
-                let (mut ours, mut expected) = ([[7; WIDTH]; HEIGHT], [[7; WIDTH]; HEIGHT]);
-                unit.multiply(&rows, &panel, count, &mut ours);
-                tile_by_definition(&rows, &panel, count, &mut expected);
-                assert_eq!(ours[..count], expected[..count]);
+                // Whether or not there is room for rows that do not exist.
+                let mut ours = vec![Strip::ZERO; 3 * (count + count % 2)];
+                let mut expected = ours.clone();
+                let tile = Tile {
+                    lines: &rows,
+                    factors: &std::array::from_fn(|r| 0.3 * r as f32),
+                    added: &std::array::from_fn(|r| 1000 * r as i32),
+                    count,
+                };
+                let of_columns = std::array::from_fn(|j| 0.7 + j as f32);
+                unit.multiply(tile, &panel, &of_columns, &mut ours, 3);
+                products_by_definition::<true>(tile, &panel, &of_columns, &mut expected, 3);
+                assert_eq!(ours[..3 * count], expected[..3 * count]);
+                unit.mix(tile, &panel, &of_columns, &mut ours, 3);
+                products_by_definition::<false>(tile, &panel, &of_columns, &mut expected, 3);
+                assert_eq!(ours[..3 * count], expected[..3 * count]);
             }
         }
+        // Scores of all sizes, from some that have no weight.
+        let scores: Vec<[Strip; DEPTH]> = (0..5)
+            .map(|_| {
+                [(); DEPTH].map(|()| Strip([(); STEPS].map(|()| f32::from(random()) / 9.0 - 14.0)))
+            })
+            .collect();
+        let low = [[Strip([-1e30; STEPS]); DEPTH]];
+        for (scores, most) in [
+            (&scores[..], 14.4),
+            (&scores, 30.0),
+            (&low, -1e30),
+            (&[], 0.0),
+        ] {
+            let mut ours = [[Line::ZERO; HEIGHT]; 5];
+            let mut expected = ours;
+            // SAFETY: there is a `Unit`, so the CPU has the instructions.
+            let sum = unsafe { weights(scores, most, &mut ours, 7) };
+            assert_eq!(sum, weights_by_definition(scores, most, &mut expected, 7));
+            assert_eq!(ours, expected);
+        }
         // The largest numbers of both kinds, as many as are allowed.
-        let rows = vec![[u32::from_le_bytes([127; 4]); HEIGHT]; MOST_INPUTS / DEPTH];
-        let panel = vec![Step([[255; DEPTH]; WIDTH]); MOST_INPUTS / DEPTH];
-        let mut sums = [[0; WIDTH]; HEIGHT];
-        unit.multiply(&rows, &panel, 1, &mut sums);
-        assert_eq!(sums[0], [127 * 255 * MOST_INPUTS as i32; WIDTH]);
+        let (lines, steps) = (MOST_INPUTS / Line::DEPTH, MOST_INPUTS / DEPTH);
+        let largest = |signed: bool| if signed { 127 } else { 255 };
+        let mut products = [Strip::ZERO; 2];
+        for signed_rows in [true, false] {
+            let rows = vec![[Line::of(&[largest(signed_rows); Line::DEPTH]); HEIGHT]; lines];
+            let panel = vec![Step([[largest(!signed_rows); DEPTH]; WIDTH]); steps];
+            let tile = Tile {
+                lines: &rows,
+                factors: &[1.0; HEIGHT],
+                added: &[0; HEIGHT],
+                count: 1,
+            };
+            match signed_rows {
+                true => unit.multiply(tile, &panel, &[1.0; WIDTH], &mut products, 2),
+                false => unit.mix(tile, &panel, &[1.0; WIDTH], &mut products, 2),
+            }
+            assert_eq!(
+                products,
+                [Strip([(127 * 255 * MOST_INPUTS as i32) as f32; STEPS]); 2]
+            );
+        }
     }
 }

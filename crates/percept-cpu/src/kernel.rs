@@ -11,7 +11,8 @@ pub enum Precision {
     F32,
     /// Of numbers rounded to the eight bits of `bf16`, added up in `f32`.
     Bf16,
-    /// Of whole numbers from −127 to 127, times a factor for each row and for each output. Attention is more exact.
+    /// Of whole numbers from −127 to 127, times a factor for each row and for each output; attention likewise, or of
+    /// `bf16` where that is faster.
     Int8,
 }
 
@@ -67,7 +68,11 @@ impl Kernel {
     pub(crate) fn of_attention(self) -> Self {
         match self.0 {
             Kind::Vectors | Kind::Tiles(..) => self,
-            Kind::Bytes(_) => Self::best(Precision::Bf16),
+            Kind::Bytes(_) => match Unit::matrix() {
+                // Four times as fast as vectors of bf16, where these of bytes are twice as fast.
+                Some(unit) => Self(Kind::Tiles(unit, Parts::One)),
+                None => self,
+            },
         }
     }
 

@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod math;
 pub mod norm;
 pub mod product;
+mod room;
 pub mod t5;
 mod text;
 mod tiles;

@@ -75,6 +75,24 @@ pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
+/// [`gelu`] of what is rounded to eight bits next: within 5e-4 of it from −6 to 6, and
+/// beyond within 2e-4 of the number's size.
+#[inline(always)]
+pub fn gelu_near(x: f32) -> f32 {
+    // As in `erf`, of a lower degree: within 2e-4. Beyond, it is 1 but for 8e-5.
+    const LIMIT: f32 = 2.8;
+    let z = (x * std::f32::consts::FRAC_1_SQRT_2).clamp(-LIMIT, LIMIT);
+    let t = (z * z).mul_add(2.0 / (LIMIT * LIMIT), -1.0);
+    let p = 0.019_510_826;
+    let p = t.mul_add(p, -0.047_473_82);
+    let p = t.mul_add(p, 0.062_737_04);
+    let p = t.mul_add(p, -0.096_856_31);
+    let p = t.mul_add(p, 0.157_463_6);
+    let p = t.mul_add(p, -0.240_728_94);
+    let p = t.mul_add(p, 0.502_531_23);
+    0.5 * x * z.mul_add(p, 1.0)
+}
+
 /// Derivative of [`gelu`], `Φ(x) + x · φ(x)`.
 #[inline(always)]
 pub fn gelu_slope(x: f32) -> f32 {

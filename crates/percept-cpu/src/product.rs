@@ -11,8 +11,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernel::{Kernel, Kind};
-use crate::math::{gelu, gelu_slope, gelu_tanh};
+use crate::math::{gelu, gelu_near, gelu_slope, gelu_tanh};
 use crate::norm::Norm;
+use crate::room::with_room;
 use crate::tiles::{self, Line};
 use bytes::Bytes;
 use tiled::{TiledBlock, TiledFeedForward, Tiles};
@@ -66,6 +67,8 @@ pub enum Then<'a> {
     Store,
     /// GELU of them is stored.
     Gelu,
+    /// GELU of them is stored, nearly: they are rounded to eight bits next.
+    GeluNear,
     /// GELU of them by its formula with tanh is stored.
     GeluTanh,
     /// They are stored, zeros in place of what is below.
@@ -82,7 +85,7 @@ impl Then<'_> {
     /// Whether what is there matters.
     fn reads(self) -> bool {
         match self {
-            Then::Store | Then::Gelu | Then::GeluTanh | Then::Relu => false,
+            Then::Store | Then::Gelu | Then::GeluNear | Then::GeluTanh | Then::Relu => false,
             Then::Multiply | Then::Add(_) | Then::GeluSlope => true,
         }
     }
@@ -266,14 +269,16 @@ impl Linear {
             Weights::Vectors(panels) => self.in_panels(panels, tasks, then),
             Weights::Bytes(panels) => self.in_panels(panels, tasks, then),
             Weights::Tiles(tiles) => {
-                tasks.for_each_init(Vec::new, |packed, (x, y)| {
-                    Arch::new().dispatch(TiledBlock {
-                        linear: self,
-                        tiles,
-                        x,
-                        y,
-                        then,
-                        packed,
+                tasks.for_each(|(x, y)| {
+                    with_room(|packed| {
+                        Arch::new().dispatch(TiledBlock {
+                            linear: self,
+                            tiles,
+                            x,
+                            y,
+                            then,
+                            packed,
+                        });
                     });
                 });
             }
@@ -286,14 +291,16 @@ impl Linear {
         tasks: impl IndexedParallelIterator<Item = (Input<'a>, &'a mut [f32])>,
         then: Then<'_>,
     ) {
-        tasks.for_each_init(Scratch::default, |scratch, (x, y)| {
-            Arch::new().dispatch(Block {
-                linear: self,
-                panels,
-                x,
-                y,
-                then,
-                scratch,
+        tasks.for_each(|(x, y)| {
+            with_room(|scratch| {
+                Arch::new().dispatch(Block {
+                    linear: self,
+                    panels,
+                    x,
+                    y,
+                    then,
+                    scratch,
+                });
             });
         });
     }
@@ -303,7 +310,7 @@ impl Linear {
         // At most, and what their number is best a multiple of.
         let (most, step) = match &self.weights {
             Weights::Vectors(_) => (BLOCK_VALUES / self.inputs, HALF),
-            Weights::Tiles(tiles) => (tiles.rows_at_once(self), tiles::SIDE / 2),
+            Weights::Tiles(tiles) => (tiles.rows_at_once(self), tiles.unit.step()),
             Weights::Bytes(_) => (bytes::MOST_ROWS, HALF),
         };
         share(rows, rayon::current_num_threads().max(1), most, step)
@@ -312,7 +319,7 @@ impl Linear {
 
 /// How many rows a task takes, a multiple of `step` and at most `most`: such that the thread that has most of them has
 /// as few as can be. Tasks that are much smaller than they may be would read the weights more often.
-fn share(rows: usize, threads: usize, most: usize, step: usize) -> usize {
+pub(crate) fn share(rows: usize, threads: usize, most: usize, step: usize) -> usize {
     let [rows, most] = [rows, most / step].map(|n| n.max(1));
     let least = rows.div_ceil(threads * step).min(most.div_ceil(2));
     let of_busiest = |task: &usize| {
@@ -350,9 +357,8 @@ pub fn feed_forward(
     match (&first.weights, &second.weights) {
         (Weights::Tiles(of_first), Weights::Tiles(of_second)) => {
             assert_eq!(of_first.kernel(), of_second.kernel());
-            x.par_chunks_mut(block).for_each_init(
-                <[Vec<Line>; 2]>::default,
-                |[packed, hidden], x| {
+            x.par_chunks_mut(block).for_each(|x| {
+                with_room(|[packed, hidden]: &mut [Vec<Line>; 2]| {
                     Arch::new().dispatch(TiledFeedForward {
                         norm,
                         layers: [first, second],
@@ -363,8 +369,8 @@ pub fn feed_forward(
                         packed,
                         hidden,
                     });
-                },
-            );
+                });
+            });
         }
         (Weights::Vectors(of_first), Weights::Vectors(of_second)) => {
             let (layers, panels) = ([first, second], [of_first, of_second]);
@@ -388,8 +394,8 @@ fn feed_panels<P: Panels>(
     x: &mut [f32],
     block: usize,
 ) {
-    x.par_chunks_mut(block)
-        .for_each_init(Scratch::default, |scratch, x| {
+    x.par_chunks_mut(block).for_each(|x| {
+        with_room(|scratch| {
             Arch::new().dispatch(FeedForward {
                 norm,
                 layers,
@@ -400,6 +406,7 @@ fn feed_panels<P: Panels>(
                 scratch,
             });
         });
+    });
 }
 
 /// Which axis of weights is the first.
@@ -412,7 +419,7 @@ enum Order {
 }
 
 /// Packed weights that rows are multiplied with in tiles.
-trait Panels: Sync {
+trait Panels: Sync + 'static {
     /// Packed rows.
     type Rows: Default;
     /// Channels of a hidden layer that are computed, packed and multiplied before the next ones.
@@ -610,6 +617,11 @@ fn store_row<const W: usize>(
         Then::Gelu => {
             for i in 0..W {
                 y[i] = gelu(values[i] + bias[i]);
+            }
+        }
+        Then::GeluNear => {
+            for i in 0..W {
+                y[i] = gelu_near(values[i] + bias[i]);
             }
         }
         Then::GeluTanh => {

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows, and columns, of a product: two registers by two.
@@ -19,6 +20,10 @@ pub(crate) const SIDE: usize = 32;
 pub(crate) const DEPTH: usize = 32;
 /// Rows of a register.
 const HALF: usize = SIDE / 2;
+/// Rows of a tile of vectors: twice as many sums, and two columns and a row, fit into 32 registers.
+const PAIRS_HIGH: usize = 12;
+/// Rows that such a tile has at least, and by which it has fewer.
+const PAIRS_STEP: usize = 4;
 /// Bytes of a row of a register.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 const ROW_BYTES: usize = 64;
@@ -96,6 +101,24 @@ impl Unit {
     /// Vectors. Of [`Parts::Two`] they are slower than plain `f32`.
     pub(crate) fn pairs() -> Option<Self> {
         has_pairs().then_some(Self(Kind::Pairs))
+    }
+
+    /// What the number of rows is best a multiple of.
+    pub(crate) fn step(self) -> usize {
+        match self.0 {
+            Kind::Matrix => HALF,
+            Kind::Pairs => PAIRS_STEP,
+        }
+    }
+
+    /// Lines of packed rows that a task takes through all panels: with a panel they stay in the second-level cache,
+    /// 2 MB of which CPUs with matrix registers have, and 1 MB others. It is the weights, which each task reads from
+    /// beyond it, that bound the time.
+    pub(crate) fn lines_at_once(self) -> usize {
+        match self.0 {
+            Kind::Matrix => 24 * 768,
+            Kind::Pairs => 12 * 768,
+        }
     }
 
     /// Writes row `r` of a panel of rows, with zeros behind the last of `values`.
@@ -194,8 +217,14 @@ impl Open {
                 store(both, out, stride);
             }
             Kind::Pairs => {
-                beside.work(0, 1);
-                multiply_pairs(rows, columns, parts, count, out, stride);
+                // Between the tiles: what is asked for ahead of time is not asked for all at once.
+                let tiles = count.div_ceil(PAIRS_HIGH);
+                for tile in 0..tiles {
+                    beside.work(tile, tiles);
+                    let first = tile * PAIRS_HIGH;
+                    let of_tile = first..count.min(first + PAIRS_HIGH);
+                    multiply_pairs(rows, columns, parts, of_tile, out, stride);
+                }
             }
         }
     }
@@ -388,32 +417,30 @@ fn turn(rows: [Line; HALF]) -> [Line; HALF] {
     turned.map(to_line)
 }
 
-/// See [`Open::product`].
+/// See [`Open::product`]: these rows, at most [`PAIRS_HIGH`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn multiply_pairs(
     rows: &[Line],
     columns: &[Line],
     parts: Parts,
-    count: usize,
+    which: Range<usize>,
     out: &mut [f32],
     stride: usize,
 ) {
-    /// Twice as many sums, and two columns and a row, fit into 32 registers.
-    const HIGH: usize = 12;
-    let mut first = 0;
-    while first < count {
-        // SAFETY: there is a `Unit` of this kind, so the CPU has the instructions.
-        first += unsafe {
-            match count - first {
-                ..=4 => pairs::<4>(rows, columns, parts, first, out, stride),
-                5..=8 => pairs::<8>(rows, columns, parts, first, out, stride),
-                _ => pairs::<HIGH>(rows, columns, parts, first, out, stride),
-            }
-        };
+    const LOW: usize = PAIRS_STEP;
+    const MIDDLE: usize = 2 * LOW;
+    let first = which.start;
+    // SAFETY: there is a `Unit` of this kind, so the CPU has the instructions.
+    unsafe {
+        match which.len() {
+            ..=LOW => pairs::<LOW>(rows, columns, parts, first, out, stride),
+            ..=MIDDLE => pairs::<MIDDLE>(rows, columns, parts, first, out, stride),
+            _ => pairs::<PAIRS_HIGH>(rows, columns, parts, first, out, stride),
+        }
     }
 }
 
-/// The products of `HIGH` rows from `first` on, or up to the last row of the panel; returns how many.
+/// The products of `HIGH` rows from `first` on, or up to the last row of the panel.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn pairs<const HIGH: usize>(
@@ -423,7 +450,7 @@ fn pairs<const HIGH: usize>(
     first: usize,
     out: &mut [f32],
     stride: usize,
-) -> usize {
+) {
     use std::arch::x86_64::{
         __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
     };
@@ -469,7 +496,6 @@ fn pairs<const HIGH: usize>(
             _mm512_storeu_ps(out[HALF..].as_mut_ptr(), sums[1]);
         }
     }
-    HIGH
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
@@ -677,7 +703,7 @@ fn set_columns(_: &mut [Line], _: Parts, _: &[f32], _: usize, _: usize) {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn multiply_pairs(_: &[Line], _: &[Line], _: Parts, _: usize, _: &mut [f32], _: usize) {
+fn multiply_pairs(_: &[Line], _: &[Line], _: Parts, _: Range<usize>, _: &mut [f32], _: usize) {
     unreachable!("no `Unit` is found here, so there is no `Open`")
 }
 

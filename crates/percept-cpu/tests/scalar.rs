@@ -2,7 +2,7 @@
 
 use percept_cpu::attention::{Bias, Heads, Packed, attend};
 use percept_cpu::kernel::{Kernel, Precision};
-use percept_cpu::math::{erf, exp, gelu};
+use percept_cpu::math::{erf, exp, gelu, gelu_near};
 use percept_cpu::norm::Norm;
 use percept_cpu::product::{Activation, Input, Linear, Then, feed_forward, sum_of_outer_products};
 use proptest::prelude::*;
@@ -119,10 +119,13 @@ fn functions_are_within_their_bounds() {
         let phi = 0.5 * (1.0 + true_erf(f64::from(x) * std::f64::consts::FRAC_1_SQRT_2));
         let off = (f64::from(gelu(x)) - f64::from(x) * phi).abs();
         assert!(off < 1e-6, "gelu({x}) is off by {off:e}");
+        let off = (f64::from(gelu_near(x)) - f64::from(x) * phi).abs();
+        assert!(off < 5e-4, "gelu_near({x}) is off by {off:e}");
     }
     assert!(exp(f32::NEG_INFINITY) < 1e-37);
     assert_eq!(erf(f32::INFINITY).round(), 1.0);
-    assert!(exp(f32::NAN).is_nan() && gelu(f32::NAN).is_nan());
+    assert!(exp(f32::NAN).is_nan() && gelu(f32::NAN).is_nan() && gelu_near(f32::NAN).is_nan());
+    assert!((gelu_near(1e6) - 1e6).abs() < 200.0 && gelu_near(-1e6).abs() < 200.0);
     assert_eq!(gelu(1e-40), 0.5e-40);
 }
 
@@ -174,7 +177,7 @@ proptest! {
                 sum += terms.clone().sum::<f64>();
                 expected.push(match then {
                     Then::Store => sum,
-                    Then::Gelu => {
+                    Then::Gelu | Then::GeluNear => {
                         sum * 0.5 * (1.0 + true_erf(sum * std::f64::consts::FRAC_1_SQRT_2))
                     }
                     Then::GeluTanh => {
@@ -364,12 +367,17 @@ proptest! {
             let bias = if biased { Bias::Scores(&bias) } else { Bias::None };
             attend(&qkv, tokens, heads, bias, cut.then_some(&seen), &mut packed, &mut out);
             // Scores of a few tens that are off by so much, and the weights.
-            let of_terms = match kernel.precision() {
-                // Beside which attention is of bf16, where there is that.
-                Precision::Int8 => 2.0 * 2f64.powi(-8),
-                Precision::F32 | Precision::Bf16 => error.of_terms,
-            };
-            close(&out, &expected, (10.0 * of_terms).max(2e-5));
+            match kernel.precision() {
+                Precision::F32 | Precision::Bf16 => {
+                    close(&out, &expected, (10.0 * error.of_terms).max(2e-5));
+                }
+                // Or of bf16, where that is faster. Rounding to bytes has its own test; here it must be rounding only.
+                Precision::Int8 => {
+                    let squares = out.iter().zip(&expected).map(|(y, e)| (f64::from(*y) - e).powi(2));
+                    let off = (squares.sum::<f64>() / out.len() as f64).sqrt();
+                    assert!(off < 0.1, "{off}");
+                }
+            }
         }
     }
 }

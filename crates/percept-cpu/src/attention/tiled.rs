@@ -8,6 +8,7 @@ use super::{Attention, MAX_HEAD_WIDTH};
 use std::f32::consts::LOG2_E;
 
 use crate::math::exp2_of_negative;
+use crate::room::with_room;
 use crate::tiles::{Beside, DEPTH, Line, Parts, SIDE, Unit};
 
 /// Numbers that are looked at together.
@@ -45,9 +46,10 @@ pub(super) fn attend(
     out.par_chunks_mut(tokens * dim)
         .enumerate()
         .for_each(|(sequence, out)| {
-            out.par_chunks_mut(SIDE * dim).enumerate().for_each_init(
-                || Scratch::new(sizes),
-                |scratch, (panel, out)| {
+            let panels = out.par_chunks_mut(SIDE * dim).enumerate();
+            panels.for_each(|(panel, out)| {
+                with_room(|scratch: &mut Scratch| {
+                    scratch.fit(sizes);
                     let sequence_of_packed = sequence * heads.count * sizes.head();
                     Arch::new().dispatch(Queries {
                         all,
@@ -60,8 +62,8 @@ pub(super) fn attend(
                         scratch,
                         out,
                     });
-                },
-            );
+                });
+            });
         });
 }
 
@@ -104,23 +106,24 @@ impl Sizes {
 }
 
 /// What a task needs: for one head while its scores are made, and for the one before it while their softmax is.
+#[derive(Default)]
 struct Scratch {
     queries: Vec<Line>,
     scores: [Vec<f32>; 2],
     weights: [Vec<Line>; 2],
-    mixed: [f32; SIDE * SIDE],
+    mixed: Vec<f32>,
 }
 
 impl Scratch {
-    fn new(sizes: Sizes) -> Self {
-        let scores = || vec![0.0; sizes.stride() * SIDE];
-        let weights = || vec![Line::ZERO; sizes.values[1]];
-        Self {
-            queries: vec![Line::ZERO; sizes.keys[1]],
-            scores: [scores(), scores()],
-            weights: [weights(), weights()],
-            mixed: [0.0; SIDE * SIDE],
+    fn fit(&mut self, sizes: Sizes) {
+        self.queries.resize(sizes.keys[1], Line::ZERO);
+        for scores in &mut self.scores {
+            scores.resize(sizes.stride() * SIDE, 0.0);
         }
+        for weights in &mut self.weights {
+            weights.resize(sizes.values[1], Line::ZERO);
+        }
+        self.mixed.resize(SIDE * SIDE, 0.0);
     }
 }
 

@@ -8,10 +8,6 @@ use super::{Input, Linear, Order, Then, WIDTH, store, store_row};
 use crate::norm::Norm;
 use crate::tiles::{self, Beside, Line, Parts, Unit};
 
-/// Lines of packed rows that a task takes through all panels, 1.2 MB: CPUs with tiles have a second-level cache of
-/// 2 MB, and compute so fast that it is the weights, which each task reads from beyond it, that bound the time.
-const BLOCK_LINES: usize = 24 * 768;
-
 /// Weights as panels of [`WIDTH`] outputs.
 #[derive(Debug, Clone)]
 pub(super) struct Tiles {
@@ -59,7 +55,8 @@ impl Tiles {
 
     /// Rows of which the packed inputs stay in the second-level cache.
     pub(super) fn rows_at_once(&self, linear: &Linear) -> usize {
-        BLOCK_LINES / self.parts.panel(linear.inputs).max(1) * tiles::SIDE
+        let lines = self.unit.lines_at_once();
+        lines / self.parts.panel(linear.inputs).max(1) * tiles::SIDE
     }
 
     /// Makes and packs rows of `width` numbers.

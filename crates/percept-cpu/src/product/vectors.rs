@@ -14,8 +14,8 @@ const WIDE_LANES: usize = 16;
 
 /// The numbers of an input to the outputs of a panel. It is a line of the cache: a register that is loaded from two of
 /// them costs a tenth of the time of a product.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
 pub(crate) struct Strip(pub(crate) [f32; STRIP]);
 
 impl Strip {
