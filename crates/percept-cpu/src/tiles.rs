@@ -432,9 +432,9 @@ fn multiply_pairs(
     let first = which.start;
     // SAFETY: there is a `Unit` of this kind, so the CPU has the instructions.
     unsafe {
-        match which.len() {
-            ..=LOW => pairs::<LOW>(rows, columns, parts, first, out, stride),
-            ..=MIDDLE => pairs::<MIDDLE>(rows, columns, parts, first, out, stride),
+        match which.len().div_ceil(PAIRS_STEP) {
+            ..2 => pairs::<LOW>(rows, columns, parts, first, out, stride),
+            2 => pairs::<MIDDLE>(rows, columns, parts, first, out, stride),
             _ => pairs::<PAIRS_HIGH>(rows, columns, parts, first, out, stride),
         }
     }
