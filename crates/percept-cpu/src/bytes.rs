@@ -67,6 +67,11 @@ pub(crate) struct Tile<'a> {
     pub(crate) count: usize,
 }
 
+/// Rows from −127 to 127, and panels that have the offset of weights.
+pub(crate) const SIGNED: bool = true;
+/// Rows from 0 to 255, and panels of signed numbers.
+pub(crate) const UNSIGNED: bool = false;
+
 /// What multiplies. Only this module makes one, where the CPU has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit(());
@@ -75,34 +80,6 @@ impl Unit {
     /// That of this CPU, if it has one.
     pub(crate) fn find() -> Option<Self> {
         is_there().then_some(Self(()))
-    }
-
-    /// The products of a tile of rows with the columns of a panel, which have these factors: rows of two strips of
-    /// `out`, `stride` from one to the next. More rows than there are may be written, up to [`HEIGHT`], where there is
-    /// room for them. Numbers of rows are signed, those of the panel have an offset.
-    #[inline(always)]
-    pub(crate) fn multiply(
-        self,
-        tile: Tile<'_>,
-        panel: &[Step],
-        of_columns: &[f32; WIDTH],
-        out: &mut [Strip],
-        stride: usize,
-    ) {
-        self.products::<true>(tile, panel, of_columns, out, stride);
-    }
-
-    /// The same of numbers of rows that have no sign, and numbers of the panel that do.
-    #[inline(always)]
-    pub(crate) fn mix(
-        self,
-        tile: Tile<'_>,
-        panel: &[Step],
-        of_columns: &[f32; WIDTH],
-        out: &mut [Strip],
-        stride: usize,
-    ) {
-        self.products::<false>(tile, panel, of_columns, out, stride);
     }
 
     /// The weights of a softmax of powers of two, over the largest of them and of 255 steps, as row `r`: to its lines. Of
@@ -130,8 +107,11 @@ impl Unit {
         sum as f32
     }
 
+    /// The products of a tile of rows with the columns of a panel, which have these factors: rows of two strips of
+    /// `out`, `stride` from one to the next. More rows than there are may be written, up to [`HEIGHT`], where there is
+    /// room for them. Numbers of rows are [`SIGNED`], and those of the panel have an offset, or the other way round.
     #[inline(always)]
-    fn products<const SIGNED_ROWS: bool>(
+    pub(crate) fn multiply<const SIGNED_ROWS: bool>(
         self,
         tile: Tile<'_>,
         panel: &[Step],
@@ -342,7 +322,7 @@ fn is_there() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// See [`Unit::multiply`] and [`Unit::mix`]: the first `COUNT` rows of a tile.
+/// See [`Unit::multiply`]: the first `COUNT` rows of a tile.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
@@ -573,11 +553,11 @@ mod tests {
                     count,
                 };
                 let of_columns = std::array::from_fn(|j| 0.7 + j as f32);
-                unit.multiply(tile, &panel, &of_columns, &mut ours, 3);
-                products_by_definition::<true>(tile, &panel, &of_columns, &mut expected, 3);
+                unit.multiply::<SIGNED>(tile, &panel, &of_columns, &mut ours, 3);
+                products_by_definition::<SIGNED>(tile, &panel, &of_columns, &mut expected, 3);
                 assert_eq!(ours[..3 * count], expected[..3 * count]);
-                unit.mix(tile, &panel, &of_columns, &mut ours, 3);
-                products_by_definition::<false>(tile, &panel, &of_columns, &mut expected, 3);
+                unit.multiply::<UNSIGNED>(tile, &panel, &of_columns, &mut ours, 3);
+                products_by_definition::<UNSIGNED>(tile, &panel, &of_columns, &mut expected, 3);
                 assert_eq!(ours[..3 * count], expected[..3 * count]);
             }
         }
@@ -611,8 +591,8 @@ mod tests {
                 count: 1,
             };
             match signed_rows {
-                true => unit.multiply(tile, &panel, &[1.0; WIDTH], &mut products, 2),
-                false => unit.mix(tile, &panel, &[1.0; WIDTH], &mut products, 2),
+                true => unit.multiply::<SIGNED>(tile, &panel, &[1.0; WIDTH], &mut products, 2),
+                false => unit.multiply::<UNSIGNED>(tile, &panel, &[1.0; WIDTH], &mut products, 2),
             }
             assert_eq!(
                 products,

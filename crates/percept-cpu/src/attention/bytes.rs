@@ -7,7 +7,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Attention;
-use crate::bytes::{self, DEPTH, HEIGHT, Line, MOST_INPUTS, Rows, STEPS, Step, Tile, Unit, WIDTH};
+use crate::bytes::{
+    self, DEPTH, HEIGHT, Line, MOST_INPUTS, Rows, SIGNED, STEPS, Step, Tile, UNSIGNED, Unit, WIDTH,
+};
 use crate::product::{STRIP, Strip, share};
 use crate::room::with_room;
 use crate::tiles::fetch;
@@ -271,7 +273,7 @@ impl Keys<'_> {
         let of_keys = &of_keys[at * panels..][..panels];
         for (n, (panel, of_keys)) in keys.chunks_exact(steps).zip(of_keys).enumerate() {
             let (unit, scores) = (self.packed.unit, &mut scores[n * STRIPS..]);
-            unit.multiply(queries, panel, of_keys, scores, sizes.scores());
+            unit.multiply::<SIGNED>(queries, panel, of_keys, scores, sizes.scores());
         }
         let rows = scores.chunks_exact_mut(sizes.scores());
         for (r, row) in rows.take(queries.count).enumerate() {
@@ -327,7 +329,7 @@ impl Keys<'_> {
                     count,
                 };
                 let unit = self.packed.unit;
-                unit.mix(tile, panel, of_values, &mut products, STRIPS);
+                unit.multiply::<UNSIGNED>(tile, panel, of_values, &mut products, STRIPS);
                 let rows = products.as_chunks::<STRIPS>().0.iter();
                 for (out, strips) in out.chunks_exact_mut(dim).zip(rows) {
                     let out = out[offset..][..columns].chunks_mut(STRIP);

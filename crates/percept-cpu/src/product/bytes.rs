@@ -4,7 +4,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{HEIGHT, Linear, Order, Panels, Part, STRIP, Strip, Then, WIDTH, store};
-use crate::bytes::{self, DEPTH, Line, MOST_INPUTS, Rows, STEPS, Step, Unit};
+use crate::bytes::{self, DEPTH, Line, MOST_INPUTS, Rows, SIGNED, STEPS, Step, Unit};
 
 /// Strips of a panel.
 const STRIPS: usize = WIDTH / STRIP;
@@ -135,7 +135,7 @@ impl Panels for Bytes {
             let panel = &self.panels[n * depth..][steps.clone()];
             let of_weights = &self.factors.as_chunks().0[n];
             for (tile, y) in rows.tiles().zip(y.chunks_mut(HEIGHT * stride)) {
-                (self.unit).multiply(tile, panel, of_weights, &mut products, STRIPS);
+                (self.unit).multiply::<SIGNED>(tile, panel, of_weights, &mut products, STRIPS);
                 let rows = products.as_chunks::<STRIPS>().0.iter();
                 for (strips, y) in rows.zip(y.chunks_exact_mut(stride)) {
                     let mut values = [0.0; WIDTH];

@@ -144,7 +144,7 @@ impl WithSimd for TiledBlock<'_> {
     }
 }
 
-/// Rows of one task of [`feed_forward`], in tiles.
+/// Rows of one task of [`feed_forward`](super::feed_forward), in tiles.
 pub(super) struct TiledFeedForward<'a> {
     pub(super) norm: &'a Norm,
     pub(super) layers: [&'a Linear; 2],
