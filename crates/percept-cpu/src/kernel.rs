@@ -92,7 +92,11 @@ impl Kernel {
             Kind::Tiles(unit, Parts::One) if Some(unit) == Unit::matrix() => "bf16 in AMX tiles",
             Kind::Tiles(_, Parts::One) => "bf16 in AVX-512 vectors",
             Kind::Tiles(_, Parts::Two) => "f32 as three products of bf16 in AMX tiles",
-            Kind::Bytes(_) => "int8 in AVX-512 vectors",
+            // What is kept between runs has this name: it tells results that differ.
+            Kind::Bytes(_) if Unit::matrix().is_some() => {
+                "int8 in AVX-512 vectors, attention in AMX tiles"
+            }
+            Kind::Bytes(_) => "int8 in AVX-512 vectors, attention too",
         }
     }
 }
