@@ -425,7 +425,8 @@ mod tests {
             (12, 1, 64, true),
             (1, 1, 1, false),
         ] {
-            if cfg!(miri) && tokens > 40 {
+            // Miri computes products by their definition, a number at a time.
+            if cfg!(miri) && tokens > 12 {
                 continue;
             }
             let heads = Heads::of(2 * width, 2);
