@@ -3,11 +3,12 @@
 //!
 //! A row of activations is a factor times numbers from −127 to 127, and so are the weights of an output. The
 //! instruction multiplies signed numbers with unsigned ones: weights are stored with [`OFFSET`] added, and as often
-//! as the row says the offset is taken off again ([`Rows`]).
+//! as the row says the offset is taken off again ([`Rows`]). The weights of a softmax have no sign, and what they mix
+//! needs no offset ([`UNSIGNED`]).
 #![allow(unsafe_code)]
 
-use crate::math::ROUND;
-use crate::product::Strip;
+use crate::math::{ROUND, filled, largest};
+use crate::product::{STRIP, Strip};
 
 /// Columns of a tile: two registers of sums.
 pub(crate) const WIDTH: usize = 32;
@@ -17,6 +18,8 @@ pub(crate) const HEIGHT: usize = 12;
 pub(crate) const DEPTH: usize = 4;
 /// Steps of a [`Line`].
 pub(crate) const STEPS: usize = 16;
+/// Strips of a tile.
+pub(crate) const STRIPS: usize = WIDTH / STRIP;
 /// Rows of a tile, where so many are enough.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const HALF: usize = HEIGHT / 2;
@@ -37,6 +40,11 @@ pub(crate) struct Step([[u8; DEPTH]; WIDTH]);
 impl Step {
     /// Of weights that are 0.
     pub(crate) const ZERO: Self = Self([[OFFSET as u8; DEPTH]; WIDTH]);
+}
+
+/// Steps of a panel: whole lines of rows.
+pub(crate) fn steps(inputs: usize) -> usize {
+    inputs.div_ceil(Line::DEPTH) * STEPS
 }
 
 /// Numbers of a row for as many steps, a line of the cache: [`DEPTH`] in each of these.
@@ -169,26 +177,6 @@ pub(crate) fn quantize(values: &[f32], bytes: &mut [u8]) -> f32 {
     most / LARGEST
 }
 
-/// The largest of all lanes, half by half: one after the other they would wait for each other.
-#[inline(always)]
-fn largest(lanes: [f32; 16]) -> f32 {
-    #[inline(always)]
-    fn halved<const N: usize>(lanes: &[f32]) -> [f32; N] {
-        let mut half = [0.0; N];
-        for i in 0..N {
-            half[i] = if lanes[i] > lanes[i + N] {
-                lanes[i]
-            } else {
-                lanes[i + N]
-            };
-        }
-        half
-    }
-    let four: [f32; 4] = halved(&halved::<8>(&lanes));
-    let [one, other] = halved::<2>(&four);
-    if one > other { one } else { other }
-}
-
 /// Rows of activations, packed: tiles of [`HEIGHT`], line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
@@ -255,20 +243,9 @@ pub(crate) fn set_columns(
     stride: usize,
     columns: usize,
 ) -> [f32; WIDTH] {
-    let filled = |row: &[f32]| -> [f32; WIDTH] {
-        // A whole one without a call.
-        match row[..columns].first_chunk() {
-            Some(all) => *all,
-            None => {
-                let mut filled = [0.0; WIDTH];
-                filled[..columns].copy_from_slice(&row[..columns]);
-                filled
-            }
-        }
-    };
     let (mut most, mut broken) = ([0.0f32; WIDTH], [0.0f32; WIDTH]);
     for row in rows.chunks(stride) {
-        let row = filled(row);
+        let row: [f32; WIDTH] = filled(&row[..columns]);
         for j in 0..WIDTH {
             let size = row[j].abs();
             most[j] = if size > most[j] { size } else { most[j] };
@@ -291,7 +268,8 @@ pub(crate) fn set_columns(
     {
         let mut fours = [[0u32; WIDTH]; STEPS];
         for (r, row) in rows.chunks(stride).enumerate() {
-            let (row, fours) = (filled(row), &mut fours[r % STEPS]);
+            let row: [f32; WIDTH] = filled(&row[..columns]);
+            let fours = &mut fours[r % STEPS];
             for j in 0..WIDTH {
                 let byte = row[j].mul_add(inverse[j], ROUND).to_bits() & 0xff;
                 fours[j] |= byte << (r / STEPS * 8);
@@ -363,7 +341,7 @@ fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
         });
         if let Some(out) = out.first_chunk_mut() {
             // SAFETY: both are 1,024 bits of anything.
-            *out = unsafe { std::mem::transmute::<[__m512; 2], [Strip; 2]>(products) };
+            *out = unsafe { std::mem::transmute::<[__m512; 2], [Strip; STRIPS]>(products) };
         }
     }
 }

@@ -68,11 +68,10 @@ impl Kernel {
     pub(crate) fn of_attention(self) -> Self {
         match self.0 {
             Kind::Vectors | Kind::Tiles(..) => self,
-            Kind::Bytes(_) => match Unit::matrix() {
-                // Four times as fast as vectors of bf16, where these of bytes are twice as fast.
-                Some(unit) => Self(Kind::Tiles(unit, Parts::One)),
-                None => self,
-            },
+            // Matrix registers are four times as fast as vectors of bf16, those of bytes twice.
+            Kind::Bytes(_) => {
+                Unit::matrix().map_or(self, |unit| Self(Kind::Tiles(unit, Parts::One)))
+            }
         }
     }
 
@@ -93,10 +92,10 @@ impl Kernel {
             Kind::Tiles(_, Parts::One) => "bf16 in AVX-512 vectors",
             Kind::Tiles(_, Parts::Two) => "f32 as three products of bf16 in AMX tiles",
             // What is kept between runs has this name: it tells results that differ.
-            Kind::Bytes(_) if Unit::matrix().is_some() => {
-                "int8 in AVX-512 vectors, attention in AMX tiles"
+            Kind::Bytes(_) if self.of_attention() == self => {
+                "int8 in AVX-512 vectors, attention too"
             }
-            Kind::Bytes(_) => "int8 in AVX-512 vectors, attention too",
+            Kind::Bytes(_) => "int8 in AVX-512 vectors, attention in AMX tiles",
         }
     }
 }

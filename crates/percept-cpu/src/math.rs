@@ -3,6 +3,40 @@
 /// 1.5·2²³: adding it rounds to an integer, which then stands in the low bits of the sum.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
+/// As many numbers as there is room for, with zeros behind the last one.
+#[inline(always)]
+pub(crate) fn filled<const N: usize>(values: &[f32]) -> [f32; N] {
+    // A whole array without a call.
+    match values.first_chunk() {
+        Some(all) => *all,
+        None => {
+            let mut filled = [0.0; N];
+            filled[..values.len()].copy_from_slice(values);
+            filled
+        }
+    }
+}
+
+/// The largest of all lanes, half by half: one after the other they would wait for each other.
+#[inline(always)]
+pub(crate) fn largest(lanes: [f32; 16]) -> f32 {
+    #[inline(always)]
+    fn halved<const N: usize>(lanes: &[f32]) -> [f32; N] {
+        let mut half = [0.0; N];
+        for i in 0..N {
+            half[i] = if lanes[i] > lanes[i + N] {
+                lanes[i]
+            } else {
+                lanes[i + N]
+            };
+        }
+        half
+    }
+    let four: [f32; 4] = halved(&halved::<8>(&lanes));
+    let [one, other] = halved::<2>(&four);
+    if one > other { one } else { other }
+}
+
 /// `eˣ`, relative error below 3e-7 for x in −87 to 88; beyond, as at these ends.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

@@ -14,6 +14,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::math::filled;
+
 /// Rows, and columns, of a product: two registers by two.
 pub(crate) const SIDE: usize = 32;
 /// Inner values of a step.
@@ -61,21 +64,6 @@ impl Parts {
 
     const fn step(self) -> usize {
         self.count() * SIDE
-    }
-}
-
-/// As many numbers as a step takes, with zeros behind the last one.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline(always)]
-fn filled(values: &[f32]) -> [f32; DEPTH] {
-    // A whole one without a call.
-    match values.first_chunk() {
-        Some(all) => *all,
-        None => {
-            let mut filled = [0.0; DEPTH];
-            filled[..values.len()].copy_from_slice(values);
-            filled
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::Attention;
 use crate::bytes::{
-    self, DEPTH, HEIGHT, Line, MOST_INPUTS, Rows, SIGNED, STEPS, Step, Tile, UNSIGNED, Unit, WIDTH,
+    self, DEPTH, HEIGHT, Line, MOST_INPUTS, Rows, SIGNED, STEPS, STRIPS, Step, Tile, UNSIGNED,
+    Unit, WIDTH, steps,
 };
 use crate::product::{STRIP, Strip, share};
 use crate::room::with_room;
@@ -16,9 +17,6 @@ use crate::tiles::fetch;
 
 /// Queries of a task at most: while it goes through them, keys and values of a head stay in the second-level cache.
 const MOST_QUERIES: usize = 4 * HEIGHT;
-
-/// Strips of a panel.
-const STRIPS: usize = WIDTH / STRIP;
 
 /// Keys and values of all heads of all sequences.
 #[derive(Debug)]
@@ -55,7 +53,6 @@ struct Sizes {
 
 impl Sizes {
     fn of(tokens: usize, width: usize) -> Self {
-        let steps = |inputs: usize| inputs.div_ceil(Line::DEPTH) * STEPS;
         Self {
             keys: [tokens.div_ceil(WIDTH), steps(width)],
             values: [width.div_ceil(WIDTH), steps(tokens)],
@@ -490,5 +487,45 @@ mod tests {
                 assert_eq!(value.is_nan(), is_of_it, "{part} {i}: {value}");
             }
         }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "so many tokens take hours")]
+    fn more_tokens_than_are_added_up_at_once_are_mixed() {
+        let Some(unit) = Unit::find() else {
+            println!("SKIPPED: this CPU has no AVX512-VNNI");
+            return;
+        };
+        let tokens = MOST_INPUTS + 16 * Line::DEPTH;
+        let all = Attention {
+            qkv: &[],
+            tokens,
+            heads: Heads::of(2, 1),
+            bias: Bias::None,
+            seen: None,
+        };
+        let sizes = Sizes::of(tokens, 2);
+        let mut packed = Packed::new(unit);
+        packed.values = vec![Step::ZERO; sizes.values[1]];
+        let values = [1.0, -2.0].repeat(tokens);
+        packed.value_factors = bytes::set_columns(&mut packed.values, &values, 2, 2).to_vec();
+        let keys = Keys {
+            all: &all,
+            sequence: 0,
+            head: 0,
+            packed: &packed,
+            sizes,
+        };
+        // The largest weight of each: more than 31 bits of products.
+        let weights = vec![[Line::of(&[255; Line::DEPTH]); HEIGHT]; tokens / Line::DEPTH];
+        let mut out = [f32::NAN; 2];
+        keys.mix(
+            &weights,
+            &[1.0 / (255.0 * tokens as f32); HEIGHT],
+            1,
+            &mut out,
+        );
+        let off = [out[0] - 1.0, out[1] + 2.0];
+        assert!(off.iter().all(|off| off.abs() < 1e-5), "{out:?}");
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Attention, MAX_HEAD_WIDTH};
 use std::f32::consts::LOG2_E;
 
-use crate::math::exp2_of_negative;
+use crate::math::{self, exp2_of_negative};
 use crate::room::with_room;
 use crate::tiles::{Beside, DEPTH, Line, Parts, SIDE, Unit};
 
@@ -378,7 +378,7 @@ fn largest(row: &[f32]) -> f32 {
             *most = if *value > *most { *value } else { *most };
         }
     }
-    most.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    math::largest(most)
 }
 
 /// 2 to the power of each number less the largest one, in place, and added to the sums.

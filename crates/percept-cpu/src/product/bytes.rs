@@ -3,11 +3,9 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{HEIGHT, Linear, Order, Panels, Part, STRIP, Strip, Then, WIDTH, store};
-use crate::bytes::{self, DEPTH, Line, MOST_INPUTS, Rows, SIGNED, STEPS, Step, Unit};
+use super::{HEIGHT, Linear, Order, Panels, Part, Strip, Then, WIDTH, store};
+use crate::bytes::{self, DEPTH, Line, MOST_INPUTS, Rows, SIGNED, STRIPS, Step, Unit, steps};
 
-/// Strips of a panel.
-const STRIPS: usize = WIDTH / STRIP;
 /// Rows of a task.
 pub(super) const MOST_ROWS: usize = 16 * HEIGHT;
 
@@ -16,11 +14,6 @@ const _: () = assert!(WIDTH == bytes::WIDTH && HEIGHT == bytes::HEIGHT);
 // Parts of a hidden layer are whole lines.
 const _: () =
     assert!(Bytes::HIDDEN.is_multiple_of(Line::DEPTH) && Line::DEPTH.is_multiple_of(WIDTH));
-
-/// Steps of a panel.
-fn steps(inputs: usize) -> usize {
-    inputs.div_ceil(Line::DEPTH) * STEPS
-}
 
 /// Weights as panels of [`WIDTH`] outputs.
 #[derive(Debug, Clone)]
