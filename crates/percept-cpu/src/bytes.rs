@@ -20,9 +20,9 @@ pub(crate) const DEPTH: usize = 4;
 pub(crate) const STEPS: usize = 16;
 /// Strips of a tile.
 pub(crate) const STRIPS: usize = WIDTH / STRIP;
-/// Rows of a tile, where so many are enough.
+/// Rows that are multiplied at once.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const HALF: usize = HEIGHT / 2;
+const ROWS: usize = HEIGHT / 2;
 /// The largest size of a number.
 const LARGEST: f32 = 127.0;
 /// What is smaller is 0: the inverse of the factor could not be told from infinity.
@@ -130,9 +130,8 @@ impl Unit {
         // SAFETY: there is a `Unit`, so the CPU has the instructions.
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         unsafe {
-            match tile.count {
-                ..=HALF => products::<HALF, SIGNED_ROWS>(tile, panel, of_columns, out, stride),
-                _ => products::<HEIGHT, SIGNED_ROWS>(tile, panel, of_columns, out, stride),
+            for first in (0..tile.count).step_by(ROWS) {
+                products::<SIGNED_ROWS>(tile, first, panel, of_columns, out, stride);
             }
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -300,11 +299,12 @@ fn is_there() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// See [`Unit::multiply`]: the first `COUNT` rows of a tile.
+/// See [`Unit::multiply`]: [`ROWS`] rows of a tile, from the first one on.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
+fn products<const SIGNED_ROWS: bool>(
     tile: Tile<'_>,
+    first: usize,
     panel: &[Step],
     of_columns: &[f32; WIDTH],
     out: &mut [Strip],
@@ -312,14 +312,15 @@ fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
 ) {
     use std::arch::x86_64::{
         __m512, __m512i, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_mul_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_si512, _mm512_sub_epi32,
+        _mm512_set1_ps,
     };
-    let mut sums = [[_mm512_setzero_si512(); 2]; COUNT];
+    let (added, factors) = (rows(tile.added, first), rows(tile.factors, first));
+    let mut sums = added.map(|added| [_mm512_set1_epi32(-added); 2]);
     for (lines, steps) in tile.lines.iter().zip(panel.as_chunks::<STEPS>().0) {
         for (p, step) in steps.iter().enumerate() {
             // SAFETY: both are 1,024 bits of anything, and a `Step` is aligned as the other has to be.
             let columns = unsafe { std::mem::transmute::<Step, [__m512i; 2]>(*step) };
-            for (sums, line) in sums.iter_mut().zip(lines) {
+            for (sums, line) in sums.iter_mut().zip(rows(lines, first)) {
                 let four = _mm512_set1_epi32(line.0[p].cast_signed());
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = match SIGNED_ROWS {
@@ -332,18 +333,26 @@ fn products<const COUNT: usize, const SIGNED_ROWS: bool>(
     }
     // SAFETY: both are 1,024 bits of anything.
     let of_columns = unsafe { std::mem::transmute::<[f32; WIDTH], [__m512; 2]>(*of_columns) };
-    let of_rows = tile.factors.iter().zip(tile.added);
-    for ((out, sums), (factor, added)) in out.chunks_mut(stride).zip(sums).zip(of_rows) {
-        let (factor, added) = (_mm512_set1_ps(*factor), _mm512_set1_epi32(*added));
+    for r in 0..ROWS {
+        let factor = _mm512_set1_ps(factors[r]);
         let products = [0, 1].map(|half| {
-            let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[half], added));
+            let sums = _mm512_cvtepi32_ps(sums[r][half]);
             _mm512_mul_ps(sums, _mm512_mul_ps(factor, of_columns[half]))
         });
-        if let Some(out) = out.first_chunk_mut() {
+        if let Some(out) = out.get_mut((first + r) * stride..)
+            && let Some(out) = out.first_chunk_mut()
+        {
             // SAFETY: both are 1,024 bits of anything.
             *out = unsafe { std::mem::transmute::<[__m512; 2], [Strip; STRIPS]>(products) };
         }
     }
+}
+
+/// Those of [`ROWS`] rows.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+fn rows<T>(of_all: &[T; HEIGHT], first: usize) -> &[T; ROWS] {
+    of_all[first..].first_chunk().expect("as many rows")
 }
 
 /// The polynomial of the third degree that comes closest to 255 · 2ʳ for |r| ≤ ½, by least squares with Lawson's
