@@ -141,6 +141,14 @@ impl Common {
     pub fn batch_size(&self) -> usize {
         self.batch_size.unwrap_or(1)
     }
+
+    /// And how many passes at a time.
+    pub fn together(&self, model: &percept::Model) -> percept::Together {
+        percept::Together {
+            batch_size: self.batch_size(),
+            passes: model.passes(),
+        }
+    }
 }
 
 /// The photos of a command.

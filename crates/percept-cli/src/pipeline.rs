@@ -1,7 +1,7 @@
 //! Photos of a command through a model, with a progress bar; failures are counted and named.
 
-use percept::TokenGrid;
 use percept::image::{ChwImage, Limits, RgbImage};
+use percept::{Together, TokenGrid};
 
 use crate::Outcome;
 use crate::console::Console;
@@ -27,10 +27,10 @@ pub type Failures = Vec<(String, String)>;
 /// The error of `finish` (results cannot be written), with which the stream ends.
 pub fn run(
     inputs: &[Input],
-    batch_size: usize,
+    together: Together,
     console: &Console,
     prepare: impl Fn(&RgbImage) -> ChwImage + Sync,
-    encode: impl Fn(&[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error>,
+    encode: impl Fn(&[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> + Sync,
     mut finish: impl FnMut(Job<'_>) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Failures> {
     let bar = console.bar(inputs.len() as u64, "photos");
@@ -38,7 +38,7 @@ pub fn run(
     let limits = Limits::default();
     let result = percept::stream(
         inputs.iter(),
-        batch_size,
+        together,
         |input| {
             let photo = percept::image::open(&input.path, &limits).map_err(|e| e.to_string())?;
             let prepared = prepare(&photo);

@@ -1,7 +1,7 @@
 //! The vision transformer (timm's DINO and DINOv2 forms).
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
@@ -20,7 +20,9 @@ pub struct Vit {
     norm: Norm,
     heads: Heads,
     dim: usize,
-    inside: Mutex<Inside>,
+    kernel: Kernel,
+    /// Of calls that have ended.
+    inside: Mutex<Vec<Inside>>,
 }
 
 /// A pre-norm transformer block.
@@ -97,11 +99,8 @@ impl Vit {
             norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
             heads: Heads::of(dim, shape.heads),
             dim,
-            inside: Mutex::new(Inside {
-                wide: Vec::new(),
-                mixed: Vec::new(),
-                packed: Packed::new(kernel),
-            }),
+            kernel,
+            inside: Mutex::default(),
         })
     }
 
@@ -121,18 +120,19 @@ impl Vit {
         let dim = self.dim;
         let (before, count) = (first.len() / dim, positions.len() / dim);
         let tokens = before + count;
-        let mut inside = self.inside();
-        let patches = &mut inside.mixed;
-        patches.resize(images * positions.len(), 0.0);
-        self.patches.apply(&pixels, Then::Store, patches);
-        drop(pixels);
         let mut x = Vec::with_capacity(images * tokens * dim);
-        for patches in patches.chunks_exact(positions.len()) {
-            x.extend_from_slice(first);
-            let at_their_places = patches.iter().zip(positions);
-            x.extend(at_their_places.map(|(patch, position)| patch + position));
-        }
-        self.go_through(0..self.blocks.len(), tokens, &mut x, &mut inside);
+        self.with_inside(|inside| {
+            let patches = &mut inside.mixed;
+            patches.resize(images * positions.len(), 0.0);
+            self.patches.apply(&pixels, Then::Store, patches);
+            drop(pixels);
+            for patches in patches.chunks_exact(positions.len()) {
+                x.extend_from_slice(first);
+                let at_their_places = patches.iter().zip(positions);
+                x.extend(at_their_places.map(|(patch, position)| patch + position));
+            }
+            self.go_through(0..self.blocks.len(), tokens, &mut x, inside);
+        });
         self.norm.apply_in_place(&mut x);
         x
     }
@@ -143,12 +143,19 @@ impl Vit {
     /// # Panics
     /// The lengths do not fit, or there are no such blocks.
     pub fn blocks(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32]) {
-        self.go_through(blocks, tokens, x, &mut self.inside());
+        self.with_inside(|inside| self.go_through(blocks, tokens, x, inside));
     }
 
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        let lock = self.inside.lock();
-        lock.unwrap_or_else(PoisonError::into_inner)
+    /// Calls `f` with what an earlier call left behind: that of none that is still at it.
+    fn with_inside(&self, f: impl FnOnce(&mut Inside)) {
+        let all = || self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inside = all().pop().unwrap_or_else(|| Inside {
+            wide: Vec::new(),
+            mixed: Vec::new(),
+            packed: Packed::new(self.kernel),
+        });
+        f(&mut inside);
+        all().push(inside);
     }
 
     fn go_through(&self, blocks: Range<usize>, tokens: usize, x: &mut [f32], inside: &mut Inside) {

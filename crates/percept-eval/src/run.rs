@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use percept::TokenGrid;
@@ -170,15 +171,20 @@ where
         done: resumed,
         ..Tally::default()
     };
-    let encode_time = std::cell::Cell::new(Duration::ZERO);
+    let encode_time = AtomicU64::new(0);
     percept::stream(
         todo.into_iter(),
-        options.batch_size.max(1),
+        percept::Together {
+            batch_size: options.batch_size.max(1),
+            // One after the other: their time is measured.
+            passes: 1,
+        },
         |sample| benchmark.load(*sample),
         |images| {
             let start = Instant::now();
             let grids = benchmark.encode(images);
-            encode_time.set(encode_time.get() + start.elapsed());
+            let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            encode_time.fetch_add(nanoseconds, Relaxed);
             grids
         },
         |sample, result| -> Result<(), EvalError> {
@@ -217,7 +223,7 @@ where
     )?;
     tally.seconds = Seconds {
         total: start.elapsed().as_secs_f64(),
-        encode: encode_time.get().as_secs_f64(),
+        encode: Duration::from_nanos(encode_time.into_inner()).as_secs_f64(),
     };
     Ok(tally)
 }

@@ -87,25 +87,30 @@ impl CpuImageEncoder {
 
     /// Positions of the patches of a grid.
     fn positions(&self, grid: [usize; 2]) -> Arc<Vec<f32>> {
-        let mut last = self
-            .positions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some(last) if last.grid == grid => last.values.clone(),
-            _ => {
-                let values = Arc::new(to_vec(self.stem.patch_positions(grid)));
-                *last = Some(Positions {
-                    grid,
-                    values: values.clone(),
-                });
-                values
-            }
+        let last = || {
+            self.positions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(last) = last().as_ref().filter(|last| last.grid == grid) {
+            return last.values.clone();
         }
+        // Not while it is locked: a thread that waits for others to compute may take up another photo.
+        let values = Arc::new(to_vec(self.stem.patch_positions(grid)));
+        *last() = Some(Positions {
+            grid,
+            values: values.clone(),
+        });
+        values
     }
 }
 
 impl ImageEncoder for CpuImageEncoder {
+    // While a thread waits for another that computes a share of its images, it has some of its own.
+    fn passes(&self) -> usize {
+        2
+    }
+
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, ModelError> {
         let patch = self.config.patch_size;
         let Some([height, width]) = check_sizes(images, patch)? else {

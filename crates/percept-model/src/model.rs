@@ -510,6 +510,11 @@ impl Model {
         self.kernel.map_or(Precision::F32, Kernel::precision)
     }
 
+    /// How many calls of [`encode_images`](Self::encode_images) are best made at a time: see [`ImageEncoder::passes`].
+    pub fn passes(&self) -> usize {
+        self.image.as_ref().map_or(1, |image| image.passes())
+    }
+
     /// What computes products; `None` where Burn does, on other devices than the CPU.
     pub fn kernel(&self) -> Option<Kernel> {
         self.kernel

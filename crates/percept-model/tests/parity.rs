@@ -17,6 +17,7 @@ use percept_model::{
     BurnImageEncoder, BurnTextEncoder, Hints, ImageEncoder, Model, ModelFiles, Pooling,
     PositionInterpolation, TextEncoder, Tokenizer, Towers, device, normalize, pos_embed,
 };
+use rayon::prelude::*;
 use serde_json::Value;
 
 fn goldens() -> PathBuf {
@@ -175,6 +176,38 @@ fn small_cases_agree_with_pytorch() {
     );
     for case in cases {
         check_case(&case);
+    }
+}
+
+/// A thread of rayon's pool that waits for others takes up another image: were something locked meanwhile, this would
+/// not end.
+#[test]
+fn threads_of_the_pool_encode_images_of_many_sizes_at_once() {
+    let hints = Hints {
+        heads: Some(2),
+        ..Default::default()
+    };
+    let path = goldens().join("timm-dino/model.safetensors");
+    let model = Model::load(&path, &hints, &device("cpu").unwrap()).unwrap();
+    let images: Vec<ChwImage> = (0..60)
+        .map(|i| {
+            let (height, width) = (16 * (1 + i % 9), 16 * (1 + i % 7));
+            ChwImage {
+                data: (0..3 * height * width)
+                    .map(|at| (at % 101) as f32 / 50.0 - 1.0)
+                    .collect(),
+                height,
+                width,
+            }
+        })
+        .collect();
+    let encode = |image: &ChwImage| model.encode_images(std::slice::from_ref(image)).unwrap();
+    let expected: Vec<_> = images.iter().map(encode).collect();
+    for _ in 0..5 {
+        let found: Vec<_> = images.par_iter().map(encode).collect();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found[0].patches, expected[0].patches);
+        }
     }
 }
 

@@ -50,5 +50,5 @@ pub use prompt::{Label, Templates, labels_of, parse_labels, read_labels};
 pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};
-pub use stream::stream;
+pub use stream::{Together, stream};
 pub use view::{Size, View, Window};

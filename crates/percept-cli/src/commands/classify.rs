@@ -18,7 +18,7 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
     let classifier = Classifier::new(&model, &bank)?;
     let failures = pipeline::run(
         &inputs,
-        common.batch_size(),
+        common.together(&model),
         console,
         |photo| classifier.prepare(photo),
         |images| classifier.encode(images),

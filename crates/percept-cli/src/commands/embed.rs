@@ -81,7 +81,7 @@ fn embed_photos(
     let mut grids: Vec<Named> = Vec::new();
     let failures = pipeline::run(
         &inputs,
-        common.batch_size(),
+        common.together(&model),
         console,
         |photo| embedder.prepare(photo),
         |images| embedder.encode(images),

@@ -41,7 +41,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
     )?;
     let failures = pipeline::run(
         &inputs,
-        common.batch_size(),
+        common.together(&model),
         console,
         |photo| grouper.prepare(photo),
         |images| grouper.encode(images),

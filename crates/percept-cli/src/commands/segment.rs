@@ -56,7 +56,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     )?;
     let failures = pipeline::run(
         &inputs,
-        common.batch_size(),
+        common.together(&model),
         console,
         |photo| segmenter.prepare(photo),
         |images| segmenter.encode(images),
