@@ -142,7 +142,7 @@ impl Common {
         self.batch_size.unwrap_or(1)
     }
 
-    /// And how many passes at a time.
+    /// Photos that go through a model together: of one pass, and in how many passes at a time.
     pub fn together(&self, model: &percept::Model) -> percept::Together {
         percept::Together {
             batch_size: self.batch_size(),

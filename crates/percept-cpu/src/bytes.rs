@@ -12,7 +12,7 @@ use crate::product::{STRIP, Strip};
 
 /// Columns of a tile: two registers of sums.
 pub(crate) const WIDTH: usize = 32;
-/// Rows of a tile: with two registers each they leave eight of 32 for operands.
+/// Rows of a tile, which are packed together.
 pub(crate) const HEIGHT: usize = 12;
 /// Inner values of a step: as many as are added up in 32 bits.
 pub(crate) const DEPTH: usize = 4;
@@ -20,7 +20,7 @@ pub(crate) const DEPTH: usize = 4;
 pub(crate) const STEPS: usize = 16;
 /// Strips of a tile.
 pub(crate) const STRIPS: usize = WIDTH / STRIP;
-/// Rows that are multiplied at once.
+/// Rows that are multiplied at once. Of more, sums would leave the registers in one burst, in which nothing multiplies.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const ROWS: usize = HEIGHT / 2;
 /// The largest size of a number.

@@ -29,10 +29,10 @@ pub struct Together {
 
 /// Sends every item through `load` and `encode` to `finish`, in order.
 ///
-/// `load` runs on a thread of its own, ahead of the model; `encode` on others, for images that go
-/// through it [`Together`]; `finish` on another. The channels between them are short: memory is a few
-/// items, however many there are. An item that cannot be loaded or encoded reaches `finish` with the
-/// reason, and the others go on.
+/// `load` runs on a thread of its own, ahead of the model; `encode` on the calling thread, or those of
+/// rayon's pool, for images that go through it [`Together`]; `finish` on another. The channels between
+/// them are short: memory is a few items, however many there are. An item that cannot be loaded or
+/// encoded reaches `finish` with the reason, and the others go on.
 ///
 /// # Errors
 /// The first error of `finish`, with which the stream ends.
@@ -79,7 +79,7 @@ pub fn stream<T: Send, P: Send, E: Send>(
 }
 
 /// Encodes batches until there are no more, or nobody finishes them.
-fn encode_all<T: Send, P: Send>(
+fn encode_all<T, P>(
     batches: &Batches<T, P>,
     encode: &(impl Fn(&[ChwImage]) -> Result<Vec<TokenGrid>, crate::Error> + Sync),
     to_finish: SyncSender<Encoded<T, P>>,
