@@ -138,24 +138,19 @@ impl Scales {
         self.packed
     }
 
-    /// Numbers as stored, which may be two to a byte, to values.
-    pub(crate) fn apply(&self, numbers: Vec<f32>, scales: &[f32]) -> Vec<f32> {
-        let mut values = if self.packed {
-            let halves = |byte: f32| {
-                let byte = byte as u8;
-                [byte & 15, byte >> 4].map(|half| f32::from(half) - 8.0)
-            };
-            numbers.into_iter().flat_map(halves).collect()
-        } else {
-            numbers
-        };
-        for (group, scale) in values.chunks_mut(self.group).zip(scales) {
-            for value in group {
-                *value *= scale;
+    /// Whole numbers to values, in place.
+    pub(crate) fn apply(&self, numbers: &mut [f32], scales: &[f32]) {
+        for (group, scale) in numbers.chunks_mut(self.group).zip(scales) {
+            for number in group {
+                *number *= scale;
             }
         }
-        values
     }
+}
+
+/// The two whole numbers of a byte.
+pub(crate) fn halves(byte: u8) -> [f32; 2] {
+    [f32::from(byte & 15) - 8.0, f32::from(byte >> 4) - 8.0]
 }
 
 /// In a file that says so, joins quantised tensors with their factors; what is listed afterwards

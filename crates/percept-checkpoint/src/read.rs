@@ -36,6 +36,25 @@ impl Source {
     }
 }
 
+/// A place in a source. Others may read between one call and the next.
+struct At<'a> {
+    source: &'a Source,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // A panic while the lock was held cannot have left the handle in a state that matters: every
+        // read seeks first.
+        let file = self.source.file.lock();
+        let mut file = file.unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.offset))?;
+        let read = file.read(out)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 /// Where one tensor's elements lie.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -51,12 +70,9 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Elements that the file holds: half of the values where two share a byte.
-    fn stored_len(&self) -> usize {
-        match &self.scales {
-            Some(scales) if scales.is_packed() => self.info.len() / 2,
-            _ => self.info.len(),
-        }
+    /// Whether two values share a byte.
+    fn is_packed(&self) -> bool {
+        self.scales.as_ref().is_some_and(Scales::is_packed)
     }
 }
 
@@ -92,16 +108,16 @@ pub(crate) fn read_f32(
     stored: &Stored,
 ) -> Result<Vec<f32>, CheckpointError> {
     let elements = match &stored.strides {
-        None => stored.stored_len(),
+        None => stored.info.len(),
         // The parser has refused spans that overflow or leave the storage.
         Some(strides) => span(&stored.info.shape, strides).unwrap_or(0),
     };
-    let values = read_elements(&sources[stored.source], name, stored, elements)?;
+    let mut values = read_elements(&sources[stored.source], name, stored, elements)?;
     let Some(scales) = &stored.scales else {
         return Ok(values);
     };
     let factors = read_f32(sources, &quantized::scale_name(name), scales.stored())?;
-    let values = scales.apply(values, &factors);
+    scales.apply(&mut values, &factors);
     check_finite(name, &values)?;
     Ok(values)
 }
@@ -123,21 +139,24 @@ fn read_elements(
         return Ok(values);
     }
 
-    // A panic while the lock was held cannot have left the handle in a state that matters: every
-    // read seeks first.
-    let mut file = source.file.lock().unwrap_or_else(PoisonError::into_inner);
-    file.seek(SeekFrom::Start(stored.offset))
-        .map_err(io_error)?;
+    let dtype = stored.info.dtype;
     let mut start = 0;
     let mut scratch = Vec::new();
+    let mut at = At {
+        source,
+        offset: stored.offset,
+    };
     for chunk in values.chunks_mut(CHUNK) {
-        read_chunk(&mut *file, stored.info.dtype, chunk, &mut scratch).map_err(io_error)?;
+        let read = match stored.is_packed() {
+            true => read_halves(&mut at, chunk, &mut scratch),
+            false => read_chunk(&mut at, dtype, chunk, &mut scratch),
+        };
+        read.map_err(io_error)?;
         if stored.strides.is_none() {
             check_chunk(name, start, chunk)?;
         }
         start += chunk.len();
     }
-    drop(file);
 
     if let Some(strides) = &stored.strides {
         values = gather(&values, shape, strides);
@@ -195,6 +214,17 @@ fn read_chunk(
     scratch.resize(out.len() * dtype.size(), 0);
     reader.read_exact(scratch)?;
     convert(dtype, scratch, out);
+    Ok(())
+}
+
+/// Reads and converts the next `out.len()` whole numbers of 4 bits, two to a byte.
+fn read_halves(reader: &mut impl Read, out: &mut [f32], scratch: &mut Vec<u8>) -> io::Result<()> {
+    let (pairs, _) = out.as_chunks_mut::<2>();
+    scratch.resize(pairs.len(), 0);
+    reader.read_exact(scratch)?;
+    for (pair, byte) in pairs.iter_mut().zip(scratch) {
+        *pair = quantized::halves(*byte);
+    }
     Ok(())
 }
 

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Train(_) => memory::keep_what_is_freed(memory::FOR_TRAINING),
         _ => {
-            memory::keep_what_is_freed(memory::FOR_OTHERS);
+            memory::keep_what_is_freed(memory::FOR_LOADING);
             memory::refuse_huge_pages();
         }
     }

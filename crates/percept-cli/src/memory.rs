@@ -7,9 +7,12 @@ const PURGE_DELAY: std::ffi::c_int = 15;
 /// Its own second is less than a step of training takes, and the next one needs as much memory again: for good.
 pub const FOR_TRAINING: std::ffi::c_long = -1;
 
-/// What a tensor was read into is of no use when it has been packed, and the next photo wants little: a second would
-/// add the largest matrices to the most that a command needs.
-pub const FOR_OTHERS: std::ffi::c_long = 5;
+/// What a tensor was read into is of no use when it has been packed: any time at all would add the largest matrices to the
+/// most that a command needs.
+pub const FOR_LOADING: std::ffi::c_long = 0;
+
+/// The next photo needs what the last one did.
+const FOR_PHOTOS: std::ffi::c_long = 20;
 
 /// How long freed memory stays with the program. `MIMALLOC_PURGE_DELAY` goes before it.
 #[allow(unsafe_code, reason = "the allocator has its options in C alone")]
@@ -20,9 +23,16 @@ pub fn keep_what_is_freed(milliseconds: std::ffi::c_long) {
     give_back();
 }
 
-/// Gives what is free back to the system at once: what read a model has left pages that are used in part.
+/// To be called when a model is loaded: what read it, in threads of the pool too, has left pages that are used in part.
+/// They go back to the system, and what photos free is kept for a while.
+pub fn turn_to_photos() {
+    keep_what_is_freed(FOR_PHOTOS);
+    rayon::broadcast(|_| give_back());
+}
+
+/// Gives what this thread has free back to the system at once.
 #[allow(unsafe_code, reason = "the allocator has this in C alone")]
-pub fn give_back() {
+fn give_back() {
     // SAFETY: it gives back what nobody uses.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }

@@ -76,7 +76,7 @@ fn load_by(
     let files = ModelFiles::open(&path, &Hints::default())?;
     let wanted = Precision::from(common.precision);
     let model = load(&files, &device, wanted)?;
-    crate::memory::give_back();
+    crate::memory::turn_to_photos();
     console.detail(&format!("model {} on {}", path.display(), common.device));
     if let Some(kernel) = model.kernel() {
         console.detail(&format!("products: {}", kernel.name()));

@@ -1,5 +1,7 @@
 //! BERT's encoder with mean pooling (MiniLM and other sentence-transformers).
 
+use rayon::prelude::*;
+
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
@@ -54,21 +56,20 @@ pub struct BertShape {
 
 impl Bert {
     /// Reads the weights by the names of percept-model's modules (`blocks.0.attn.query.weight`),
-    /// matrices `[out, in]`. `read` is told the shape, and gives as many values. `kernel` computes the
-    /// products.
+    /// matrices `[out, in]`. `read` is told the shape, and gives as many values, to several threads at a time.
+    /// `kernel` computes the products.
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn new<E>(
+    pub fn new<E: Send>(
         shape: BertShape,
         kernel: Kernel,
-        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E> + Sync,
     ) -> Result<Self, E> {
         let BertShape { dim, mlp_dim, .. } = shape;
-        let mut blocks = Vec::with_capacity(shape.depth);
-        for i in 0..shape.depth {
-            let mut linear = |name: &str, sides: [usize; 2]| {
-                Linear::read(&format!("blocks.{i}.{name}"), sides, kernel, &mut read)
+        let block = |i| {
+            let linear = |name: &str, sides: [usize; 2]| {
+                Linear::read(&format!("blocks.{i}.{name}"), sides, kernel, &read)
             };
             let output = linear("attn.output", [dim, dim])?;
             let fc1 = linear("mlp.fc1", [mlp_dim, dim])?;
@@ -79,18 +80,21 @@ impl Bert {
                 weights.extend(read(&format!("{name}.weight"), &[dim, dim])?);
                 bias.extend(read(&format!("{name}.bias"), &[dim])?);
             }
-            let mut norm = |name: &str| {
-                Norm::read(&format!("blocks.{i}.{name}"), dim, shape.epsilon, &mut read)
-            };
-            blocks.push(Block {
+            let norm =
+                |name: &str| Norm::read(&format!("blocks.{i}.{name}"), dim, shape.epsilon, &read);
+            Ok(Block {
                 qkv: Linear::new(&weights, Some(&bias), dim, kernel),
                 output,
                 attn_norm: norm("attn_norm")?,
                 fc1,
                 fc2,
                 mlp_norm: norm("mlp_norm")?,
-            });
-        }
+            })
+        };
+        let (words, blocks): (_, Result<_, E>) = rayon::join(
+            || read("word.weight", &[shape.vocabulary, dim]),
+            || (0..shape.depth).into_par_iter().map(block).collect(),
+        );
         let types = read("token_type.weight", &[shape.token_types, dim])?;
         let mut positions = read("position.weight", &[shape.positions, dim])?;
         for row in positions.chunks_exact_mut(dim) {
@@ -99,10 +103,10 @@ impl Bert {
             }
         }
         Ok(Self {
-            words: read("word.weight", &[shape.vocabulary, dim])?,
+            words: words?,
             positions,
-            norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
-            blocks,
+            norm: Norm::read("norm", dim, shape.epsilon, &read)?,
+            blocks: blocks?,
             heads: Heads::of(dim, shape.heads),
             dim,
             kernel,

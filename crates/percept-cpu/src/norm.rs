@@ -40,7 +40,7 @@ impl Norm {
         name: &str,
         width: usize,
         epsilon: f32,
-        read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        read: &impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let gain = read(&format!("{name}.weight"), &[width])?;
         let shift = read(&format!("{name}.bias"), &[width])?;

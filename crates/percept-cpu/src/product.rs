@@ -221,7 +221,7 @@ impl Linear {
         name: &str,
         [outputs, inputs]: [usize; 2],
         kernel: Kernel,
-        read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        read: &impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let weights = read(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = read(&format!("{name}.bias"), &[outputs])?;

@@ -1,5 +1,7 @@
 //! T5's encoder with Sentence-T5's pooling: the text tower of CLIPpy (paper §2.2).
 
+use rayon::prelude::*;
+
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
@@ -69,28 +71,27 @@ pub struct T5Shape {
 
 impl T5 {
     /// Reads the weights by the names of percept-model's modules (`blocks.0.attn.q.weight`),
-    /// matrices `[out, in]`. `read` is told the shape, and gives as many values. `kernel` computes the
-    /// products.
+    /// matrices `[out, in]`. `read` is told the shape, and gives as many values, to several threads at a time.
+    /// `kernel` computes the products.
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn new<E>(
+    pub fn new<E: Send>(
         shape: T5Shape,
         kernel: Kernel,
-        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E> + Sync,
     ) -> Result<Self, E> {
         let T5Shape { dim, mlp_dim, .. } = shape;
         let inner = shape.heads * shape.head_dim;
-        let mut blocks = Vec::with_capacity(shape.depth);
-        for i in 0..shape.depth {
-            let mut matrix = |name: &str, [outputs, inputs]: [usize; 2]| {
+        let block = |i| {
+            let matrix = |name: &str, [outputs, inputs]: [usize; 2]| {
                 read(&format!("blocks.{i}.{name}.weight"), &[outputs, inputs])
             };
             let mut qkv = Vec::with_capacity(3 * inner * dim);
             for part in ["attn.q", "attn.k", "attn.v"] {
                 qkv.extend(matrix(part, [inner, dim])?);
             }
-            let mut linear = |name: &str, sides: [usize; 2]| {
+            let linear = |name: &str, sides: [usize; 2]| {
                 let weights = matrix(name, sides)?;
                 Ok::<_, E>(Linear::new(&weights, None, sides[1], kernel))
             };
@@ -103,19 +104,23 @@ impl T5 {
                 ),
             };
             let wo = linear("mlp.wo", [dim, mlp_dim])?;
-            let mut norm = |name: &str| {
+            let norm = |name: &str| {
                 let gain = read(&format!("blocks.{i}.{name}.weight"), &[dim])?;
                 Ok::<_, E>(Norm::rms(gain, shape.epsilon))
             };
-            blocks.push(Block {
+            Ok(Block {
                 norm1: norm("norm1")?,
                 qkv: Linear::new(&qkv, None, dim, kernel),
                 output,
                 norm2: norm("norm2")?,
                 hidden,
                 wo,
-            });
-        }
+            })
+        };
+        let (words, blocks): (_, Result<_, E>) = rayon::join(
+            || read("embedding.weight", &[shape.vocabulary, dim]),
+            || (0..shape.depth).into_par_iter().map(block).collect(),
+        );
         let dense = match shape.projection {
             None => None,
             Some(width) => {
@@ -124,9 +129,9 @@ impl T5 {
             }
         };
         Ok(Self {
-            words: read("embedding.weight", &[shape.vocabulary, dim])?,
+            words: words?,
             distances: read("relative_bias.weight", &[shape.buckets, shape.heads])?,
-            blocks,
+            blocks: blocks?,
             norm: Norm::rms(read("norm.weight", &[dim])?, shape.epsilon),
             dense,
             shape,

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
@@ -69,34 +71,35 @@ struct Inside {
 
 impl Vit {
     /// Reads the weights by timm's names (`blocks.0.attn.qkv.weight`), matrices `[out, in]`. `read` is
-    /// told the shape, and gives as many values. `kernel` computes the products.
+    /// told the shape, and gives as many values, to several threads at a time. `kernel` computes the products.
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn new<E>(
+    pub fn new<E: Send>(
         shape: VitShape,
         kernel: Kernel,
-        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E> + Sync,
     ) -> Result<Self, E> {
         let VitShape { dim, mlp_dim, .. } = shape;
-        let mut blocks = Vec::with_capacity(shape.depth);
-        for i in 0..shape.depth {
+        let block = |i| {
             let of = |name: &str| format!("blocks.{i}.{name}");
-            blocks.push(Block {
-                norm1: Norm::read(&of("norm1"), dim, shape.epsilon, &mut read)?,
-                qkv: Linear::read(&of("attn.qkv"), [3 * dim, dim], kernel, &mut read)?,
-                proj: Linear::read(&of("attn.proj"), [dim, dim], kernel, &mut read)?,
-                scale1: scale(&shape, &of("ls1.gamma"), &mut read)?,
-                norm2: Norm::read(&of("norm2"), dim, shape.epsilon, &mut read)?,
-                fc1: Linear::read(&of("mlp.fc1"), [mlp_dim, dim], kernel, &mut read)?,
-                fc2: Linear::read(&of("mlp.fc2"), [dim, mlp_dim], kernel, &mut read)?,
-                scale2: scale(&shape, &of("ls2.gamma"), &mut read)?,
-            });
-        }
+            Ok(Block {
+                norm1: Norm::read(&of("norm1"), dim, shape.epsilon, &read)?,
+                qkv: Linear::read(&of("attn.qkv"), [3 * dim, dim], kernel, &read)?,
+                proj: Linear::read(&of("attn.proj"), [dim, dim], kernel, &read)?,
+                scale1: scale(&shape, &of("ls1.gamma"), &read)?,
+                norm2: Norm::read(&of("norm2"), dim, shape.epsilon, &read)?,
+                fc1: Linear::read(&of("mlp.fc1"), [mlp_dim, dim], kernel, &read)?,
+                fc2: Linear::read(&of("mlp.fc2"), [dim, mlp_dim], kernel, &read)?,
+                scale2: scale(&shape, &of("ls2.gamma"), &read)?,
+            })
+        };
+        let blocks: Result<_, E> = (0..shape.depth).into_par_iter().map(block).collect();
+        let blocks = blocks?;
         Ok(Self {
-            patches: Linear::read("patch_embed.proj", [dim, shape.inputs], kernel, &mut read)?,
+            patches: Linear::read("patch_embed.proj", [dim, shape.inputs], kernel, &read)?,
             blocks,
-            norm: Norm::read("norm", dim, shape.epsilon, &mut read)?,
+            norm: Norm::read("norm", dim, shape.epsilon, &read)?,
             heads: Heads::of(dim, shape.heads),
             dim,
             kernel,
@@ -189,7 +192,7 @@ impl Vit {
 fn scale<E>(
     shape: &VitShape,
     name: &str,
-    read: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    read: &impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
 ) -> Result<Option<Vec<f32>>, E> {
     match shape.layer_scale {
         true => read(name, &[shape.dim]).map(Some),

@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct CpuImageEncoder {
     vit: percept_cpu::vit::Vit,
-    /// The transformer without its blocks, which knows CLS, registers and positions.
+    /// The transformer without its matrices, which knows CLS, registers and positions.
     stem: Vit,
     /// CLS and registers, `[1 + registers, dim]`.
     first: Vec<f32>,
@@ -74,8 +74,11 @@ impl CpuImageEncoder {
             layer_scale: config.layer_scale,
             epsilon: config.layer_norm_eps as f32,
         };
-        let read = reader(&tower.source, recipe, used, report);
-        let vit = percept_cpu::vit::Vit::new(shape, kernel, read)?;
+        // Its projection is in the engine too.
+        let stem = stem.only_positions();
+        let vit = reading(&tower.source, recipe, used, report, |read| {
+            percept_cpu::vit::Vit::new(shape, kernel, read)
+        })?;
         Ok(report.is_complete().then(|| Self {
             vit,
             first: to_vec(stem.first_tokens()),
@@ -140,18 +143,34 @@ impl ImageEncoder for CpuImageEncoder {
     }
 }
 
-/// Reads parameters by our names, as percept-cpu asks for them. One that is missing or has another shape
-/// is added to `report` and is all zeros, so that the others are looked for as well.
-fn reader(
+/// Gives `build` what reads parameters by our names, as percept-cpu asks for them. One that is missing or has
+/// another shape is added to `report` and is all zeros, so that the others are looked for as well.
+fn reading<T>(
     source: &Source,
-    recipe: impl Fn(&str) -> Recipe,
+    recipe: impl Fn(&str) -> Recipe + Sync,
     used: &mut BTreeSet<String>,
     report: &mut LoadReport,
-) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> {
-    move |name, shape| {
-        let values = weights::values(source, recipe(name), shape, used, report)?;
-        Ok(values.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
-    }
+    build: impl FnOnce(
+        &(dyn Fn(&str, &[usize]) -> Result<Vec<f32>, ModelError> + Sync),
+    ) -> Result<T, ModelError>,
+) -> Result<T, ModelError> {
+    let found = Mutex::new((used, &mut *report));
+    let built = build(&|name, shape| {
+        let (mut of_one, mut names) = (LoadReport::default(), BTreeSet::new());
+        let values = weights::values(source, recipe(name), shape, &mut names, &mut of_one);
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (used, report) = &mut *found;
+        used.append(&mut names);
+        report.missing.append(&mut of_one.missing);
+        report.misshaped.append(&mut of_one.misshaped);
+        Ok(values?.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
+    });
+    // Threads come to them in any order.
+    report.missing.sort_unstable();
+    report
+        .misshaped
+        .sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    built
 }
 
 /// T5 or BERT on the CPU, without Burn.
@@ -186,8 +205,8 @@ impl CpuTextEncoder {
         report: &mut LoadReport,
     ) -> Result<Option<Self>, ModelError> {
         let recipe = |name: &str| tower.layout.recipe(name);
-        let read = reader(&tower.source, recipe, used, report);
-        let tower = match config {
+        let (source, dim) = (&tower.source, config.dim());
+        let tower = reading(source, recipe, used, report, |read| match config {
             TextConfig::T5(config) => {
                 let shape = T5Shape {
                     dim: config.dim,
@@ -202,7 +221,7 @@ impl CpuTextEncoder {
                     epsilon: config.rms_norm_eps as f32,
                     projection: config.projection,
                 };
-                Tower::T5(T5::new(shape, kernel, read)?)
+                T5::new(shape, kernel, read).map(Tower::T5)
             }
             TextConfig::Bert(config) => {
                 let shape = BertShape {
@@ -215,10 +234,9 @@ impl CpuTextEncoder {
                     token_types: config.token_types,
                     epsilon: config.layer_norm_eps as f32,
                 };
-                Tower::Bert(Bert::new(shape, kernel, read)?)
+                Bert::new(shape, kernel, read).map(Tower::Bert)
             }
-        };
-        let dim = config.dim();
+        })?;
         Ok(report.is_complete().then_some(Self { tower, dim }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use percept_cpu::attention::MAX_HEAD_WIDTH;
@@ -83,12 +84,16 @@ fn engine(vit: &Vit) -> Option<percept_cpu::vit::Vit> {
     if vit.device() != Device::flex() || shape.dim / shape.heads > MAX_HEAD_WIDTH {
         return None;
     }
-    let mut values: HashMap<String, Vec<f32>> = weights::save(vit)
+    let values: HashMap<String, Vec<f32>> = weights::save(vit)
         .into_iter()
         .map(|(name, _, values)| (name, values))
         .collect();
+    let values = Mutex::new(values);
     let kernel = ops::kernel_of(TOKENS * shape.dim * shape.mlp_dim);
-    let read = |name: &str, _: &[usize]| values.remove(name).ok_or(());
+    let read = |name: &str, _: &[usize]| {
+        let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.remove(name).ok_or(())
+    };
     percept_cpu::vit::Vit::new(shape, kernel, read).ok()
 }
 

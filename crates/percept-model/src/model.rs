@@ -366,10 +366,12 @@ impl<'a> Loading<'a> {
             path: self.files.path.clone(),
         };
         let path = self.files.tokenizer.as_ref().ok_or_else(no_tokenizer)?;
-        let tokenizer = Tokenizer::open(path, text.max_tokens(), text.vocab_size())?;
-        let tokenizer = Box::new(tokenizer);
-        let encoder = self.text_encoder(device, kernel)?;
-        Ok(encoder.map(|encoder| LoadedText { encoder, tokenizer }))
+        let (tokenizer, encoder) = rayon::join(
+            || Tokenizer::open(path, text.max_tokens(), text.vocab_size()),
+            || self.text_encoder(device, kernel),
+        );
+        let tokenizer = Box::new(tokenizer?);
+        Ok(encoder?.map(|encoder| LoadedText { encoder, tokenizer }))
     }
 
     fn logit_scale(&mut self) -> Result<Option<f32>, ModelError> {

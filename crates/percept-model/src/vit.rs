@@ -222,6 +222,12 @@ impl Vit {
         self
     }
 
+    /// What knows CLS, registers and positions: its weights of patches and blocks are let go of.
+    pub(crate) fn only_positions(mut self) -> Self {
+        self.patch_embed.proj = linear(1, 1, &self.device());
+        self.without_blocks()
+    }
+
     /// Where its weights are.
     pub(crate) fn device(&self) -> Device {
         self.pos_embed.device()

@@ -5,7 +5,7 @@
 //! row and pixel in place of hundreds. Even those are never stored: see [`SimilarityMaps::assign`].
 
 use percept_image::{LabelMap, LabelMapError};
-use percept_model::{TokenGrid, normalize};
+use percept_model::TokenGrid;
 use rayon::prelude::*;
 
 use crate::bank::dot;
@@ -33,21 +33,22 @@ pub struct Assignment {
 }
 
 impl SimilarityMaps {
-    /// Compares L2-normalised patch tokens with `rows`, which are L2-normalised already.
-    pub fn new<'a>(
-        grid: &TokenGrid,
-        rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone,
-    ) -> Self {
+    /// Compares patch tokens with `rows`, which are L2-normalised already.
+    pub fn new<'a>(grid: &TokenGrid, rows: impl Iterator<Item = &'a [f32]>) -> Self {
+        let rows: Vec<&[f32]> = rows.collect();
         let count = rows.len();
         let cells = grid.rows * grid.columns;
+        let lengths: Vec<f32> = (grid.patches.par_chunks_exact(grid.dim))
+            .map(|token| dot(token, token).sqrt().max(1e-12))
+            .collect();
         let mut values = vec![0.0; count * cells];
-        for (i, token) in grid.patches.chunks_exact(grid.dim).enumerate() {
-            let mut token = token.to_vec();
-            normalize(&mut token);
-            for (k, row) in rows.clone().enumerate() {
-                values[k * cells + i] = dot(&token, row);
+        let maps = values.par_chunks_exact_mut(cells.max(1));
+        maps.zip(rows).for_each(|(map, row)| {
+            let tokens = grid.patches.chunks_exact(grid.dim);
+            for ((value, token), length) in map.iter_mut().zip(tokens).zip(&lengths) {
+                *value = dot(token, row) / length;
             }
-        }
+        });
         Self {
             height: grid.rows,
             width: grid.columns,
