@@ -312,7 +312,7 @@ impl Queries<'_> {
             }
             let tiles = self.keys.chunks_exact(ROWS * width);
             for (keys, scores) in tiles.zip(scores.chunks_exact_mut(ROWS)) {
-                let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(keys.as_chunks().0, panel);
+                let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(keys.as_chunks().0, panel, &[]);
                 for (scores, tile) in scores.iter_mut().zip(&tile) {
                     for (strip, tile) in scores.iter_mut().zip(tile.as_chunks().0) {
                         strip.0 = *tile;
@@ -335,11 +335,11 @@ impl Queries<'_> {
                 let to = offset + v * ROWS;
                 if ROWS == HALF || channels <= HALF {
                     let values = &values.as_chunks::<HALF>().0[..self.seen];
-                    let tile = multiply_tile::<HALF, STRIPS, COLUMNS>(values, scores);
+                    let tile = multiply_tile::<HALF, STRIPS, COLUMNS>(values, scores, &[]);
                     spread(&tile[..channels], sums, out, self.dim, to);
                 } else {
                     let values = &values.as_chunks::<ROWS>().0[..self.seen];
-                    let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(values, scores);
+                    let tile = multiply_tile::<ROWS, STRIPS, COLUMNS>(values, scores, &[]);
                     spread(&tile[..channels], sums, out, self.dim, to);
                 }
             }

@@ -154,6 +154,17 @@ pub(crate) trait Beside {
     /// Does share `step` of `steps`. To be inlined: a function of its own would not be compiled for the
     /// instructions that were found.
     fn work(&mut self, step: usize, steps: usize);
+
+    /// What is needed soon: a few of these lines are asked for at each step.
+    fn ahead(&self) -> &[Line] {
+        &[]
+    }
+}
+
+/// Portion `n` of so many.
+#[inline(always)]
+pub(crate) fn portion<T>(values: &[T], n: usize, count: usize) -> &[T] {
+    &values[n * values.len() / count..(n + 1) * values.len() / count]
 }
 
 /// A thread that is ready, until this is dropped: matrix registers are in their shape.
@@ -201,24 +212,26 @@ impl Open {
                 for (step, (rows, columns)) in steps {
                     multiply(rows, columns, parts, both);
                     beside.work(step, count_of_steps);
+                    fetch(portion(beside.ahead(), step, count_of_steps));
                 }
                 store(both, out, stride);
             }
             Kind::Pairs => {
-                // Between the tiles: what is asked for ahead of time is not asked for all at once.
                 let tiles = count.div_ceil(PAIRS_HIGH);
                 for tile in 0..tiles {
                     beside.work(tile, tiles);
                     let first = tile * PAIRS_HIGH;
                     let of_tile = first..count.min(first + PAIRS_HIGH);
-                    multiply_pairs(rows, columns, parts, of_tile, out, stride);
+                    let ahead = portion(beside.ahead(), tile, tiles);
+                    multiply_pairs([rows, columns], parts, of_tile, ahead, out, stride);
                 }
             }
         }
     }
 }
 
-/// Asks for values to be in the second-level cache soon.
+/// Asks for values to be in the second-level cache soon. A few at a time: the CPU has room for so many requests, and
+/// waits where there are more.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
 pub(crate) fn fetch<T>(values: &[T]) {
@@ -408,10 +421,10 @@ fn turn(rows: [Line; HALF]) -> [Line; HALF] {
 /// See [`Open::product`]: these rows, at most [`PAIRS_HIGH`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn multiply_pairs(
-    rows: &[Line],
-    columns: &[Line],
+    panels: [&[Line]; 2],
     parts: Parts,
     which: Range<usize>,
+    ahead: &[Line],
     out: &mut [f32],
     stride: usize,
 ) {
@@ -421,9 +434,9 @@ fn multiply_pairs(
     // SAFETY: there is a `Unit` of this kind, so the CPU has the instructions.
     unsafe {
         match which.len().div_ceil(PAIRS_STEP) {
-            ..2 => pairs::<LOW>(rows, columns, parts, first, out, stride),
-            2 => pairs::<MIDDLE>(rows, columns, parts, first, out, stride),
-            _ => pairs::<PAIRS_HIGH>(rows, columns, parts, first, out, stride),
+            ..2 => pairs::<LOW>(panels, parts, first, ahead, out, stride),
+            2 => pairs::<MIDDLE>(panels, parts, first, ahead, out, stride),
+            _ => pairs::<PAIRS_HIGH>(panels, parts, first, ahead, out, stride),
         }
     }
 }
@@ -432,10 +445,10 @@ fn multiply_pairs(
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn pairs<const HIGH: usize>(
-    rows: &[Line],
-    columns: &[Line],
+    [rows, columns]: [&[Line]; 2],
     parts: Parts,
     first: usize,
+    ahead: &[Line],
     out: &mut [f32],
     stride: usize,
 ) {
@@ -455,7 +468,10 @@ fn pairs<const HIGH: usize>(
         Parts::One => &[[0, 0]],
         Parts::Two => &[[0, SIDE], [SIDE, 0], [0, 0]],
     };
-    for (rows, columns) in rows.chunks_exact(step).zip(columns.chunks_exact(step)) {
+    let steps = rows.len() / step;
+    let both = rows.chunks_exact(step).zip(columns.chunks_exact(step));
+    for (n, (rows, columns)) in both.enumerate() {
+        fetch(portion(ahead, n, steps));
         for [of_rows, of_columns] in combinations {
             let rows = &rows[of_rows + first..][..HIGH];
             let columns = &columns[*of_columns..][..SIDE];
@@ -691,7 +707,7 @@ fn set_columns(_: &mut [Line], _: Parts, _: &[f32], _: usize, _: usize) {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn multiply_pairs(_: &[Line], _: &[Line], _: Parts, _: Range<usize>, _: &mut [f32], _: usize) {
+fn multiply_pairs(_: [&[Line]; 2], _: Parts, _: Range<usize>, _: &[Line], _: &mut [f32], _: usize) {
     unreachable!("no `Unit` is found here, so there is no `Open`")
 }
 

@@ -150,14 +150,15 @@ impl Vit {
     }
 
     /// Calls `f` with what an earlier call left behind: that of none that is still at it.
-    fn with_inside(&self, f: impl FnOnce(&mut Inside)) {
+    fn with_inside(&self, f: impl FnOnce(&mut Inside) + Send) {
         let all = || self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inside = all().pop().unwrap_or_else(|| Inside {
             wide: Vec::new(),
             mixed: Vec::new(),
             packed: Packed::new(self.kernel),
         });
-        f(&mut inside);
+        // A thread of the pool, unlike others, finds the next task awake and need not be woken when all are done.
+        rayon::scope(|_| f(&mut inside));
         all().push(inside);
     }
 

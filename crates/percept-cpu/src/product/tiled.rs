@@ -195,10 +195,13 @@ struct Store<'a> {
 
 impl Beside for Store<'_> {
     #[inline(always)]
+    fn ahead(&self) -> &[Line] {
+        self.ahead
+    }
+
+    #[inline(always)]
     fn work(&mut self, step: usize, steps: usize) {
         const SIDE: usize = tiles::SIDE;
-        let lines = self.ahead.len();
-        tiles::fetch(&self.ahead[step * lines / steps..(step + 1) * lines / steps]);
         let Some([p, n]) = self.at else {
             return;
         };

@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{HALF, HEIGHT, Linear, Order, Panels, Part, Place, STRIP, Then, WIDTH, store};
-use crate::tiles::fetch;
+use crate::tiles::{fetch, portion};
 
 /// `f32` in a register of 512 bits.
 const WIDE_LANES: usize = 16;
@@ -179,7 +179,7 @@ impl Vectors {
             let place = linear.place::<COLUMNS>(&part, first / COLUMNS);
             let tiles = rows.chunks_exact(ROWS * depth);
             for (t, (tile, y)) in tiles.zip(y.chunks_mut(ROWS * stride)).enumerate() {
-                fetch(&ahead[t * ahead.len() / count..(t + 1) * ahead.len() / count]);
+                let ahead = portion(ahead, t, count);
                 if then.reads() {
                     for y in y.chunks_exact(stride) {
                         fetch(&y[place.columns.clone()]);
@@ -187,10 +187,11 @@ impl Vectors {
                 }
                 if ROWS == HALF || y.len() <= HALF * stride {
                     let tile = tile[..HALF * depth].as_chunks().0;
-                    let sums = multiply_tile::<HALF, STRIPS, COLUMNS>(tile, panel);
+                    let sums = multiply_tile::<HALF, STRIPS, COLUMNS>(tile, panel, ahead);
                     store_tile(&sums, &place, then, stride, y);
                 } else {
-                    let sums = multiply_tile::<ROWS, STRIPS, COLUMNS>(tile.as_chunks().0, panel);
+                    let tile = tile.as_chunks().0;
+                    let sums = multiply_tile::<ROWS, STRIPS, COLUMNS>(tile, panel, ahead);
                     store_tile(&sums, &place, then, stride, y);
                 }
             }
@@ -212,22 +213,29 @@ fn pack_tile<const ROWS: usize>(x: &[f32], inputs: usize, tile: &mut [[f32; ROWS
 }
 
 /// `Σₖ rows[k] ⊗ panel[k]`, in registers. `COLUMNS` are those of all strips: with one loop for each the compiler makes
-/// scalars.
+/// scalars. `ahead` is what is needed soon.
 #[inline(always)]
 pub(crate) fn multiply_tile<const ROWS: usize, const STRIPS: usize, const COLUMNS: usize>(
     rows: &[[f32; ROWS]],
     panel: &[[Strip; STRIPS]],
+    ahead: &[[Strip; STRIPS]],
 ) -> [[f32; COLUMNS]; ROWS] {
     const { assert!(COLUMNS == STRIPS * STRIP) };
+    /// Inner values between requests.
+    const STEP: usize = 32;
     let mut sums = [[0.0f32; COLUMNS]; ROWS];
-    for (row, strips) in rows.iter().zip(panel) {
-        let mut values = [0.0; COLUMNS];
-        for (values, strip) in values.as_chunks_mut().0.iter_mut().zip(strips) {
-            *values = strip.0;
-        }
-        for (sums, row) in sums.iter_mut().zip(row) {
-            for (sum, value) in sums.iter_mut().zip(&values) {
-                *sum = row.mul_add(*value, *sum);
+    let steps = rows.len().div_ceil(STEP);
+    for (n, (rows, panel)) in rows.chunks(STEP).zip(panel.chunks(STEP)).enumerate() {
+        fetch(portion(ahead, n, steps));
+        for (row, strips) in rows.iter().zip(panel) {
+            let mut values = [0.0; COLUMNS];
+            for (values, strip) in values.as_chunks_mut().0.iter_mut().zip(strips) {
+                *values = strip.0;
+            }
+            for (sums, row) in sums.iter_mut().zip(row) {
+                for (sum, value) in sums.iter_mut().zip(&values) {
+                    *sum = row.mul_add(*value, *sum);
+                }
             }
         }
     }
