@@ -114,6 +114,19 @@ impl Unit {
         set_row(panel, parts, r, values);
     }
 
+    /// Writes part of row `r` of a panel of rows of [`Parts::One`]: 2 to the power of each score less `most`, within 8e-5
+    /// of it before it is rounded. They are added to `sums`. There are as many scores as a multiple of [`DEPTH`].
+    pub(crate) fn set_powers(
+        self,
+        panel: &mut [Line],
+        r: usize,
+        scores: &[f32],
+        most: f32,
+        sums: &mut [f32; HALF],
+    ) {
+        set_powers(panel, r, scores, most, sums);
+    }
+
     /// Writes a panel of columns from their transpose, `[columns, depth]` with `stride` numbers from one to
     /// the next, with zeros beyond both.
     pub(crate) fn set_transposed(
@@ -247,6 +260,7 @@ pub(crate) fn fetch<T>(values: &[T]) {
 fn has_pairs() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512bf16")
 }
 
@@ -266,6 +280,51 @@ fn set_row(panel: &mut [Line], parts: Parts, r: usize, values: &[f32]) {
     }
     // SAFETY: there is a `Unit`, so the CPU has the instructions.
     unsafe { set(panel, parts, r, values) }
+}
+
+/// See [`Unit::set_powers`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn set_powers(panel: &mut [Line], r: usize, scores: &[f32], most: f32, sums: &mut [f32; HALF]) {
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps,
+        _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sub_ps,
+    };
+
+    /// What is left after rounding down to a whole number.
+    const LEFT: i32 = 0b0001;
+    /// The polynomial of the third degree that comes closest to 2ʳ for 0 ≤ r < 1, by least squares with Lawson's weights.
+    /// That of the highest power is the first.
+    const POWER: [f32; 4] = [0.078_024_52, 0.226_067_16, 0.695_833_53, 0.999_925_2];
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
+    fn set(panel: &mut [Line], r: usize, scores: &[f32], most: f32, sums: &mut [f32; HALF]) {
+        let [third, second, first, constant] = POWER.map(|x| _mm512_set1_ps(x));
+        let most = _mm512_set1_ps(most);
+        let power = |score: __m512| {
+            let x = _mm512_sub_ps(score, most);
+            let left = _mm512_reduce_ps::<LEFT>(x);
+            let p = _mm512_fmadd_ps(third, left, second);
+            let p = _mm512_fmadd_ps(p, left, first);
+            let p = _mm512_fmadd_ps(p, left, constant);
+            // It rounds down by itself. Of −∞ it makes 0.
+            _mm512_scalef_ps(p, x)
+        };
+        // SAFETY: both are 512 bits of anything.
+        let mut sum = unsafe { std::mem::transmute::<[f32; HALF], __m512>(*sums) };
+        for (step, scores) in panel.chunks_exact_mut(SIDE).zip(scores.as_chunks().0) {
+            // SAFETY: both are twice 512 bits of anything.
+            let scores = unsafe { std::mem::transmute::<[f32; DEPTH], [__m512; 2]>(*scores) };
+            let [low, high] = scores.map(power);
+            sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+            let line = _mm512_cvtne2ps_pbh(high, low);
+            // SAFETY: both are 512 bits of anything.
+            step[r] = to_line(unsafe { std::mem::transmute::<__m512bh, __m512i>(line) });
+        }
+        // SAFETY: both are 512 bits of anything.
+        *sums = unsafe { std::mem::transmute::<__m512, [f32; HALF]>(sum) };
+    }
+    // SAFETY: there is a `Unit`, so the CPU has the instructions.
+    unsafe { set(panel, r, scores, most, sums) }
 }
 
 /// See [`Unit::set_transposed`].
@@ -697,6 +756,11 @@ fn set_row(_: &mut [Line], _: Parts, _: usize, _: &[f32]) {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn set_powers(_: &mut [Line], _: usize, _: &[f32], _: f32, _: &mut [f32; HALF]) {
+    unreachable!("no `Unit` is found here")
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn set_transposed(_: &mut [Line], _: Parts, _: &[f32], _: usize, _: usize) {
     unreachable!("no `Unit` is found here")
 }
@@ -731,4 +795,49 @@ fn store(_: bool, _: &mut [f32], _: usize) {}
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
 fn multiply(_: &[Line], _: &[Line], _: Parts, _: bool) {
     unreachable!("no `Unit` is found here, so there is no `Open`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_are_powers_of_two() {
+        let Some(unit) = Unit::pairs() else {
+            println!("SKIPPED: this CPU has no AVX512-BF16");
+            return;
+        };
+        let mut scores = [0.0; 2 * DEPTH];
+        for (i, score) in scores.iter_mut().enumerate() {
+            *score = 3.0 - i as f32 * 0.37;
+        }
+        scores[5] = f32::NEG_INFINITY;
+        scores[40] = -1e30;
+        scores[63] = f32::NAN;
+        let (most, r) = (3.0, 7);
+        let mut panel = [Line::ZERO; 2 * SIDE];
+        let mut sums = [1.0; HALF];
+        unit.set_powers(&mut panel, r, &scores, most, &mut sums);
+        let mut expected_sums = [1.0; HALF];
+        for (i, score) in scores.iter().enumerate() {
+            let bits = panel[i / DEPTH * SIDE + r].0[i % DEPTH];
+            let found = f32::from_bits(u32::from(bits) << 16);
+            let expected = f64::from(score - most).exp2();
+            expected_sums[i % HALF] += expected;
+            if score.is_nan() {
+                assert!(found.is_nan());
+                continue;
+            }
+            let off = (f64::from(found) - expected).abs();
+            assert!(off <= expected / 250.0, "{score}: {found}, not {expected}");
+        }
+        assert_eq!(panel[5 / DEPTH * SIDE + r].0[5], 0);
+        for (found, expected) in sums.iter().zip(expected_sums) {
+            let off = (f64::from(*found) - expected).abs();
+            assert!(off <= 1e-4 * expected || expected.is_nan() && found.is_nan());
+        }
+        // The other rows are as they were.
+        let others = panel.iter().enumerate().filter(|(n, _)| n % SIDE != r);
+        assert!(others.into_iter().all(|(_, line)| line.0 == [0; DEPTH]));
+    }
 }

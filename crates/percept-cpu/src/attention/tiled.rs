@@ -345,11 +345,15 @@ impl<'a> Softmax<'a> {
                 Some(piece) => {
                     let first = piece * PIECE;
                     let numbers = &mut row[first..stride.min(first + PIECE)];
-                    powers(numbers, self.most, &mut self.sum);
-                    let seen = self.seen.saturating_sub(first).min(numbers.len());
-                    numbers[seen..].fill(0.0);
                     let weights = &mut self.weights[self.parts.panel(first)..];
-                    self.unit.set_row(weights, self.parts, r, numbers);
+                    if self.parts == Parts::One {
+                        (self.unit).set_powers(weights, r, numbers, self.most, &mut self.sum);
+                    } else {
+                        powers(numbers, self.most, &mut self.sum);
+                        let seen = self.seen.saturating_sub(first).min(numbers.len());
+                        numbers[seen..].fill(0.0);
+                        self.unit.set_row(weights, self.parts, r, numbers);
+                    }
                 }
             }
             self.done += 1;
