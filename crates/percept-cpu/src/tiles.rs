@@ -294,7 +294,7 @@ fn set_powers(panel: &mut [Line], r: usize, scores: &[f32], most: f32, sums: &mu
     const LEFT: i32 = 0b0001;
     /// The polynomial of the third degree that comes closest to 2ʳ for 0 ≤ r < 1, by least squares with Lawson's weights.
     /// That of the highest power is the first.
-    const POWER: [f32; 4] = [0.078_024_52, 0.226_067_16, 0.695_833_53, 0.999_925_2];
+    const POWER: [f32; 4] = [0.078_024_52, 0.226_067_16, 0.695_833_5, 0.999_925_2];
 
     #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
     fn set(panel: &mut [Line], r: usize, scores: &[f32], most: f32, sums: &mut [f32; HALF]) {
