@@ -97,8 +97,8 @@ pub trait ImageEncoder: Send + Sync + std::fmt::Debug {
     /// [`ModelError::ImageSize`] when they are not, or are too large.
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, ModelError>;
 
-    /// How many threads of rayon's pool are best at it at a time. With more than one, nothing is locked while it waits
-    /// for the pool: a thread that waits may begin another call.
+    /// How many calls at a time are best. With more than one, nothing is locked while it waits for rayon's pool: a
+    /// thread that waits may begin another call.
     fn passes(&self) -> usize {
         1
     }

@@ -21,16 +21,16 @@ type Encoded<T, P> = (T, Result<(P, TokenGrid), String>);
 pub struct Together {
     /// Neighbouring images of one size in a pass, at most.
     pub batch_size: usize,
-    /// Passes at a time. A second one has work for a core that waits for the others of the first. More than one
-    /// are computed by threads of rayon's pool, which may take up one while another waits: `encode` must not hold
-    /// a lock while it waits for the pool.
+    /// Passes at a time. A second one has work for a core that waits for the others of the first. A thread of
+    /// rayon's pool that waits in one may take up another: where there are several, `encode` must not hold a lock
+    /// while it waits for the pool.
     pub passes: usize,
 }
 
 /// Sends every item through `load` and `encode` to `finish`, in order.
 ///
-/// `load` runs on a thread of its own, ahead of the model; `encode` on the calling thread, or those of
-/// rayon's pool, for images that go through it [`Together`]; `finish` on another. The channels between
+/// `load` runs on a thread of its own, ahead of the model; `encode` on the calling thread and, for further
+/// passes, beside it, for images that go through it [`Together`]; `finish` on another. The channels between
 /// them are short: memory is a few items, however many there are. An item that cannot be loaded or
 /// encoded reaches `finish` with the reason, and the others go on.
 ///
@@ -88,12 +88,7 @@ fn encode_all<T, P>(
         let results = match batch {
             Batch::Failed(item, reason) => vec![(item, Err(reason))],
             Batch::Images(items, images) => {
-                let encoded = match batches.together.passes {
-                    1 => encode(&images),
-                    // On a thread of the pool, which computes all of a pass as long as no other has nothing to do.
-                    _ => rayon::scope(|_| encode(&images)),
-                };
-                let grids: Vec<Result<TokenGrid, String>> = match encoded {
+                let grids: Vec<Result<TokenGrid, String>> = match encode(&images) {
                     Ok(grids) => grids.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error.to_string()); items.len()],
                 };
