@@ -9,6 +9,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -37,6 +38,16 @@ fn train(folder: &Path, rest: &[&str]) -> Command {
     command.args(rest);
     command
 }
+
+/// The newest checkpoint of a folder, which need not exist.
+fn newest(checkpoints: &Path) -> Option<OsString> {
+    let names = fs::read_dir(checkpoints).ok()?;
+    let names = names.map(|entry| entry.unwrap().file_name());
+    let is_checkpoint =
+        |name: &OsString| Path::new(name).extension() == Some("safetensors".as_ref());
+    names.filter(is_checkpoint).max()
+}
+
 /// Every number of a checkpoint, as bits.
 fn bits(path: &Path) -> BTreeMap<String, Vec<u32>> {
     let file = Checkpoint::open(path).unwrap();
@@ -157,35 +168,53 @@ fn a_run_that_is_killed_twenty_times_ends_as_one_that_is_not() {
             name,
         ]
     };
-    let begun = Instant::now();
     let output = train(place.path(), &flags("whole")).output().unwrap();
     expect(&output, 0, "model written");
-    let whole = begun.elapsed();
 
+    let file = |name: &str, file: &str| place.path().join("logs").join(name).join(file);
     let mut random = 7u64;
-    let mut killed = 0;
-    for _ in 0..20 {
+    let mut share = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 40) as f64 / (1u64 << 24) as f64
+    };
+    // Every other one is killed soon after it has saved something, so that the run gets on however slow the machine is;
+    // the rest at any moment up to there, so that starting is interrupted as well, and the twenty cannot end it.
+    let mut to_a_checkpoint = Duration::ZERO;
+    for round in 0..20 {
+        let before = newest(&file("killed", "checkpoints"));
+        let patience = match round % 2 {
+            0 => Duration::from_secs(60),
+            _ => to_a_checkpoint.mul_f64(share()),
+        };
+        let begun = Instant::now();
         let mut child = train(place.path(), &flags("killed"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let share = (random >> 40) as f64 / (1u64 << 24) as f64;
-        // So short that all twenty do not end it, were it three times as fast as the first one.
-        std::thread::sleep(whole.mul_f64(share / 24.0));
-        if child.try_wait().unwrap().is_none() {
-            killed += 1;
+        let has_saved = loop {
+            if newest(&file("killed", "checkpoints")) != before {
+                break true;
+            }
+            if begun.elapsed() >= patience {
+                break false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if round % 2 == 0 {
+            assert!(has_saved, "no checkpoint in {patience:?}");
+            to_a_checkpoint = begun.elapsed();
+            std::thread::sleep(to_a_checkpoint.mul_f64(share() / 8.0));
         }
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "ended in round {round}"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert_eq!(killed, 20);
-    let file = |name: &str, file: &str| place.path().join("logs").join(name).join(file);
-    let saved = fs::read_dir(file("killed", "checkpoints")).map_or(0, Iterator::count);
-    assert!(saved > 0, "it never got as far as a checkpoint");
     let output = train(place.path(), &flags("killed")).output().unwrap();
     expect(&output, 0, "model written");
     let last = "checkpoints/step_00000200.safetensors";
