@@ -473,15 +473,18 @@ fn products_by_definition<const SIGNED_ROWS: bool>(
         false => i32::from(byte),
     };
     for (r, out) in out.chunks_mut(stride).enumerate().take(tile.count) {
-        for j in 0..WIDTH {
-            let fours = tile.lines.iter().flat_map(|lines| lines[r].0).zip(panel);
-            let sums = fours.map(|(four, step)| {
-                let products = four.to_le_bytes().into_iter().zip(step.0[j]);
-                let products =
-                    products.map(|(x, w)| signed(x, SIGNED_ROWS) * signed(w, !SIGNED_ROWS));
-                products.sum::<i32>()
-            });
-            let sum = sums.sum::<i32>() - tile.added[r];
+        let mut sums = [-tile.added[r]; WIDTH];
+        let fours = tile.lines.iter().flat_map(|lines| lines[r].0).zip(panel);
+        // The rest of a line of a short row is zeros, most of what Miri would have to compute.
+        for (four, step) in fours.filter(|(four, _)| *four != 0) {
+            let inputs = four.to_le_bytes().map(|x| signed(x, SIGNED_ROWS));
+            for (sum, weights) in sums.iter_mut().zip(&step.0) {
+                for (x, w) in inputs.iter().zip(weights) {
+                    *sum += x * signed(*w, !SIGNED_ROWS);
+                }
+            }
+        }
+        for (j, sum) in sums.into_iter().enumerate() {
             out[j / STEPS].0[j % STEPS] = sum as f32 * (tile.factors[r] * of_columns[j]);
         }
     }
