@@ -9,7 +9,7 @@ use std::f32::consts::LOG2_E;
 
 use crate::math::{self, exp2_of_negative};
 use crate::room::with_room;
-use crate::tiles::{Beside, DEPTH, Line, Parts, SIDE, Unit};
+use crate::tiles::{Beside, DEPTH, Line, Parts, SIDE, Unit, fetch};
 
 /// Numbers that are looked at together.
 const LANES: usize = 16;
@@ -146,7 +146,16 @@ impl WithSimd for Pack<'_> {
         let (stride, width) = (3 * self.dim, self.width);
         let (keys, values) = self.packed.split_at_mut(self.sizes.keys());
         let panels = keys.chunks_exact_mut(self.sizes.keys[1]);
-        for (panel, keys) in panels.zip(self.qkv.chunks(SIDE * stride)) {
+        let mut blocks = self.qkv.chunks(SIDE * stride);
+        for panel in panels {
+            let keys = blocks.next().unwrap_or_default();
+            // Far from each other, as no CPU expects: the next keys, and the values of these, which are packed after all keys.
+            for of_token in blocks.clone().next().unwrap_or_default().chunks(stride) {
+                fetch(&of_token[..width]);
+            }
+            for of_token in keys.chunks(stride) {
+                fetch(&of_token[self.dim..][..width]);
+            }
             self.unit
                 .set_transposed(panel, self.parts, keys, stride, width);
         }
@@ -232,9 +241,15 @@ impl WithSimd for Queries<'_> {
                 }
             }
             if head < heads.count {
+                // Rows of all heads are far from each other, as no CPU expects: where the results of this head will be,
+                // and the queries of the next one.
+                for out in out.chunks_exact(dim) {
+                    fetch(&out[head * width..][..width]);
+                }
                 let qkv = all.qkv(sequence)[first * 3 * dim..].chunks_exact(3 * dim);
                 let mut query = [0.0; MAX_HEAD_WIDTH];
                 for (r, row) in qkv.take(count).enumerate() {
+                    fetch(&row[(head + 1) * width..][..width]);
                     let row = &row[head * width..][..width];
                     for (query, value) in query.iter_mut().zip(row) {
                         // Of 2 to the power of the scores, which is a little less to compute.

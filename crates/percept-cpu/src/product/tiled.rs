@@ -168,7 +168,12 @@ impl WithSimd for TiledFeedForward<'_> {
         of_first.pack(Input::Normed(self.norm, self.x), width, self.packed);
         self.hidden.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
         let to = To::Packed(self.hidden);
-        of_first.multiply(first, self.packed, rows, self.activation, to);
+        let activation = match (self.activation, of_second.parts) {
+            // The hidden layer is rounded to the eight bits of a `bf16`.
+            (Then::Gelu, Parts::One) => Then::GeluNear,
+            (activation, _) => activation,
+        };
+        of_first.multiply(first, self.packed, rows, activation, to);
         // Fewer rows at once: those of the hidden layer are longer.
         let panels = (of_second.rows_at_once(second) / SIDE).max(1);
         let parts = self.x.chunks_mut(panels * SIDE * width);
