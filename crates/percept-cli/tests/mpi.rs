@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{expect, percept_in, text, tiny, write_shard};
+use crate::common::{expect, newest, percept_in, text, tiny, write_shard};
 
 /// `mpirun -n PROCESSES percept`, one thread each, in `folder`.
 fn mpirun(folder: &Path, processes: usize) -> Command {
@@ -122,17 +122,9 @@ fn a_process_that_dies_ends_the_run_and_it_resumes() {
         .unwrap();
     let checkpoints = folder.join("logs/x/checkpoints");
     let begun = Instant::now();
-    loop {
+    while newest(&checkpoints).is_none() {
         assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
         std::thread::sleep(Duration::from_millis(50));
-        let saved = fs::read_dir(&checkpoints).is_ok_and(|mut names| {
-            names.any(|name| {
-                name.is_ok_and(|name| name.file_name().to_string_lossy().starts_with("step_"))
-            })
-        });
-        if saved {
-            break;
-        }
     }
     let second = second(&folder).unwrap().to_string();
     let killed = Command::new("kill").args(["-9", &second]).status().unwrap();

@@ -9,7 +9,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,7 +18,7 @@ use percept_checkpoint::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{expect, percept_in, photos, text, tiny, write_shard};
+use crate::common::{expect, newest, percept_in, photos, text, tiny, write_shard};
 /// A folder with two shards of 20 pairs.
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
@@ -37,15 +36,6 @@ fn train(folder: &Path, rest: &[&str]) -> Command {
     command.args(["--batch-size", "4", "--warmup", "5", "--workers", "1"]);
     command.args(rest);
     command
-}
-
-/// The newest checkpoint of a folder, which need not exist.
-fn newest(checkpoints: &Path) -> Option<OsString> {
-    let names = fs::read_dir(checkpoints).ok()?;
-    let names = names.map(|entry| entry.unwrap().file_name());
-    let is_checkpoint =
-        |name: &OsString| Path::new(name).extension() == Some("safetensors".as_ref());
-    names.filter(is_checkpoint).max()
 }
 
 /// Every number of a checkpoint, as bits.

@@ -89,6 +89,15 @@ impl Then<'_> {
             Then::Multiply | Then::Add(_) | Then::GeluSlope => true,
         }
     }
+
+    /// The same, for what is rounded to eight bits next.
+    #[inline(always)]
+    fn near(self) -> Self {
+        match self {
+            Then::Gelu => Then::GeluNear,
+            other => other,
+        }
+    }
 }
 
 /// What is done to each number before a product.

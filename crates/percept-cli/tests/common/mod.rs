@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -50,6 +51,15 @@ pub fn expect(output: &Output, code: i32, message: &str) {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains(message), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+/// The newest checkpoint of a folder, which need not exist.
+pub fn newest(checkpoints: &Path) -> Option<OsString> {
+    let names = std::fs::read_dir(checkpoints).ok()?;
+    let names = names.map(|entry| entry.unwrap().file_name());
+    let is_checkpoint =
+        |name: &OsString| Path::new(name).extension() == Some("safetensors".as_ref());
+    names.filter(is_checkpoint).max()
 }
 
 /// Writes the shard `NAME.tar` of photos with captions.

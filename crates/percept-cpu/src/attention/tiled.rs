@@ -146,11 +146,11 @@ impl WithSimd for Pack<'_> {
         let (stride, width) = (3 * self.dim, self.width);
         let (keys, values) = self.packed.split_at_mut(self.sizes.keys());
         let panels = keys.chunks_exact_mut(self.sizes.keys[1]);
-        let mut blocks = self.qkv.chunks(SIDE * stride);
-        for panel in panels {
-            let keys = blocks.next().unwrap_or_default();
+        let blocks = self.qkv.chunks(SIDE * stride);
+        let next_blocks = blocks.clone().skip(1).chain([&[][..]]);
+        for ((panel, keys), next_keys) in panels.zip(blocks).zip(next_blocks) {
             // Far from each other, as no CPU expects: the next keys, and the values of these, which are packed after all keys.
-            for of_token in blocks.clone().next().unwrap_or_default().chunks(stride) {
+            for of_token in next_keys.chunks(stride) {
                 fetch(&of_token[..width]);
             }
             for of_token in keys.chunks(stride) {

@@ -118,11 +118,8 @@ impl Panels for Bytes {
         let depth = steps(linear.inputs);
         let steps = part.inputs.start / DEPTH..steps(part.inputs.end);
         let mut products = [Strip::ZERO; HEIGHT * STRIPS];
-        let then = match then {
-            // Rows of eight bits are made of it.
-            Then::Gelu => Then::GeluNear,
-            other => other,
-        };
+        // Rows of eight bits are made of it.
+        let then = then.near();
         for n in part.outputs.start / WIDTH..part.outputs.end.div_ceil(WIDTH) {
             let place = linear.place(&part, n);
             let panel = &self.panels[n * depth..][steps.clone()];

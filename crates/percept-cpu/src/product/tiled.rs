@@ -168,10 +168,9 @@ impl WithSimd for TiledFeedForward<'_> {
         of_first.pack(Input::Normed(self.norm, self.x), width, self.packed);
         self.hidden.resize(rows.div_ceil(SIDE) * length, Line::ZERO);
         let to = To::Packed(self.hidden);
-        let activation = match (self.activation, of_second.parts) {
-            // The hidden layer is rounded to the eight bits of a `bf16`.
-            (Then::Gelu, Parts::One) => Then::GeluNear,
-            (activation, _) => activation,
+        let activation = match of_second.parts {
+            Parts::One => self.activation.near(),
+            Parts::Two => self.activation,
         };
         of_first.multiply(first, self.packed, rows, activation, to);
         // Fewer rows at once: those of the hidden layer are longer.
