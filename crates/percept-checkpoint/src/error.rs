@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The operating system refused a read or a write.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -150,7 +150,7 @@ pub enum CheckpointError {
     },
 
     /// A safetensors header or shard index that is not the JSON it should be.
-    #[error("{}: malformed JSON: {source}", path.display())]
+    #[error("{}: malformed JSON", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -241,7 +241,7 @@ pub enum CheckpointError {
     },
 
     /// A zip archive that cannot be read, often a truncated download.
-    #[error("{}: broken zip archive: {source} (truncated download?)", path.display())]
+    #[error("{}: broken zip archive (truncated download?)", path.display())]
     Zip {
         /// The file.
         path: PathBuf,

@@ -53,6 +53,10 @@ pub fn expand(arguments: &[String]) -> anyhow::Result<Vec<Input>> {
             if found.len() == before {
                 return Err(Usage(format!("{argument}: matches no file")).into());
             }
+        } else if let Err(error) = path.metadata()
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Usage(format!("{argument}: {error}")).into());
         } else {
             return Err(Usage(format!(
                 "{argument}: no such file or folder{}",
@@ -145,6 +149,7 @@ fn did_you_mean(missing: &Path) -> String {
         .flatten()
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| **name != *wanted)
         .map(|name| (strsim::normalized_damerau_levenshtein(&wanted, &name), name))
         .filter(|(likeness, _)| *likeness > 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))

@@ -16,6 +16,7 @@ mod train_view;
 use std::process::ExitCode;
 
 use clap::Parser;
+use percept::image::message;
 use percept_data::DataError;
 use percept_eval::EvalError;
 use percept_train::TrainError;
@@ -39,6 +40,13 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+impl Usage {
+    /// An error that is the command line's fault.
+    pub fn of(error: impl std::error::Error + 'static) -> Self {
+        Self(message(&error))
+    }
+}
 
 /// How a command ended, when it could be carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +76,7 @@ fn main() -> ExitCode {
         // The reader of a pipe has gone (`percept … | head`): nobody is left to tell.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            console.error(&format!("{error:#}"));
+            console.error(&message(error.as_ref()));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }

@@ -72,7 +72,7 @@ fn load_by(
             )
         })?,
     };
-    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let device = percept::device(&common.device).map_err(Usage::of)?;
     let files = ModelFiles::open(&path, &Hints::default())?;
     let wanted = Precision::from(common.precision);
     let model = load(&files, &device, wanted)?;
@@ -112,7 +112,7 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     }
     let reference: Reference = name
         .parse()
-        .map_err(|e: percept_hub::HubError| Usage(e.to_string()))?;
+        .map_err(|e: percept_hub::HubError| Usage::of(e))?;
     Hub::from_env()?.cached(&reference).ok_or_else(|| {
         Usage(format!(
             "model {name} has not been downloaded; run `percept pull {name}` first"

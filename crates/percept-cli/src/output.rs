@@ -23,6 +23,14 @@ pub fn print_line(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
 }
 
+/// Writes a file of results, whole or not at all.
+///
+/// # Errors
+/// What the system said, with the path.
+pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_atomic(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Writes the results of a run into a folder.
 pub struct Writer {
     folder: PathBuf,
@@ -40,7 +48,7 @@ impl Writer {
         let folder = args.out.clone();
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
-        write_atomic(&folder.join("labels.json"), pretty(common).as_bytes())?;
+        write_file(&folder.join("labels.json"), pretty(common).as_bytes())?;
         let results = args
             .format
             .contains(&Format::Rle)
@@ -95,14 +103,14 @@ impl Writer {
                 }
             };
             let path = self.path(input, ending);
-            write_atomic(&path, &bytes)?;
+            write_file(&path, &bytes)?;
             files.insert(key.into(), json!(path.display().to_string()));
         }
         described["files"] = Value::Object(files);
         if self.formats.contains(&Format::Json) {
             let path = self.path(input, "json");
             described["files"]["json"] = json!(path.display().to_string());
-            write_atomic(&path, pretty(&described).as_bytes())?;
+            write_file(&path, pretty(&described).as_bytes())?;
         }
         Ok(described)
     }

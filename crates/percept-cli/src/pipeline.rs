@@ -1,6 +1,6 @@
 //! Photos of a command through a model, with a progress bar; failures are counted and named.
 
-use percept::image::{ChwImage, Limits, RgbImage};
+use percept::image::{ChwImage, Limits, RgbImage, message};
 use percept::{Together, TokenGrid};
 
 use crate::Outcome;
@@ -40,7 +40,7 @@ pub fn run(
         inputs.iter(),
         together,
         |input| {
-            let photo = percept::image::open(&input.path, &limits).map_err(|e| e.to_string())?;
+            let photo = percept::image::open(&input.path, &limits).map_err(|e| message(&e))?;
             let prepared = prepare(&photo);
             Ok((photo, prepared))
         },

@@ -1,7 +1,7 @@
 //! From an image's tokens to a class for every pixel, as a protocol has it.
 
 use percept::{LabelMap, SimilarityMaps, TokenGrid};
-use percept_image::RgbImage;
+use percept_image::{RgbImage, message};
 use rayon::prelude::*;
 
 use crate::Vocabulary;
@@ -74,7 +74,7 @@ pub fn decide(
         return maps
             .assign(width, height, &class_of, vocabulary.classes, None)
             .map(|assigned| assigned.labels)
-            .map_err(|e| e.to_string());
+            .map_err(|e| message(&e));
     };
     let (mut classes, best) = best_rows(&maps, &class_of, [width, height], softmax);
     apply(&mut classes, &best, Some(below));

@@ -29,7 +29,7 @@ pub enum EvalError {
     #[error(transparent)]
     Data(#[from] percept_data::DataError),
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

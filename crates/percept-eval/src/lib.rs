@@ -51,7 +51,7 @@ pub fn write_report(
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     result
         .write_json(&folder.join("result.json"))
-        .map_err(|e| EvalError::Setting(e.to_string()))?;
+        .map_err(|e| EvalError::Setting(percept_image::message(&e)))?;
     let report = Report::new(result, class_names, background);
     for (name, text) in [
         ("result.md", markdown(result)),

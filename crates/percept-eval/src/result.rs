@@ -208,15 +208,15 @@ pub struct Seconds {
 #[non_exhaustive]
 pub enum ResultError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// The file cannot be written. The message of the cause names it.
-    #[error("{source}")]
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -230,7 +230,7 @@ pub enum ResultError {
         path: PathBuf,
     },
     /// The file is not a result.
-    #[error("{}: not an evaluation result: {source}", path.display())]
+    #[error("{}: not an evaluation result", path.display())]
     Json {
         /// The file.
         path: PathBuf,

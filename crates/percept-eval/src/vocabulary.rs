@@ -195,7 +195,10 @@ fn names(dataset: &str, classes: &[ClassName], names: &str) -> Result<Vec<Label>
         "mmseg" if dataset == "voc" => classes::voc_mmseg().iter().map(label).collect(),
         "mmseg" => classes.iter().map(label).collect(),
         file => percept::read_labels(Path::new(file)).map_err(|e| {
-            EvalError::Setting(format!("text.names is set, mmseg or a class file: {e}"))
+            let reason = percept_image::message(&e);
+            EvalError::Setting(format!(
+                "text.names is set, mmseg or a class file: {reason}"
+            ))
         })?,
     };
     if labels.len() != classes.len() {

@@ -81,7 +81,7 @@ pub enum HubError {
     },
 
     /// No connection, or one that kept breaking.
-    #[error("{file}: {url}: {source}")]
+    #[error("{file}: cannot be fetched from {url}")]
     Network {
         /// The file, or the repository.
         file: String,
@@ -194,7 +194,7 @@ pub enum HubError {
     },
 
     /// The operating system refused a read or a write.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -77,7 +77,7 @@ pub enum ImageError {
         reason: Box<ImageError>,
     },
     /// The operating system could not open or read the file.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// There are no bytes at all.
     #[error("the file is empty")]

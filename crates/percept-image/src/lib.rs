@@ -9,6 +9,7 @@
 //! | pixels to model input | [`Preprocess`], [`Fit`], [`Normalization`], [`ChwImage`], [`resize()`] |
 //! | labels to files | [`LabelMap`], [`mask_png`], [`overlay`], [`heatmap`], [`Rle`] |
 //! | files to disk | [`write_atomic`], [`kept`], [`npy_f32`], [`png_rgb`], [`jpeg_rgb`] |
+//! | errors to people | [`message`] |
 //!
 //! ```
 //! use percept_image::{Filter, Fit, Normalization, Preprocess, RgbImage};
@@ -28,6 +29,7 @@ pub mod decode;
 pub mod kept;
 pub mod label_map;
 mod legend;
+mod message;
 pub mod palette;
 pub mod preprocess;
 pub mod render;
@@ -38,6 +40,7 @@ pub mod save;
 pub use decode::{EXTENSIONS, ImageError, Limits, decode, decode_reduced, open};
 pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
+pub use message::message;
 pub use palette::{colour, voc_palette};
 pub use preprocess::{ChwImage, Fit, Normalization, Preprocess};
 pub use render::{LegendEntry, OVERLAY_OPACITY, RenderError, heatmap, mask_png, overlay};

@@ -17,16 +17,9 @@ use crate::render::RenderError;
 /// still hold the bytes in memory.
 ///
 /// # Errors
-/// Whatever the operating system reports, of the same kind, with the path in the message. A file
-/// that was there before is then untouched.
+/// What the operating system reports. As with [`std::fs::write`], callers name the path. A file that
+/// was there before is then untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes).map_err(|error| {
-        let message = format!("cannot write {}: {error}", path.display());
-        io::Error::new(error.kind(), message)
-    })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -40,7 +33,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.persist(path)?;
+    file.persist(path).map_err(|failed| failed.error)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::weights::LoadReport;
 #[non_exhaustive]
 pub enum ModelError {
     /// The operating system refused a read or a write.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

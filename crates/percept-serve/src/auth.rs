@@ -24,12 +24,12 @@ impl std::fmt::Debug for ApiKeys {
     }
 }
 
-/// Why keys cannot be used.
+/// Why keys cannot be used. Whoever named the file of keys names it in front of this.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("cannot be read")]
     Io {
         /// The file.
         path: String,
@@ -37,7 +37,7 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The file holds something else than a few keys.
-    #[error("{path}: larger than 1 MiB")]
+    #[error("larger than 1 MiB")]
     TooLarge {
         /// The file.
         path: String,

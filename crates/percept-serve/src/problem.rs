@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use percept::image::ImageError;
+use percept::image::{ImageError, message};
 use serde_json::json;
 
 /// Media type of RFC 9457.
@@ -137,7 +137,7 @@ impl From<ImageError> for Problem {
             ImageError::TooLarge { .. } => Kind::TooLarge,
             _ => Kind::Image,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, message(&error))
     }
 }
 
@@ -147,17 +147,17 @@ impl From<percept::Error> for Problem {
             percept::Error::Image(error) => error.into(),
             percept::Error::Labels(_)
             | percept::Error::Templates(_)
-            | percept::Error::Setting(_) => Self::invalid(error.to_string()),
+            | percept::Error::Setting(_) => Self::invalid(message(&error)),
             // A model without the tower that was asked for is a matter of the request.
-            percept::Error::Model(error) => Self::invalid(error.to_string()),
-            other => Self::internal(other.to_string()),
+            percept::Error::Model(error) => Self::invalid(message(&error)),
+            other => Self::internal(message(&other)),
         }
     }
 }
 
 impl From<percept::image::render::RenderError> for Problem {
     fn from(error: percept::image::render::RenderError) -> Self {
-        Self::internal(error.to_string())
+        Self::internal(message(&error))
     }
 }
 

@@ -136,7 +136,7 @@ impl Checkpoints {
         self.write(&path, trainer, progress, config)
             .map_err(|error| TrainError::Save {
                 path: path.clone(),
-                error: Box::new(error),
+                source: Box::new(error),
             })?;
         // Its name as well, before others are removed. Not every system can.
         if let Ok(folder) = fs::File::open(&self.folder) {

@@ -72,28 +72,28 @@ pub enum TrainError {
     },
 
     /// A step that cannot be taken, or should not have been, with the pairs that it was about.
-    #[error("{error}, on a batch of {}", shortened(keys))]
+    #[error("training went astray on a batch of {}", shortened(keys))]
     Diverged {
         /// [`NotFinite`](Self::NotFinite) or [`Astray`](Self::Astray).
-        error: Box<TrainError>,
+        source: Box<TrainError>,
         /// Keys of the batch's samples.
         keys: Vec<String>,
     },
 
     /// A checkpoint cannot be written. Those that are there are as they were.
-    #[error("cannot save {}: {error}", path.display())]
+    #[error("cannot save {}", path.display())]
     Save {
         /// The checkpoint that was to be written.
         path: PathBuf,
         /// Why.
-        error: Box<CheckpointError>,
+        source: Box<CheckpointError>,
     },
 
     /// A run that cannot go on, but has a checkpoint to go on from.
-    #[error("{error}; the last good checkpoint is {}", last_good.display())]
+    #[error("the run ended (the last good checkpoint is {})", last_good.display())]
     Ended {
         /// Why.
-        error: Box<TrainError>,
+        source: Box<TrainError>,
         /// The newest complete checkpoint.
         last_good: PathBuf,
     },
@@ -106,12 +106,12 @@ pub enum TrainError {
     },
 
     /// A file of the run cannot be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        error: io::Error,
+        source: io::Error,
     },
 
     /// The folder has a run already.
@@ -137,7 +137,7 @@ pub enum TrainError {
 impl TrainError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |error| Self::Io { path, error }
+        move |source| Self::Io { path, source }
     }
 
     pub(crate) fn config(origin: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use percept_data::pairs::{Augment, PairBatch, PairLoader, PairOrder, PairSource, Position};
+use percept_image::message;
 use percept_model::weights::{self, LoadReport};
 use percept_model::{ImageConfig, Storage};
 use rayon::prelude::*;
@@ -559,11 +560,11 @@ impl<'a> Run<'a> {
     /// Says in the log and in the error what is left of a run that cannot go on.
     fn ended(&mut self, error: TrainError) -> TrainError {
         // The error matters more than that the disk is full as well.
-        let _ = self.log.line(&format!("ended: {error}"));
+        let _ = self.log.line(&format!("ended: {}", message(&error)));
         match self.checkpoints.last_good() {
             None => error,
             Some(last_good) => TrainError::Ended {
-                error: Box::new(error),
+                source: Box::new(error),
                 last_good,
             },
         }
@@ -601,7 +602,7 @@ impl<'a> Run<'a> {
         // The error matters more than that the disk is full as well.
         let _ = (self.log).line(&format!("the batch: {}", pairs.keys.join(" ")));
         TrainError::Diverged {
-            error: Box::new(error),
+            source: Box::new(error),
             keys: pairs.keys.clone(),
         }
     }

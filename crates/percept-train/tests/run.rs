@@ -426,7 +426,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_last() {
     let blocked = place.checkpoints("x").join("step_00000006.safetensors");
     fs::create_dir_all(blocked.join("inside")).unwrap();
     let error = run(&config, Resume::New, None).unwrap_err();
-    let TrainError::Ended { error: why, .. } = &error else {
+    let TrainError::Ended { source: why, .. } = &error else {
         panic!("{error}");
     };
     assert!(matches!(**why, TrainError::Save { .. }));
@@ -464,7 +464,7 @@ fn numbers_that_explode_are_told_with_their_pairs() {
     };
     let error = run(&config, Resume::New, None).unwrap_err();
     let TrainError::Ended {
-        error: why,
+        source: why,
         last_good,
     } = &error
     else {

@@ -34,7 +34,7 @@ pub enum Error {
     Setting(String),
 
     /// A file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

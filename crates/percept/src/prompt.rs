@@ -168,11 +168,14 @@ impl Templates {
     /// # Errors
     /// The file cannot be read, or as [`Templates::new`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = read_text(path).map_err(|error| match error {
-            Error::Labels(reason) => Error::Templates(format!("{}: {reason}", path.display())),
+        let in_file = |error| match error {
+            Error::Labels(reason) | Error::Templates(reason) => {
+                Error::Templates(format!("{}: {reason}", path.display()))
+            }
             other => other,
-        })?;
-        Self::new(lines(&text).collect())
+        };
+        let text = read_text(path).map_err(in_file)?;
+        Self::new(lines(&text).collect()).map_err(in_file)
     }
 
     /// The templates as written.

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 use std::sync::mpsc::{IntoIter, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use percept_image::ChwImage;
+use percept_image::{ChwImage, message};
 use percept_model::TokenGrid;
 
 /// Items that wait at most between two stages, besides the batches in hand.
@@ -90,7 +90,7 @@ fn encode_all<T, P>(
             Batch::Images(items, images) => {
                 let grids: Vec<Result<TokenGrid, String>> = match encode(&images) {
                     Ok(grids) => grids.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error.to_string()); items.len()],
+                    Err(error) => vec![Err(message(&error)); items.len()],
                 };
                 let results = items.into_iter().zip(grids);
                 let results = results.map(|((item, extra), grid)| (item, grid.map(|g| (extra, g))));

@@ -38,7 +38,7 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
         (None, _) => {}
     }
 
-    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let device = percept::device(&common.device).map_err(Usage::of)?;
     let mut towers = Towers::load(&files, &device)?;
     if !args.average.is_empty() {
         let load = |path: &PathBuf| -> anyhow::Result<Towers> {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use percept::image::{npy_f32, write_atomic};
+use percept::image::npy_f32;
 use percept::{Embedder, Model};
 use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
 use serde_json::json;
 
 use crate::args::{Common, EmbedArgs};
 use crate::console::Console;
-use crate::output::print_line;
+use crate::output::{print_line, write_file};
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
 /// Which file to write.
@@ -123,7 +123,7 @@ fn write(path: &Path, kind: Kind, tensors: Vec<Named>, names: &[String]) -> anyh
     match kind {
         Kind::Npy => {
             if let Some((_, shape, values)) = tensors.first() {
-                write_atomic(path, &npy_f32(shape, values))?;
+                write_file(path, &npy_f32(shape, values))?;
             }
         }
         Kind::Safetensors => {

@@ -34,8 +34,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         .into());
     }
     let dataset = task.map(name_of).unwrap_or_default();
-    let protocol =
-        Protocol::load(&args.protocol, &dataset, &args.set).map_err(|e| Usage(e.to_string()))?;
+    let protocol = Protocol::load(&args.protocol, &dataset, &args.set).map_err(Usage::of)?;
     if args.show_protocol {
         print_line(protocol.to_toml().trim_end())?;
         return Ok(Outcome::Done);
@@ -171,8 +170,7 @@ impl Benchmark {
                     "--eval {task}: no such task; see `percept eval --help`"
                 ))
             })?;
-        let protocol =
-            Protocol::load(protocol, &name_of(task), &[]).map_err(|e| Usage(e.to_string()))?;
+        let protocol = Protocol::load(protocol, &name_of(task), &[]).map_err(Usage::of)?;
         Self::open(task, Path::new(data), protocol, &EvalArgs::default())
     }
 

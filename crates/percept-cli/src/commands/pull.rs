@@ -48,10 +48,7 @@ pub fn list(_args: &ModelsArgs, common: &Common) -> anyhow::Result<Outcome> {
 }
 
 pub fn run(args: &PullArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
-    let reference: Reference = args
-        .reference
-        .parse()
-        .map_err(|e: HubError| Usage(e.to_string()))?;
+    let reference: Reference = args.reference.parse().map_err(|e: HubError| Usage::of(e))?;
     let bars = Bars {
         console,
         bar: RefCell::new(None),

@@ -1,5 +1,6 @@
 //! `percept segment`
 
+use percept::image::message;
 use percept::{Background, ClassBank, SegmentOptions, Segmenter};
 use serde_json::json;
 
@@ -15,7 +16,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     let background: Background = args
         .background
         .parse()
-        .map_err(|e: percept::Error| Usage(format!("--{e}")))?;
+        .map_err(|e: percept::Error| Usage(format!("--{}", message(&e))))?;
     let model = models::load(common, console)?;
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use anyhow::Context;
+use percept::image::message;
 use percept_serve::{ApiKeys, Config, Server};
 
 use crate::args::{Common, ServeArgs};
@@ -12,12 +14,16 @@ use crate::{Outcome, Usage, models};
 
 pub fn run(args: &ServeArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let defaults = Config::default();
-    let api_keys = args
-        .api_key_file
-        .as_deref()
-        .map(ApiKeys::read)
-        .transpose()
-        .map_err(|error| Usage(format!("--api-key-file: {error}")))?;
+    let read_keys = |path: &PathBuf| {
+        ApiKeys::read(path).map_err(|error| {
+            Usage(format!(
+                "--api-key-file {}: {}",
+                path.display(),
+                message(&error)
+            ))
+        })
+    };
+    let api_keys = args.api_key_file.as_ref().map(read_keys).transpose()?;
     if api_keys.is_none() && !args.addr.ip().is_loopback() {
         console
             .note("whoever reaches this address can use the service: there is no --api-key-file");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use percept::image::message;
 use percept::{Device, Hints, Model};
 use percept_eval::{Run, RunOptions, Subject};
 use percept_train::config::{self, Settings};
@@ -62,7 +63,7 @@ fn run_as(
         return Ok(Outcome::Done);
     }
     check(&config)?;
-    let device = percept::device(&common.device).map_err(|e| Usage(e.to_string()))?;
+    let device = percept::device(&common.device).map_err(Usage::of)?;
     let mut benchmarks = Vec::new();
     for spec in &args.eval {
         benchmarks.push(Benchmark::parse(spec, &args.eval_protocol)?);
@@ -70,7 +71,7 @@ fn run_as(
     let start = Start::open(&config, &device, |name| {
         models::resolve(name).map_err(|error| TrainError::Config {
             origin: "where a tower begins".into(),
-            reason: format!("{error:#}"),
+            reason: message(error.as_ref()),
         })
     })?;
 
@@ -157,7 +158,10 @@ fn settings(
             };
             let (saved, broken) = find_checkpoint(&path)?;
             for error in broken {
-                console.note(&format!("a newer checkpoint is not used: {error}"));
+                console.note(&format!(
+                    "a newer checkpoint is not used: {}",
+                    message(&error)
+                ));
             }
             if saved.is_none() && which != LATEST {
                 return Err(Usage(format!("--resume {which}: no checkpoint there")).into());
@@ -249,7 +253,11 @@ impl Processes {
     fn end(&self, result: anyhow::Result<Outcome>, console: &Console) -> anyhow::Result<Outcome> {
         #[cfg(feature = "mpi")]
         if let (Self::Mpi(mpi), Err(error)) = (self, &result) {
-            console.error(&format!("process {}: {error:#}", mpi.rank()));
+            console.error(&format!(
+                "process {}: {}",
+                mpi.rank(),
+                message(error.as_ref())
+            ));
             mpi.abort(if crate::is_usage(error) { 2 } else { 1 });
         }
         #[cfg(not(feature = "mpi"))]
@@ -281,9 +289,8 @@ struct Benchmarks {
 
 impl Evaluator for Benchmarks {
     fn evaluate(&mut self, path: &Path) -> Result<BTreeMap<String, f64>, String> {
-        let model =
-            Model::load(path, &Hints::default(), &self.device).map_err(|e| e.to_string())?;
-        let subject = Subject::new(&model, "training", path).map_err(|e| e.to_string())?;
+        let model = Model::load(path, &Hints::default(), &self.device).map_err(|e| message(&e))?;
+        let subject = Subject::new(&model, "training", path).map_err(|e| message(&e))?;
         let options = RunOptions {
             limit: self.limit,
             batch_size: 1,
@@ -298,7 +305,7 @@ impl Evaluator for Benchmarks {
                     options: &options,
                     progress: &|_| {},
                 })
-                .map_err(|e| format!("{}: {e}", benchmark.dataset))?;
+                .map_err(|e| format!("{}: {}", benchmark.dataset, message(&e)))?;
             let name = |metric: &str| format!("{}/{metric}", benchmark.dataset);
             metrics.extend(
                 result

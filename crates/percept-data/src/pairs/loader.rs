@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use percept_image::ChwImage;
+use percept_image::{ChwImage, message};
 
 use super::augment::Prepare;
 use super::order::{PairOrder, Placed, Position, Stream, Use};
@@ -381,7 +381,7 @@ impl Worker {
         let made = pair.and_then(|(bytes, said)| {
             let mut view = self.order.view(&key, random);
             let image = self.prepare.apply(&bytes, view.as_mut().unwrap_or(random));
-            Ok((image.map_err(|error| error.to_string())?, said))
+            Ok((image.map_err(|error| message(&error))?, said))
         });
         Ok((key, made))
     }

@@ -2,7 +2,7 @@
 
 use percept::{Centering, GroupOptions, Grouper, LabelMap, TokenGrid};
 use percept_data::{Region, SegmentationSet};
-use percept_image::{ChwImage, Rle};
+use percept_image::{ChwImage, Rle, message};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -141,7 +141,7 @@ impl Grouping<'_> {
             Upsample::Nearest => [grid.columns as u32, grid.rows as u32],
         };
         let found = self.grouper.assign_each(grid, size, groups);
-        let found = found.map_err(|e| e.to_string())?.into_iter();
+        let found = found.map_err(|e| message(&e))?.into_iter();
         Ok(found
             .map(|grouping| percept_image::resize_labels(&grouping.labels, width, height))
             .collect())
@@ -177,12 +177,12 @@ impl Benchmark for Grouping<'_> {
     fn load(&self, sample: usize) -> Result<(Scene, ChwImage), String> {
         let photo = read_photo(&self.set.samples()[sample].image)?;
         let instances = match self.protocol.grouping.regions {
-            Regions::Instances => self.set.instances(sample).map_err(|e| e.to_string())?,
+            Regions::Instances => self.set.instances(sample).map_err(|e| message(&e))?,
             Regions::Classes => None,
         };
         let scene = match instances {
             Some(regions) => Scene {
-                truth: self.set.truth(sample).map_err(|e| e.to_string())?,
+                truth: self.set.truth(sample).map_err(|e| message(&e))?,
                 regions,
             },
             None => {

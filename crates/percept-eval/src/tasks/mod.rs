@@ -11,7 +11,7 @@ use std::path::Path;
 
 use percept::{Model, Size, TokenGrid, View, Window};
 use percept_data::{ClassName, SegmentationSet};
-use percept_image::{ChwImage, LabelMap, Limits, RgbImage};
+use percept_image::{ChwImage, LabelMap, Limits, RgbImage, message};
 use serde_json::{Value, json};
 
 pub use classification::classification;
@@ -228,7 +228,7 @@ impl Encoder<'_> {
 }
 
 fn read_photo(path: &Path) -> Result<RgbImage, String> {
-    percept_image::open(path, &Limits::default()).map_err(|e| e.to_string())
+    percept_image::open(path, &Limits::default()).map_err(|e| message(&e))
 }
 
 /// The truth of a sample at the size where predictions meet it.
@@ -238,7 +238,7 @@ fn read_truth(
     photo: &RgbImage,
     protocol: &Protocol,
 ) -> Result<LabelMap, String> {
-    let truth = set.truth(sample).map_err(|e| e.to_string())?;
+    let truth = set.truth(sample).map_err(|e| message(&e))?;
     if (truth.width(), truth.height()) != photo.dimensions() {
         return Err(format!(
             "the photo has {} x {} pixels, its annotation {} x {}",
@@ -315,7 +315,7 @@ trait Pictured: Benchmark {
     /// A sample once more, with its tokens.
     fn again(&self, sample: usize) -> Result<(Self::Extra, TokenGrid), String> {
         let (extra, image) = self.load(sample)?;
-        let mut grids = self.encode(&[image]).map_err(|e| e.to_string())?;
+        let mut grids = self.encode(&[image]).map_err(|e| message(&e))?;
         Ok((extra, grids.remove(0)))
     }
 }
