@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::dtype::TensorInfo;
 use crate::error::CheckpointError;
 use crate::read::{self, Source, Stored};
+use crate::stand_in::StandIn;
 use crate::{locate, quantized, safetensors, sharded, torch};
 
 /// How a checkpoint is stored.
@@ -23,6 +24,8 @@ pub enum Format {
     SafeTensors,
     /// Several safetensors files and their index.
     ShardedSafeTensors,
+    /// Several PyTorch files and their index.
+    ShardedTorch,
 }
 
 impl fmt::Display for Format {
@@ -32,6 +35,7 @@ impl fmt::Display for Format {
             Self::TorchLegacy => "PyTorch legacy",
             Self::SafeTensors => "safetensors",
             Self::ShardedSafeTensors => "sharded safetensors",
+            Self::ShardedTorch => "sharded PyTorch",
         })
     }
 }
@@ -46,25 +50,40 @@ pub struct Checkpoint {
     parts: Parts,
 }
 
+/// Which dictionary of a training checkpoint was taken for the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its key, such as `state_dict_ema`.
+    pub key: String,
+    /// The keys of the other dictionaries beside it, such as `state_dict` and `optimizer`; at most 64.
+    pub passed_over: Vec<String>,
+}
+
 /// What each format's parser produces.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) sources: Vec<Source>,
     pub(crate) tensors: BTreeMap<String, Stored>,
+    /// What is there and cannot be read: name and reason.
+    pub(crate) left_out: BTreeMap<String, String>,
+    pub(crate) taken: Option<Taken>,
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
     /// Opens a checkpoint. The format is told from the content; extensions are not looked at.
     ///
-    /// `path` is a file, a shard index (`*.safetensors.index.json`), or a folder. In a folder the
-    /// first of these is taken: `model.safetensors`, the shard index, `pytorch_model.bin`, the only
-    /// `.safetensors`, `.pt`, `.pth` or `.bin` file.
+    /// `path` is a file, a shard index (`*.safetensors.index.json`, `*.bin.index.json`), or a folder.
+    /// In a folder the first of these is taken: `model.safetensors`, its shard index,
+    /// `pytorch_model.bin`, its shard index, the only `.safetensors` file, the only `.pt`, `.pth` or
+    /// `.bin` file.
     ///
-    /// Of a PyTorch training checkpoint the model is taken: the dictionary under `state_dict`,
-    /// `model_state_dict`, `model`, `teacher` or `student`, in that order, else the whole file.
+    /// Of a PyTorch training checkpoint the model is taken, averaged weights first as timm does: the
+    /// dictionary under `state_dict_ema`, `model_ema`, `state_dict`, `model_state_dict`, `model`,
+    /// `teacher` or `student`, in that order, else the whole file; [`Checkpoint::taken`] tells which.
     /// Nested dictionaries and TorchScript modules become dotted names, and a leading `module.`
-    /// (from `DataParallel`) is dropped.
+    /// (from `DataParallel`) is dropped. What cannot be read beside the tensors is
+    /// [left out](Checkpoint::left_out) by name.
     ///
     /// # Errors
     /// See [`CheckpointError`]; in particular [`CheckpointError::UnsafePickle`] for a file that
@@ -76,14 +95,13 @@ impl Checkpoint {
             path.to_owned()
         };
         let mut file = open_file(&path)?;
-        let (format, parts) = match detect(&path, &mut file)? {
-            Format::TorchZip => (Format::TorchZip, torch::open_zip(&path, file)?),
-            Format::TorchLegacy => (Format::TorchLegacy, torch::open_legacy(&path, file)?),
-            Format::SafeTensors => (Format::SafeTensors, open_safetensors(&path, file)?),
-            Format::ShardedSafeTensors => (Format::ShardedSafeTensors, sharded::open(&path, file)?),
+        let (format, mut parts) = match detect(&path, &mut file)? {
+            Container::Index => sharded::open(&path, file)?,
+            Container::File(format) => (format, open_one(&path, file, format)?),
         };
+        quantized::join(&path, &mut parts.tensors, &parts.metadata)?;
         if parts.tensors.is_empty() {
-            return Err(CheckpointError::NoTensors { path, hint: None });
+            return Err(nothing_in(path, &parts));
         }
         Ok(Self {
             path,
@@ -140,17 +158,59 @@ impl Checkpoint {
     /// [`Precision::Int4`]: crate::Precision::Int4
     ///
     /// # Errors
-    /// [`CheckpointError::UnknownTensor`], [`CheckpointError::Io`], and
+    /// [`CheckpointError::UnknownTensor`], [`CheckpointError::LeftOut`], [`CheckpointError::Io`], and
     /// [`CheckpointError::NonFinite`] for NaN or infinite weights, which would silently spoil every
     /// result of a model.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let Some(stored) = self.parts.tensors.get(name) else {
-            return Err(CheckpointError::UnknownTensor {
-                path: self.path.clone(),
-                tensor: name.to_owned(),
-            });
-        };
-        read::read_f32(&self.parts.sources, name, stored)
+        let (path, tensor) = (|| self.path.clone(), || name.to_owned());
+        match (self.parts.tensors.get(name), self.parts.left_out.get(name)) {
+            (Some(stored), _) => read::read_f32(&self.parts.sources, name, stored),
+            (None, Some(reason)) => Err(CheckpointError::LeftOut {
+                path: path(),
+                tensor: tensor(),
+                reason: reason.clone(),
+            }),
+            (None, None) => Err(CheckpointError::UnknownTensor {
+                path: path(),
+                tensor: tensor(),
+            }),
+        }
+    }
+
+    /// What stands among the tensors and cannot be read, each name with the reason: 8-bit floats,
+    /// quantised and sparse tensors, objects of classes that percept does not know. [`names`] and
+    /// [`info`] do not have them; it is for the caller to say whether one is missed.
+    ///
+    /// [`names`]: Self::names
+    /// [`info`]: Self::info
+    #[must_use]
+    pub fn left_out(&self) -> &BTreeMap<String, String> {
+        &self.parts.left_out
+    }
+
+    /// Which dictionary of a training checkpoint the tensors are from; `None` where the whole file is
+    /// the model.
+    #[must_use]
+    pub fn taken(&self) -> Option<&Taken> {
+        self.parts.taken.as_ref()
+    }
+
+    /// What a user should know about how the file was read, a line each: which dictionary was taken,
+    /// and what was left out.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let taken = self.taken().map(|taken| match &taken.passed_over[..] {
+            [] => format!("took `{}`", taken.key),
+            others => format!(
+                "took `{}`; passed over `{}`",
+                taken.key,
+                others.join("`, `")
+            ),
+        });
+        let left_out = self.left_out().iter();
+        (taken.into_iter())
+            .chain(left_out.map(|(name, reason)| format!("left out: {name}: {reason}")))
+            .collect()
     }
 
     /// The `__metadata__` of a safetensors file (of all shards together); empty for PyTorch files.
@@ -160,9 +220,18 @@ impl Checkpoint {
     }
 }
 
+/// Opens one file, which is in `format`.
+pub(crate) fn open_one(path: &Path, file: File, format: Format) -> Result<Parts, CheckpointError> {
+    match format {
+        Format::TorchZip | Format::ShardedTorch => torch::open_zip(path, file),
+        Format::TorchLegacy => torch::open_legacy(path, file),
+        Format::SafeTensors | Format::ShardedSafeTensors => open_safetensors(path, file),
+    }
+}
+
 fn open_safetensors(path: &Path, file: File) -> Result<Parts, CheckpointError> {
     let header = safetensors::read_header(path, &file, file_len(path, &file)?)?;
-    let mut tensors = (header.tensors.into_iter())
+    let tensors = (header.tensors.into_iter())
         .map(|t| {
             let stored = Stored {
                 info: t.info,
@@ -174,16 +243,41 @@ fn open_safetensors(path: &Path, file: File) -> Result<Parts, CheckpointError> {
             (t.name, stored)
         })
         .collect();
-    quantized::join(path, &mut tensors, &header.metadata)?;
     Ok(Parts {
         sources: vec![Source::new(path, file)],
         tensors,
+        left_out: header.left_out,
+        taken: None,
         metadata: header.metadata,
     })
 }
 
+/// The error for a file that has no tensor that can be read.
+fn nothing_in(path: PathBuf, parts: &Parts) -> CheckpointError {
+    match parts.left_out.first_key_value() {
+        None => CheckpointError::NoTensors { path, hint: None },
+        Some((tensor, reason)) => CheckpointError::AllLeftOut {
+            path,
+            tensor: tensor.clone(),
+            reason: reason.clone(),
+            others: parts.left_out.len() - 1,
+        },
+    }
+}
+
+/// What a file is by its first bytes.
+pub(crate) enum Container {
+    /// A list of shards.
+    Index,
+    /// Tensors, in this format.
+    File(Format),
+}
+
+/// First bytes that tell the formats apart, and most of what may stand in a checkpoint's place.
+const START: usize = 1024;
+
 /// Tells the formats apart by their first bytes, and leaves `file` at its beginning.
-fn detect(path: &Path, file: &mut File) -> Result<Format, CheckpointError> {
+pub(crate) fn detect(path: &Path, file: &mut File) -> Result<Container, CheckpointError> {
     let io_error = |source| CheckpointError::Io {
         path: path.to_owned(),
         source,
@@ -191,7 +285,7 @@ fn detect(path: &Path, file: &mut File) -> Result<Format, CheckpointError> {
     let len = file_len(path, file)?;
     let mut start = Vec::new();
     (&mut *file)
-        .take(16)
+        .take(START as u64)
         .read_to_end(&mut start)
         .map_err(io_error)?;
     file.seek(SeekFrom::Start(0)).map_err(io_error)?;
@@ -200,28 +294,41 @@ fn detect(path: &Path, file: &mut File) -> Result<Format, CheckpointError> {
             path: path.to_owned(),
         });
     }
+    if let Some(what) = StandIn::of(path, &start) {
+        return Err(CheckpointError::StandIn {
+            path: path.to_owned(),
+            what,
+        });
+    }
     if start.starts_with(b"PK\x03\x04") {
-        return Ok(Format::TorchZip);
+        return Ok(Container::File(Format::TorchZip));
     }
-    if start.starts_with(torch::LEGACY_MAGIC) {
-        return Ok(Format::TorchLegacy);
+    if torch::is_legacy(&start) {
+        return Ok(Container::File(Format::TorchLegacy));
     }
-    if start.get(8) == Some(&b'{') {
-        // JSON whose ninth byte is a brace would be a safetensors header of 10¹⁸ bytes, so a length
-        // that fits the file settles it.
+    if let Some(first) = start.get(8) {
+        // JSON whose ninth byte is a brace or a space would be a safetensors header of 10¹⁸ bytes, so
+        // a length that fits the file settles it. A cut file is told by the brace.
         let length = start.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-        if length <= len || start[0] != b'{' {
-            return Ok(Format::SafeTensors);
+        let fits = length <= len && matches!(first, b'{' | b' ' | b'\t' | b'\n' | b'\r');
+        if fits || (*first == b'{' && !json_text(&start).starts_with(b"{")) {
+            return Ok(Container::File(Format::SafeTensors));
         }
     }
-    let text = start.trim_ascii_start();
-    if text.first() == Some(&b'{') {
-        return Ok(Format::ShardedSafeTensors);
+    if json_text(&start).starts_with(b"{") {
+        return Ok(Container::Index);
     }
+    start.truncate(16);
     Err(CheckpointError::UnknownFormat {
         path: path.to_owned(),
         start,
     })
+}
+
+/// JSON without what some editors write before it: a byte-order mark, spaces.
+pub(crate) fn json_text(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes.trim_ascii_start()
 }
 
 pub(crate) fn open_file(path: &Path) -> Result<File, CheckpointError> {

@@ -24,6 +24,12 @@ pub enum Dtype {
     I16,
     /// Signed, 1 byte.
     I8,
+    /// Unsigned, 8 bytes.
+    U64,
+    /// Unsigned, 4 bytes.
+    U32,
+    /// Unsigned, 2 bytes.
+    U16,
     /// Unsigned, 1 byte.
     U8,
     /// One byte, zero for false.
@@ -35,9 +41,9 @@ impl Dtype {
     #[must_use]
     pub fn size(self) -> usize {
         match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
@@ -54,13 +60,16 @@ impl Dtype {
             Self::I32 => "I32",
             Self::I16 => "I16",
             Self::I8 => "I8",
+            Self::U64 => "U64",
+            Self::U32 => "U32",
+            Self::U16 => "U16",
             Self::U8 => "U8",
             Self::Bool => "BOOL",
         }
     }
 
     /// Every type, for the parsers that look one up by name.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::F64,
         Self::F32,
         Self::F16,
@@ -69,6 +78,9 @@ impl Dtype {
         Self::I32,
         Self::I16,
         Self::I8,
+        Self::U64,
+        Self::U32,
+        Self::U16,
         Self::U8,
         Self::Bool,
     ];

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::stand_in::StandIn;
+
 /// Why a checkpoint could not be opened, read or written. Each variant names the file, and the
 /// tensor where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,43 @@ pub enum CheckpointError {
         tensor: String,
     },
 
+    /// A tensor that the file has and that percept cannot read.
+    #[error("{}: tensor `{tensor}` cannot be read: {reason}", path.display())]
+    LeftOut {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What it is instead of plain numbers.
+        reason: String,
+    },
+
+    /// A file with tensors of which none can be read.
+    #[error(
+        "{}: nothing in it can be read; `{tensor}`: {reason}{}",
+        path.display(),
+        if *others == 0 { String::new() } else { format!(" (and {others} more)") }
+    )]
+    AllLeftOut {
+        /// The file.
+        path: PathBuf,
+        /// The first of them by name.
+        tensor: String,
+        /// What it is instead of plain numbers.
+        reason: String,
+        /// How many more there are.
+        others: usize,
+    },
+
+    /// Something else in the place of the file.
+    #[error("{}: {what}", path.display())]
+    StandIn {
+        /// The file.
+        path: PathBuf,
+        /// What is there, and what to do about it.
+        what: StandIn,
+    },
+
     /// The same tensor name twice, after a leading `module.` is dropped.
     #[error("{}: tensor `{tensor}` appears twice", path.display())]
     DuplicateTensor {
@@ -82,8 +121,8 @@ pub enum CheckpointError {
         tensor: String,
     },
 
-    /// An element type that percept does not read, such as complex or 8-bit float.
-    #[error("{}: tensor `{tensor}` has the unsupported type {dtype}", path.display())]
+    /// An element type that safetensors does not have.
+    #[error("{}: tensor `{tensor}` has the unknown type {dtype}", path.display())]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
@@ -174,6 +213,17 @@ pub enum CheckpointError {
         end: u64,
         /// Bytes after the header.
         available: u64,
+    },
+
+    /// Elements of less than a byte that end within one.
+    #[error("{}: tensor `{tensor}` of type {dtype} ends within a byte", path.display())]
+    PartialByte {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: String,
     },
 
     /// A byte range that is not as long as the shape and type need.
@@ -345,15 +395,6 @@ pub enum CheckpointError {
         limit: usize,
     },
 
-    /// A tensor filed under a key that is neither a short string nor an integer.
-    #[error("{}: a tensor under `{prefix}` has no usable name", path.display())]
-    BadName {
-        /// The file.
-        path: PathBuf,
-        /// The names above it.
-        prefix: String,
-    },
-
     /// A tensor whose storage is not in the file.
     #[error("{}: tensor `{tensor}` needs storage `{key}`, which is missing", path.display())]
     MissingStorage {
@@ -392,30 +433,6 @@ pub enum CheckpointError {
         tensor: String,
         /// Elements in the storage.
         elements: u64,
-    },
-
-    /// A view that repeats its storage (`expand`), so that a few bytes could fill all memory.
-    #[error(
-        "{}: tensor `{tensor}` has {elements} elements over a storage of {stored}; save it \
-         contiguous",
-        path.display()
-    )]
-    ExpandedView {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Elements of the view.
-        elements: u64,
-        /// Elements in the storage.
-        stored: u64,
-    },
-
-    /// A storage that is itself a view of another, as PyTorch 0.3 wrote.
-    #[error("{}: storage views, as written before PyTorch 0.4, are not supported", path.display())]
-    StorageView {
-        /// The file.
-        path: PathBuf,
     },
 
     /// Weights in fewer bits whose factors are not theirs.

@@ -28,13 +28,15 @@ mod quantized;
 mod read;
 mod safetensors;
 mod sharded;
+mod stand_in;
 mod torch;
 mod write;
 
-pub use checkpoint::{Checkpoint, Format};
+pub use checkpoint::{Checkpoint, Format, Taken};
 pub use dtype::{Dtype, TensorInfo};
 pub use error::CheckpointError;
 pub use read::check_finite;
+pub use stand_in::StandIn;
 pub use write::{Precision, TensorToWrite, write_safetensors};
 
 /// Entry points for the fuzzers in `fuzz/`; no part of the public interface.

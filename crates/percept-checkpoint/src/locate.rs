@@ -12,13 +12,9 @@ const NOT_MODELS: [&str; 4] = [
     "scheduler.pt",
 ];
 
-/// The checkpoint in `folder`: `model.safetensors`, a shard index, `pytorch_model.bin`, or the only
-/// file with a checkpoint's extension, in that order.
+/// The checkpoint in `folder`: `model.safetensors` or its shard index, `pytorch_model.bin` or its shard
+/// index, the only safetensors file, the only file with another checkpoint's extension, in that order.
 pub(crate) fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
-    let whole = folder.join("model.safetensors");
-    if whole.is_file() {
-        return Ok(whole);
-    }
     let names = file_names(folder)?;
     let ending = |suffixes: &[&str]| -> Vec<&String> {
         (names.iter())
@@ -26,15 +22,26 @@ pub(crate) fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
             .filter(|n| !NOT_MODELS.contains(&n.as_str()))
             .collect()
     };
-    let indices = ending(&[".safetensors.index.json"]);
-    if !indices.is_empty() {
-        return only(folder, &indices);
+    for (whole, index) in [
+        ("model.safetensors", ".safetensors.index.json"),
+        ("pytorch_model.bin", ".bin.index.json"),
+    ] {
+        let usual_index = format!("{whole}.index.json");
+        if let Some(name) = [whole, &usual_index]
+            .iter()
+            .find(|usual| names.iter().any(|n| n == *usual))
+        {
+            return Ok(folder.join(name));
+        }
+        let indices = ending(&[index]);
+        if !indices.is_empty() {
+            return only(folder, &indices);
+        }
     }
-    let torch = folder.join("pytorch_model.bin");
-    if torch.is_file() {
-        return Ok(torch);
+    match ending(&[".safetensors"])[..] {
+        [name] => Ok(folder.join(name)),
+        _ => only(folder, &ending(&[".safetensors", ".pt", ".pth", ".bin"])),
     }
-    only(folder, &ending(&[".safetensors", ".pt", ".pth", ".bin"]))
 }
 
 fn only(folder: &Path, names: &[&String]) -> Result<PathBuf, CheckpointError> {

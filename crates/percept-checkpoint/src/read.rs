@@ -259,6 +259,9 @@ fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
         Dtype::I32 => each(bytes, out, |b| i32::from_le_bytes(b) as f32),
         Dtype::I16 => each(bytes, out, |b| f32::from(i16::from_le_bytes(b))),
         Dtype::I8 => each(bytes, out, |b| f32::from(i8::from_le_bytes(b))),
+        Dtype::U64 => each(bytes, out, |b| u64::from_le_bytes(b) as f32),
+        Dtype::U32 => each(bytes, out, |b| u32::from_le_bytes(b) as f32),
+        Dtype::U16 => each(bytes, out, |b| f32::from(u16::from_le_bytes(b))),
         Dtype::U8 => each(bytes, out, |b: [u8; 1]| f32::from(b[0])),
         Dtype::Bool => each(bytes, out, |b: [u8; 1]| if b[0] == 0 { 0.0 } else { 1.0 }),
     }
@@ -334,6 +337,12 @@ mod tests {
         assert_eq!(read(Dtype::I32, &9i32.to_le_bytes()), [9.0]);
         assert_eq!(read(Dtype::I16, &(-3i16).to_le_bytes()), [-3.0]);
         assert_eq!(read(Dtype::I8, &[0xff]), [-1.0]);
+        assert_eq!(
+            read(Dtype::U64, &(1u64 << 40).to_le_bytes()),
+            [(1u64 << 40) as f32]
+        );
+        assert_eq!(read(Dtype::U32, &u32::MAX.to_le_bytes()), [4_294_967_296.0]);
+        assert_eq!(read(Dtype::U16, &u16::MAX.to_le_bytes()), [65_535.0]);
         assert_eq!(read(Dtype::U8, &[0xff]), [255.0]);
         assert_eq!(read(Dtype::Bool, &[0, 1]), [0.0, 1.0]);
     }

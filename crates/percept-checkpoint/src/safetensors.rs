@@ -2,7 +2,8 @@
 //!
 //! The header is parsed here rather than by the `safetensors` crate because that one needs the
 //! whole file in memory, keeps the last of two equal names, and does not name the tensor at fault.
-//! The rules are the same: ranges in bounds, disjoint, and leaving no gap.
+//! The rules are the same: ranges in bounds, disjoint, and leaving no gap. A tensor of a type that the
+//! format has and percept has not is left out by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,9 +26,24 @@ const LENGTH: u64 = 8;
 /// More tensors than any published model by a factor of ten, few enough to list in memory.
 pub(crate) const MAX_TENSORS: usize = 1 << 18;
 
+/// Types that the format has and percept does not read, with the bits of an element.
+const OTHER_TYPES: [(&str, u64); 9] = [
+    ("F4", 4),
+    ("F6_E2M3", 6),
+    ("F6_E3M2", 6),
+    ("F8_E4M3", 8),
+    ("F8_E4M3FNUZ", 8),
+    ("F8_E5M2", 8),
+    ("F8_E5M2FNUZ", 8),
+    ("F8_E8M0", 8),
+    ("C64", 64),
+];
+
 /// A parsed header.
 pub(crate) struct Header {
     pub(crate) tensors: Vec<HeaderTensor>,
+    /// The names of tensors that are not read, and why.
+    pub(crate) left_out: BTreeMap<String, String>,
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
@@ -96,8 +112,10 @@ fn check(
     let mut entries = raw.tensors;
     entries.sort_by_key(|(_, raw)| raw.data_offsets);
 
-    let mut tensors: Vec<HeaderTensor> = Vec::with_capacity(entries.len());
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut left_out = BTreeMap::new();
     let mut claimed = 0;
+    let mut previous = String::new();
     for (name, raw) in entries {
         let (begin, end) = raw.data_offsets;
         if begin > end || end > available {
@@ -112,14 +130,13 @@ fn check(
         if begin < claimed {
             return Err(CheckpointError::OverlappingTensors {
                 path: path.to_owned(),
-                first: tensors.pop().map(|t| t.name).unwrap_or_default(),
+                first: previous,
                 second: name,
             });
         }
         check_claimed(path, claimed, begin)?;
         claimed = end;
-        let info = raw.info(path, &name)?;
-        let needed = info.len() as u64 * info.dtype.size() as u64;
+        let needed = raw.bytes(path, &name)?;
         if needed != end - begin {
             return Err(CheckpointError::SizeMismatch {
                 path: path.to_owned(),
@@ -128,15 +145,22 @@ fn check(
                 stored: end - begin,
             });
         }
-        tensors.push(HeaderTensor {
-            name,
-            info,
-            offset: data_start + begin,
-        });
+        previous.clone_from(&name);
+        match raw.info() {
+            Ok(info) => tensors.push(HeaderTensor {
+                name,
+                info,
+                offset: data_start + begin,
+            }),
+            Err(reason) => {
+                left_out.insert(name, reason);
+            }
+        }
     }
     check_claimed(path, claimed, available)?;
     Ok(Header {
         tensors,
+        left_out,
         metadata: raw.metadata.into_iter().collect(),
     })
 }
@@ -167,29 +191,54 @@ struct RawTensor {
 }
 
 impl RawTensor {
-    fn info(&self, path: &Path, name: &str) -> Result<TensorInfo, CheckpointError> {
-        let Some(dtype) = Dtype::ALL.into_iter().find(|d| d.name() == self.dtype) else {
+    fn known(&self) -> Option<Dtype> {
+        Dtype::ALL.into_iter().find(|d| d.name() == self.dtype)
+    }
+
+    /// The bytes that shape and type need, multiplied in the shape's order as the format's own reader
+    /// does.
+    fn bytes(&self, path: &Path, name: &str) -> Result<u64, CheckpointError> {
+        let other = OTHER_TYPES.iter().find(|(other, _)| *other == self.dtype);
+        let known = self.known().map(|dtype| 8 * dtype.size() as u64);
+        let Some(bits) = known.or(other.map(|(_, bits)| *bits)) else {
             return Err(CheckpointError::UnsupportedDtype {
                 path: path.to_owned(),
                 tensor: name.to_owned(),
                 dtype: self.dtype.clone(),
             });
         };
-        let bad_shape = || CheckpointError::BadShape {
-            path: path.to_owned(),
-            tensor: name.to_owned(),
-            shape: (self.shape.iter().take(8))
-                .map(|&d| i64::try_from(d).unwrap_or(i64::MAX))
-                .collect(),
+        let bits = (self.shape.iter())
+            .try_fold(1, |n: u64, &d| n.checked_mul(d))
+            .and_then(|n| n.checked_mul(bits))
+            .ok_or_else(|| CheckpointError::BadShape {
+                path: path.to_owned(),
+                tensor: name.to_owned(),
+                shape: (self.shape.iter().take(8))
+                    .map(|&d| i64::try_from(d).unwrap_or(i64::MAX))
+                    .collect(),
+            })?;
+        if bits % 8 != 0 {
+            return Err(CheckpointError::PartialByte {
+                path: path.to_owned(),
+                tensor: name.to_owned(),
+                dtype: self.dtype.clone(),
+            });
+        }
+        Ok(bits / 8)
+    }
+
+    /// The tensor, or why it is not read.
+    fn info(&self) -> Result<TensorInfo, String> {
+        let Some(dtype) = self.known() else {
+            return Err(format!("its numbers are of type {}", self.dtype));
         };
-        let shape: Vec<usize> = (self.shape.iter())
+        let shape: Option<Vec<usize>> = (self.shape.iter())
             .map(|&d| usize::try_from(d).ok())
-            .collect::<Option<_>>()
-            .ok_or_else(bad_shape)?;
-        checked_len(&shape)
-            .and_then(|n| n.checked_mul(dtype.size()))
-            .ok_or_else(bad_shape)?;
-        Ok(TensorInfo { dtype, shape })
+            .collect();
+        match shape {
+            Some(shape) if checked_len(&shape).is_some() => Ok(TensorInfo { dtype, shape }),
+            _ => Err(format!("it has {} dimensions", self.shape.len())),
+        }
     }
 }
 
@@ -217,7 +266,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                         )));
                     }
                     if name == "__metadata__" {
-                        header.metadata = map.next_value::<UniqueMap<String>>()?.0;
+                        let metadata = map.next_value::<Option<UniqueMap<String>>>()?;
+                        header.metadata = metadata.map(|m| m.0).unwrap_or_default();
                     } else {
                         header.tensors.push((name, map.next_value()?));
                     }

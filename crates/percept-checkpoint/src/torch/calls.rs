@@ -1,9 +1,9 @@
 //! Names, calls and instances: the part of pickle that would run code, and here does not.
 
-use super::globals::{Global, lookup};
+use super::globals::{Global, lookup, reaches_out};
 use super::pickle::{MAX_VALUES, Machine, Step};
-use super::values::{INERT, Id, Storage, Tensor, Value};
-use crate::dtype::MAX_RANK;
+use super::values::{INERT, Id, Opaque, Storage, Tensor, Value};
+use crate::dtype::{Dtype, MAX_RANK};
 
 impl Machine<'_> {
     pub(super) fn global(&mut self, module: Id, name: Id) -> Step {
@@ -27,10 +27,14 @@ impl Machine<'_> {
         &self.values[id as usize]
     }
 
-    /// What REDUCE would call. The result is a value of ours or a refusal; there is no third way.
+    /// What REDUCE would call. The result is a value of ours, known or opaque, or a refusal; there is no
+    /// third way.
     pub(super) fn call(&mut self, callable: Id, arguments: Id) -> Step<Id> {
-        let &Value::Global { global, .. } = self.value(callable) else {
-            return Err(self.refused(callable));
+        let global = match self.value(callable) {
+            &Value::Global { global, .. } => global,
+            // Such as the result of `functools.partial(…)`, or an instance with `__call__`.
+            Value::Opaque(_) | Value::Object { .. } => Global::Unknown,
+            _ => return Err(self.refused(callable)),
         };
         let Value::Tuple(arguments) = self.value(arguments) else {
             return Err(self.expected("a tuple of arguments"));
@@ -50,9 +54,9 @@ impl Machine<'_> {
                 Some(&first) => Ok(first),
                 None => Err(self.expected("a tensor to rebuild")),
             },
-            Global::RebuildTensor => {
-                let tensor = self.tensor(arguments)?;
-                self.new_value(Value::Tensor(tensor))
+            Global::RebuildTensor | Global::RebuildTyped => {
+                let value = self.tensor(arguments, global == Global::RebuildTyped)?;
+                self.new_value(value)
             }
             Global::RebuildFromType => {
                 let (Some(&function), Some(&inner)) = (arguments.first(), arguments.get(2)) else {
@@ -61,25 +65,46 @@ impl Machine<'_> {
                 // One level only: a tensor subclass wraps a tensor, never another wrapper.
                 match self.value(function) {
                     Value::Global {
-                        global: Global::RebuildTensor | Global::FirstArgument,
+                        global:
+                            Global::RebuildTensor
+                            | Global::RebuildTyped
+                            | Global::FirstArgument
+                            | Global::Unreadable(_),
                         ..
                     } => self.call(function, inner),
+                    Value::Global { .. } | Value::Opaque(_) => {
+                        self.new_value(Value::Opaque(Opaque::Call(function)))
+                    }
                     _ => Err(self.refused(function)),
                 }
             }
-            Global::Storage(_)
-            | Global::OtherStorage
-            | Global::TorchScript
+            Global::Unreadable(kind) => self.new_value(Value::Opaque(Opaque::Tensor(kind))),
+            Global::GetAttribute => {
+                let name = arguments.get(1).map(|&name| self.value(name));
+                if let Some(Value::Text(name)) = name
+                    && reaches_out(name)
+                {
+                    return Err(self.refused(callable));
+                }
+                self.new_value(Value::Opaque(Opaque::Call(callable)))
+            }
+            Global::TorchScript
             | Global::Unknown
-            | Global::Forbidden => Err(self.refused(callable)),
+            | Global::Storage(_)
+            | Global::OtherStorage { .. }
+            | Global::Type(_) => self.new_value(Value::Opaque(Opaque::Call(callable))),
+            Global::Forbidden => Err(self.refused(callable)),
         }
     }
 
-    /// The pairs given to `OrderedDict([[key, value], …])`, as Python 2 wrote it. Anything else (such
-    /// as the factory of a `defaultdict`) makes an empty dictionary, filled by SETITEMS.
+    /// The pairs given to `OrderedDict([[key, value], …])`, as Python 2 wrote it, or to `dict({…})`.
+    /// Anything else (such as the factory of a `defaultdict`) makes an empty dictionary, filled by
+    /// SETITEMS.
     fn pairs(&self, items: Option<Id>) -> Vec<(Id, Id)> {
-        let Some(Value::List(items)) = items.map(|id| self.value(id)) else {
-            return Vec::new();
+        let items = match items.map(|id| self.value(id)) {
+            Some(Value::List(items) | Value::Tuple(items)) => items,
+            Some(Value::Dict(pairs)) => return pairs.clone(),
+            _ => return Vec::new(),
         };
         (items.iter())
             .filter_map(|&item| match self.value(item) {
@@ -92,25 +117,64 @@ impl Machine<'_> {
             .collect()
     }
 
-    /// `(storage, offset, size, stride, …)`.
-    fn tensor(&self, arguments: &[Id]) -> Step<Tensor> {
-        let &[storage, offset, shape, strides, ..] = arguments else {
+    /// `(storage, offset, size, stride, …)`; where the storage is bytes (`typed`), the type of the
+    /// elements is the seventh.
+    fn tensor(&self, arguments: &[Id], typed: bool) -> Step<Value> {
+        let &[storage, offset, shape, strides, ref rest @ ..] = arguments else {
             return Err(self.expected("storage, offset, size and stride"));
         };
-        let &Value::Storage(storage) = self.value(storage) else {
-            return Err(self.expected("a storage"));
+        let storage = match self.value(storage) {
+            &Value::Storage(storage) => storage,
+            Value::Opaque(_) | Value::Object { .. } => {
+                return Ok(Value::Opaque(Opaque::Tensor(
+                    "a tensor whose storage is an object",
+                )));
+            }
+            _ => return Err(self.expected("a storage")),
+        };
+        let storage = match (typed, rest.get(2)) {
+            (false, _) => storage,
+            (true, Some(&class)) => self.retyped(storage, class)?,
+            (true, None) => return Err(self.expected("the type of a tensor")),
         };
         let &Value::Int(offset) = self.value(offset) else {
             return Err(self.expected("an integer offset"));
         };
-        if self.integers(shape)? != self.integers(strides)? {
+        let rank = self.integers(shape)?;
+        if rank != self.integers(strides)? {
             return Err(self.expected("as many strides as dimensions"));
         }
-        Ok(Tensor {
+        if rank > MAX_RANK {
+            return Ok(Value::Opaque(Opaque::Tensor(
+                "a tensor of more than 16 dimensions",
+            )));
+        }
+        Ok(Value::Tensor(Tensor {
             storage,
             offset,
             shape,
             strides,
+        }))
+    }
+
+    /// A storage of bytes as one of elements of the type that `class` names.
+    fn retyped(&self, bytes: Storage, class: Id) -> Step<Storage> {
+        let Value::Global { global, .. } = self.value(class) else {
+            return Err(self.expected("the type of a tensor"));
+        };
+        let dtype = match global {
+            Global::Type(dtype) => Some(*dtype),
+            _ => None,
+        };
+        let (old, new) = (
+            bytes.dtype.map_or(1, Dtype::size),
+            dtype.map_or(1, Dtype::size),
+        );
+        Ok(Storage {
+            dtype,
+            class,
+            elements: bytes.elements.saturating_mul(old as u64) / new as u64,
+            ..bytes
         })
     }
 
@@ -119,21 +183,25 @@ impl Machine<'_> {
         let (Value::Tuple(items) | Value::List(items)) = self.value(id) else {
             return Err(self.expected("a tuple of integers"));
         };
-        if items.len() > MAX_RANK {
-            return Err(self.limit("dimensions of a tensor", MAX_RANK));
-        }
-        if (items.iter()).any(|&item| !matches!(self.value(item), Value::Int(_))) {
+        // Above it they are not looked at.
+        if (items.iter().take(MAX_RANK)).any(|&item| !matches!(self.value(item), Value::Int(_))) {
             return Err(self.expected("a tuple of integers"));
         }
         Ok(items.len())
     }
 
-    /// `('storage', class, key, location, elements[, view])`.
+    /// `('storage', class, key, location, elements[, view])`; `('module', class, file, source)` in files
+    /// of before 1.6 that hold a whole module.
     pub(super) fn persistent_id(&mut self) -> Step {
         let id = self.pop()?;
         let Value::Tuple(parts) = self.value(id) else {
             return Err(self.expected("a storage's description"));
         };
+        if let &[tag, class, _file, _source] = &parts[..]
+            && matches!(self.value(tag), Value::Text(tag) if tag.as_ref() == "module")
+        {
+            return self.push(class);
+        }
         let &[tag, class, key, _location, elements, ref view @ ..] = &parts[..] else {
             return Err(self.expected("a storage's description"));
         };
@@ -149,7 +217,7 @@ impl Machine<'_> {
                 ..
             } => Some(*dtype),
             Value::Global {
-                global: Global::OtherStorage,
+                global: Global::OtherStorage { .. },
                 ..
             } => None,
             _ => return Err(self.expected("a storage class")),
@@ -182,9 +250,13 @@ impl Machine<'_> {
                 ..
             } => self.push(INERT),
             Value::Global {
-                global: Global::TorchScript | Global::Unknown,
+                global: Global::Forbidden,
                 ..
-            } => self.push_new(Value::Object { class, state: None }),
+            } => Err(self.refused(class)),
+            Value::Global { .. } => self.push_new(Value::Object { class, state: None }),
+            Value::Opaque(_) | Value::Object { .. } => {
+                self.push_new(Value::Opaque(Opaque::Call(class)))
+            }
             _ => Err(self.refused(class)),
         }
     }
@@ -196,7 +268,7 @@ impl Machine<'_> {
         let id = self.top()?;
         match &mut self.values[id as usize] {
             Value::Object { state, .. } => *state = Some(given),
-            Value::Inert | Value::Dict(_) | Value::Tensor(_) => {}
+            Value::Inert | Value::Dict(_) | Value::Tensor(_) | Value::Opaque(_) => {}
             _ => return Err(self.expected("an object")),
         }
         Ok(())

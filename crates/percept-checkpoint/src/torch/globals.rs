@@ -8,28 +8,41 @@ use crate::dtype::Dtype;
 pub(super) enum Global {
     /// A typed storage class, in persistent ids.
     Storage(Dtype),
-    /// A storage class of a type that percept does not read. Refused only if a tensor needs it.
-    OtherStorage,
+    /// A storage class of a type that percept does not read, and the bytes of an element where they are
+    /// known.
+    OtherStorage {
+        /// 0 where it is not known.
+        size: u8,
+    },
+    /// A type of elements, such as `torch.float32`.
+    Type(Dtype),
     /// `collections.OrderedDict` and its kind: calling it makes a dictionary.
     Dict,
     /// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`.
     RebuildTensor,
+    /// `torch._utils._rebuild_tensor_v3(bytes, offset, size, stride, …, type)`.
+    RebuildTyped,
     /// `torch._utils._rebuild_parameter(tensor, …)`: its first argument.
     FirstArgument,
     /// `torch._tensor._rebuild_from_type_v2(function, type, arguments, state)`.
     RebuildFromType,
+    /// Makes a tensor that is not plain numbers in a storage; what it is.
+    Unreadable(&'static str),
+    /// `getattr`, by which pickles name nested classes, methods and members of enumerations.
+    GetAttribute,
     /// Known to be harmless and no tensor: calling it makes a value that is carried and ignored.
     Inert,
     /// A class or attribute of a TorchScript module.
     TorchScript,
-    /// Unknown: its instances are carried as data, calling it as a function is refused.
+    /// Unknown: its instances and results are carried as opaque values.
     Unknown,
     /// Has no business in a checkpoint: refused at sight.
     Forbidden,
 }
 
 /// Modules that run programs, load code or reach the system. No checkpoint names them; a file that
-/// does is an attack, even where it does not get as far as a call.
+/// does is an attack, even where it does not get as far as a call. Nothing would be called anyway: the
+/// list is a warning to the user, and leaves out modules whose names research code has for its own.
 const FORBIDDEN_MODULES: &[&str] = &[
     "_aix_support",
     "_frozen_importlib",
@@ -41,104 +54,141 @@ const FORBIDDEN_MODULES: &[&str] = &[
     "aiohttp",
     "asyncio",
     "bdb",
-    "builtins",
-    "__builtin__",
-    "code",
     "codeop",
-    "commands",
-    "concurrent",
     "ctypes",
-    "cProfile",
     "doctest",
     "ftplib",
-    "http",
     "httplib",
     "imp",
     "importlib",
     "io",
-    "linecache",
     "marshal",
-    "multiprocessing",
     "nt",
-    "ntpath",
     "os",
     "pdb",
     "pickle",
     "pip",
     "pkgutil",
-    "platform",
     "popen2",
     "posix",
-    "posixpath",
-    "profile",
     "pty",
     "pydoc",
     "requests",
     "runpy",
     "shutil",
-    "signal",
-    "site",
     "smtplib",
     "socket",
     "ssl",
     "subprocess",
     "sys",
     "tempfile",
-    "test",
-    "threading",
-    "timeit",
-    "trace",
     "urllib",
     "urllib2",
-    "venv",
     "webbrowser",
     "zipimport",
 ];
 
+/// Functions of other modules that do the same.
+const FORBIDDEN_NAMES: &[(&str, &str)] = &[
+    ("cProfile", "run"),
+    ("cProfile", "runctx"),
+    ("code", "InteractiveConsole"),
+    ("code", "InteractiveInterpreter"),
+    ("code", "interact"),
+    ("commands", "getoutput"),
+    ("commands", "getstatusoutput"),
+    ("platform", "popen"),
+    ("profile", "run"),
+    ("profile", "runctx"),
+    ("timeit", "main"),
+    ("timeit", "timeit"),
+    ("torch", "load"),
+    ("torch.hub", "load"),
+    ("torch.serialization", "load"),
+];
+
+/// Built-in functions that run code, reach the system or change objects.
+const FORBIDDEN_BUILTINS: &[&str] = &[
+    "__build_class__",
+    "__import__",
+    "apply",
+    "breakpoint",
+    "compile",
+    "delattr",
+    "eval",
+    "exec",
+    "execfile",
+    "file",
+    "globals",
+    "input",
+    "locals",
+    "open",
+    "raw_input",
+    "reload",
+    "setattr",
+    "vars",
+];
+
 /// Constructors that training checkpoints contain beside their tensors. Their arguments are dropped.
 const INERT: &[(&str, &str)] = &[
-    ("__builtin__", "bytearray"),
-    ("__builtin__", "complex"),
-    ("__builtin__", "frozenset"),
-    ("__builtin__", "object"),
-    ("__builtin__", "range"),
-    ("__builtin__", "set"),
-    ("__builtin__", "slice"),
-    ("__builtin__", "xrange"),
-    ("builtins", "bytearray"),
-    ("builtins", "complex"),
-    ("builtins", "frozenset"),
-    ("builtins", "object"),
-    ("builtins", "range"),
-    ("builtins", "set"),
-    ("builtins", "slice"),
     // Bytes, as protocol 2 writes them.
     ("_codecs", "encode"),
+    ("_io", "BytesIO"),
+    ("_io", "StringIO"),
     ("argparse", "Namespace"),
     ("collections", "Counter"),
     ("collections", "deque"),
     ("datetime", "date"),
     ("datetime", "datetime"),
+    ("datetime", "time"),
     ("datetime", "timedelta"),
+    ("datetime", "timezone"),
+    ("decimal", "Decimal"),
+    ("fractions", "Fraction"),
     ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy._core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"),
     ("pathlib", "Path"),
     ("pathlib", "PosixPath"),
+    ("pathlib", "PurePath"),
     ("pathlib", "PurePosixPath"),
+    ("pathlib", "PureWindowsPath"),
     ("pathlib", "WindowsPath"),
     ("pathlib._local", "PosixPath"),
+    ("pathlib._local", "PurePosixPath"),
     ("pathlib._local", "WindowsPath"),
-    ("torch", "Size"),
     ("torch", "device"),
     ("torch.jit._pickle", "build_boollist"),
     ("torch.jit._pickle", "build_doublelist"),
     ("torch.jit._pickle", "build_intlist"),
     ("torch.jit._pickle", "build_tensorlist"),
     ("torch.serialization", "_get_layout"),
+    ("types", "SimpleNamespace"),
+    ("uuid", "UUID"),
+];
+
+/// Built-in types and constants, which hold numbers and text.
+const INERT_BUILTINS: &[&str] = &[
+    "Ellipsis",
+    "NotImplemented",
+    "bool",
+    "bytearray",
+    "bytes",
+    "complex",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "long",
+    "object",
+    "range",
+    "set",
+    "slice",
+    "str",
+    "tuple",
+    "type",
+    "unicode",
+    "xrange",
 ];
 
 /// Classifies a name.
@@ -149,36 +199,75 @@ pub(super) fn lookup(module: &str, name: &str) -> Global {
     if INERT.contains(&(module, name)) {
         return Global::Inert;
     }
+    if matches!(module, "builtins" | "__builtin__") {
+        return builtin(name);
+    }
     match (module, name) {
         ("collections", "OrderedDict" | "defaultdict") => return Global::Dict,
-        // Restores the declared type of a TorchScript container, its first argument.
-        ("torch.jit._pickle", "restore_type_tag") => return Global::FirstArgument,
+        (
+            "numpy" | "numpy.core.multiarray" | "numpy._core.multiarray",
+            "ndarray" | "_reconstruct",
+        )
+        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
+            return Global::Unreadable("a NumPy array, not a tensor");
+        }
         _ => {}
     }
     let top = module.split('.').next().unwrap_or_default();
     if top == "__torch__" {
         return Global::TorchScript;
     }
-    // Also where the dangerous thing is reached through another module or a dotted name.
-    let dangerous = |part: &str| {
-        matches!(
-            part,
-            "eval" | "exec" | "execfile" | "system" | "popen" | "__import__" | "getattr"
-        )
-    };
-    if FORBIDDEN_MODULES.contains(&top) || name.split('.').any(dangerous) {
-        return Global::Forbidden;
+    let forbidden = FORBIDDEN_MODULES.contains(&top)
+        || FORBIDDEN_NAMES.contains(&(module, name))
+        || reaches_out(name);
+    match forbidden {
+        true => Global::Forbidden,
+        false => Global::Unknown,
     }
-    Global::Unknown
+}
+
+/// Whether a name, dotted perhaps, leads to something dangerous through whatever module it is in.
+pub(super) fn reaches_out(name: &str) -> bool {
+    let mut parts = name.split('.');
+    let last = parts.next_back().unwrap_or_default();
+    parts.any(|module| FORBIDDEN_MODULES.contains(&module))
+        || matches!(
+            last,
+            "__builtins__"
+                | "__globals__"
+                | "__import__"
+                | "__subclasses__"
+                | "eval"
+                | "exec"
+                | "execfile"
+                | "popen"
+                | "system"
+        )
+}
+
+fn builtin(name: &str) -> Global {
+    match name {
+        "dict" => Global::Dict,
+        "getattr" => Global::GetAttribute,
+        _ if INERT_BUILTINS.contains(&name) => Global::Inert,
+        _ if FORBIDDEN_BUILTINS.contains(&name) || name.contains('.') => Global::Forbidden,
+        _ => Global::Unknown,
+    }
 }
 
 fn torch_global(module: &str, name: &str) -> Option<Global> {
+    let other = |size| Global::OtherStorage { size };
     let global = match (module, name) {
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
-        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
-            Global::FirstArgument
+        ("torch._utils", name) => return rebuild(name),
+        ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => {
+            Global::RebuildFromType
         }
-        ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+        // A tuple with a name; the wrapper of a tensor; the declared type of a TorchScript container.
+        ("torch", "Size")
+        | ("torch.nn.parameter", "Parameter" | "Buffer")
+        | ("torch.jit._pickle", "restore_type_tag") => Global::FirstArgument,
+        // What torch takes for bytes.
+        ("torch.storage" | "torch", "UntypedStorage") => Global::Storage(Dtype::U8),
         ("torch" | "torch.cuda", _) if name.ends_with("Storage") => match name {
             "DoubleStorage" => Global::Storage(Dtype::F64),
             "FloatStorage" => Global::Storage(Dtype::F32),
@@ -190,12 +279,63 @@ fn torch_global(module: &str, name: &str) -> Option<Global> {
             "CharStorage" => Global::Storage(Dtype::I8),
             "ByteStorage" => Global::Storage(Dtype::U8),
             "BoolStorage" => Global::Storage(Dtype::Bool),
-            _ => Global::OtherStorage,
+            "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => other(1),
+            "QInt32Storage" => other(4),
+            "ComplexFloatStorage" => other(8),
+            "ComplexDoubleStorage" => other(16),
+            _ => other(0),
         },
-        ("torch.storage", "UntypedStorage" | "TypedStorage") => Global::OtherStorage,
+        ("torch", _) => Global::Type(element_type(name)?),
         _ => return None,
     };
     Some(global)
+}
+
+/// The functions of `torch._utils` that make tensors.
+fn rebuild(name: &str) -> Option<Global> {
+    Some(match name {
+        "_rebuild_tensor" | "_rebuild_tensor_v2" => Global::RebuildTensor,
+        "_rebuild_tensor_v3" => Global::RebuildTyped,
+        "_rebuild_parameter"
+        | "_rebuild_parameter_with_state"
+        // The tensor as it was on the CPU, from a device without storages.
+        | "_rebuild_device_tensor_from_cpu_tensor" => Global::FirstArgument,
+        "_rebuild_qtensor" => Global::Unreadable("a quantised tensor"),
+        "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => {
+            Global::Unreadable("a sparse tensor")
+        }
+        "_rebuild_nested_tensor" => Global::Unreadable("a nested tensor"),
+        "_rebuild_meta_tensor_no_storage" => {
+            Global::Unreadable("a tensor on the meta device, which has no values")
+        }
+        "_rebuild_wrapper_subclass" => {
+            Global::Unreadable("a tensor subclass without a storage of its own")
+        }
+        "_rebuild_device_tensor_from_numpy" | "_rebuild_xla_tensor" => {
+            Global::Unreadable("a tensor of another device, written as a NumPy array")
+        }
+        _ => return None,
+    })
+}
+
+/// The type of elements that is `torch.NAME`.
+fn element_type(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "float64" | "double" => Dtype::F64,
+        "float32" | "float" => Dtype::F32,
+        "float16" | "half" => Dtype::F16,
+        "bfloat16" => Dtype::BF16,
+        "int64" | "long" => Dtype::I64,
+        "int32" | "int" => Dtype::I32,
+        "int16" | "short" => Dtype::I16,
+        "int8" => Dtype::I8,
+        "uint64" => Dtype::U64,
+        "uint32" => Dtype::U32,
+        "uint16" => Dtype::U16,
+        "uint8" => Dtype::U8,
+        "bool" => Dtype::Bool,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -205,17 +345,28 @@ mod tests {
     #[test]
     fn knows_friend_from_foe() {
         assert_eq!(lookup("torch", "HalfStorage"), Global::Storage(Dtype::F16));
-        assert_eq!(lookup("torch", "ComplexFloatStorage"), Global::OtherStorage);
+        let complex = Global::OtherStorage { size: 8 };
+        assert_eq!(lookup("torch", "ComplexFloatStorage"), complex);
+        assert_eq!(lookup("torch", "uint16"), Global::Type(Dtype::U16));
+        assert_eq!(lookup("torch", "float8_e4m3fn"), Global::Unknown);
         assert_eq!(lookup("__torch__.clip.model", "CLIP"), Global::TorchScript);
         assert_eq!(lookup("builtins", "set"), Global::Inert);
         assert_eq!(lookup("my.package", "Config"), Global::Unknown);
+        // Of research code, though the standard library has modules of these names.
+        assert_eq!(lookup("code.model", "Config"), Global::Unknown);
+        assert_eq!(lookup("test", "Config"), Global::Unknown);
+        assert_eq!(lookup("builtins", "Ellipsis"), Global::Inert);
+        assert_eq!(lookup("builtins", "getattr"), Global::GetAttribute);
+        assert_eq!(lookup("builtins", "ValueError"), Global::Unknown);
         for (module, name) in [
             ("posix", "system"),
             ("os", "path"),
             ("os.path", "join"),
             ("subprocess", "Popen"),
             ("builtins", "eval"),
-            ("__builtin__", "getattr"),
+            ("__builtin__", "setattr"),
+            ("code", "InteractiveInterpreter"),
+            ("torch.hub", "load"),
             ("importlib._bootstrap", "_gcd_import"),
             ("torch.serialization", "os.system"),
         ] {

@@ -6,7 +6,7 @@ mod pickle;
 mod state_dict;
 mod values;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -21,9 +21,18 @@ use crate::checkpoint::{Parts, file_len};
 use crate::error::CheckpointError;
 use crate::read::Source;
 
-/// How a legacy file begins: protocol 2, then the number 0x1950a86a20f9469cfc6c as a pickle of its
-/// own.
-pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// The number 0x1950a86a20f9469cfc6c and the end of its pickle, with which a legacy file begins.
+const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Whether a file begins as legacy files do: the protocol, from 4 on perhaps a frame, the number.
+pub(crate) fn is_legacy(start: &[u8]) -> bool {
+    let number = match start {
+        [0x80, 2..=5, 0x95, rest @ ..] => rest.get(8..),
+        [0x80, 2..=5, rest @ ..] => Some(rest),
+        _ => None,
+    };
+    number.is_some_and(|rest| rest.starts_with(LEGACY_MAGIC))
+}
 
 /// Opens a zip archive written by `torch.save` or `torch.jit.save`: `NAME/data.pkl`, the storages in
 /// `NAME/data/KEY`, and perhaps `NAME/byteorder`.
@@ -33,7 +42,12 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
         source,
     };
     let len = file_len(path, &file)?;
-    let mut archive = ZipArchive::new(BufReader::new(&file)).map_err(zip_error)?;
+    // Offsets count from the beginning of the file, as PyTorch has them. To look for data before the
+    // archive, as the crate does unasked, takes the second entry of some directories for the first.
+    let config = zip::read::Config {
+        archive_offset: zip::read::ArchiveOffset::Known(0),
+    };
+    let mut archive = ZipArchive::with_config(config, BufReader::new(&file)).map_err(zip_error)?;
     if archive.has_duplicate_names() {
         return Err(CheckpointError::DuplicateEntry {
             path: path.to_owned(),
@@ -71,7 +85,7 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
         MAX_PICKLE,
     )?;
     let pickle = pickle::parse(path, &bytes)?;
-    let tensors = state_dict::tensors(path, &pickle, |key| {
+    let mut parts = state_dict::read(path, &pickle, |key| {
         let name = format!("{root}data/{key}");
         match archive.index_for_name(&name) {
             None => Ok(None),
@@ -82,11 +96,8 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
         }
     })?;
     drop(archive);
-    Ok(Parts {
-        sources: vec![Source::new(path, file)],
-        tensors,
-        metadata: BTreeMap::new(),
-    })
+    parts.sources.push(Source::new(path, file));
+    Ok(parts)
 }
 
 /// Where a stored entry's bytes are, in a file of `len` bytes.
@@ -185,7 +196,7 @@ pub(crate) fn open_legacy(path: &Path, mut file: File) -> Result<Parts, Checkpoi
 
     let sizes: HashMap<&str, u64> = object
         .storages()
-        .filter_map(|s| Some((object.text(s.key)?, s.dtype?.size() as u64)))
+        .filter_map(|s| Some((object.text(s.key)?, object.element_size(s)?)))
         .collect();
     let mut offset = at as u64;
     let mut extents = HashMap::new();
@@ -215,12 +226,9 @@ pub(crate) fn open_legacy(path: &Path, mut file: File) -> Result<Parts, Checkpoi
             }
         }
     }
-    let tensors = state_dict::tensors(path, &object, |key| Ok(extents.get(key).copied()))?;
-    Ok(Parts {
-        sources: vec![Source::new(path, file)],
-        tensors,
-        metadata: BTreeMap::new(),
-    })
+    let mut parts = state_dict::read(path, &object, |key| Ok(extents.get(key).copied()))?;
+    parts.sources.push(Source::new(path, file));
+    Ok(parts)
 }
 
 /// The list of storage keys, in the order in which the storages follow.
@@ -249,5 +257,7 @@ pub(crate) fn fuzz(path: &Path, bytes: &[u8]) -> Result<usize, CheckpointError> 
         offset: 0,
         len: 1 << 40,
     };
-    Ok(state_dict::tensors(path, &pickle, |_| Ok(Some(extent)))?.len())
+    Ok(state_dict::read(path, &pickle, |_| Ok(Some(extent)))?
+        .tensors
+        .len())
 }

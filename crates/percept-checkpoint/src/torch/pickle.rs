@@ -2,8 +2,9 @@
 //!
 //! The instructions are those that PyTorch and CPython write with protocols 2 to 5. Values live in
 //! one flat list and refer to each other by index, so deep nesting, sharing and cycles cost nothing
-//! to build or to drop, and nothing here recurses. A call is possible only to the few names of
-//! [`super::globals`], each of which stands for a fixed behaviour of [`super::calls`].
+//! to build or to drop, and nothing here recurses. Nothing is ever called: a few names of
+//! [`super::globals`] stand for fixed behaviours of [`super::calls`], any other callable makes an opaque
+//! value.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -264,17 +265,21 @@ impl Machine<'_> {
                 let class = self.pop()?;
                 self.instance(class)
             }
-            // INST, OBJ: protocol 1's calls, which PyTorch never wrote.
+            // INST, OBJ: protocol 1's instances, whose arguments stand above a mark.
             b'i' => {
                 let module = self.line()?;
                 let name = self.line()?;
+                self.pop_to_mark()?;
                 self.global(module, name)?;
-                let class = self.top()?;
-                Err(self.refused(class))
+                let class = self.pop()?;
+                self.instance(class)
             }
             b'o' => {
                 let items = self.pop_to_mark()?;
-                Err(self.refused(items.first().copied().unwrap_or(INERT)))
+                match items.first() {
+                    Some(&class) => self.instance(class),
+                    None => Err(self.expected("a class")),
+                }
             }
             _ => Err(CheckpointError::PickleOpcode {
                 path: self.path.to_owned(),
@@ -437,7 +442,7 @@ impl Machine<'_> {
         let id = self.top()?;
         match &mut self.values[id as usize] {
             Value::List(list) => list.extend_from_slice(items),
-            Value::Inert | Value::Object { .. } => {}
+            Value::Inert | Value::Object { .. } | Value::Opaque(_) => {}
             _ => return Err(self.expected("a list")),
         }
         Ok(())
@@ -451,7 +456,7 @@ impl Machine<'_> {
         let id = self.top()?;
         match &mut self.values[id as usize] {
             Value::Dict(dict) => dict.extend(pairs.iter().map(|&[k, v]| (k, v))),
-            Value::Inert | Value::Object { .. } => {}
+            Value::Inert | Value::Object { .. } | Value::Opaque(_) => {}
             _ => return Err(self.expected("a dictionary")),
         }
         Ok(())

@@ -4,21 +4,36 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::globals::Global;
-use super::values::{Id, Pickle, Tensor, Value};
+use super::values::{Id, Opaque, Pickle, Tensor, Value};
+use crate::checkpoint::{Parts, Taken};
 use crate::dtype::{TensorInfo, checked_len};
 use crate::error::CheckpointError;
 use crate::read::{Stored, is_contiguous, span};
 use crate::safetensors::MAX_TENSORS;
 
-/// Where training checkpoints keep the model, best first. `teacher` before `student` as DINO
-/// evaluates its teacher.
-const MODEL_KEYS: [&str; 5] = [
+/// Where training checkpoints keep the model, best first: averaged weights before the others, as timm's
+/// `load_state_dict` takes them; `teacher` before `student` as DINO evaluates its teacher.
+const MODEL_KEYS: [&str; 7] = [
+    "state_dict_ema",
+    "model_ema",
     "state_dict",
     "model_state_dict",
     "model",
     "teacher",
     "student",
 ];
+
+/// Keys that are named as passed over.
+const MAX_PASSED_OVER: usize = 64;
+
+/// Entries that are left out by name: many times what a real file has.
+const MAX_LEFT_OUT: usize = 1 << 16;
+
+/// How the reason begins for what is no tensor of any kind.
+const OBJECT: &str = "it is no tensor but ";
+
+/// Characters of a name that is too long to be one, for messages.
+const PRINTED: usize = 80;
 
 /// Dictionaries and modules within each other; the deepest published TorchScript models have 12.
 const MAX_NESTING: usize = 64;
@@ -40,67 +55,147 @@ pub(super) struct Extent {
     pub(super) len: u64,
 }
 
-/// Lists the model's tensors, each checked to lie inside its storage. `locate` finds a storage by
-/// its key.
-pub(super) fn tensors(
+/// Lists the model's tensors, each checked to lie inside its storage, and what is among them that
+/// cannot be read. `locate` finds a storage by its key.
+pub(super) fn read(
     path: &Path,
     pickle: &Pickle,
     mut locate: impl FnMut(&str) -> Result<Option<Extent>, CheckpointError>,
-) -> Result<BTreeMap<String, Stored>, CheckpointError> {
-    let mut found = BTreeMap::new();
-    for (name, tensor) in model_tensors(path, pickle)? {
-        let stored = check(path, pickle, &name, tensor, &mut locate)?;
-        if found.contains_key(&name) {
-            return Err(CheckpointError::DuplicateTensor {
-                path: path.to_owned(),
-                tensor: name,
-            });
-        }
-        found.insert(name, stored);
-    }
-    if found.is_empty() {
-        return Err(CheckpointError::NoTensors {
-            path: path.to_owned(),
-            hint: hint(pickle),
-        });
-    }
-    Ok(found)
-}
-
-/// The tensors of the first of [`MODEL_KEYS`] that has any, else of the whole pickle.
-fn model_tensors<'a>(
-    path: &Path,
-    pickle: &'a Pickle,
-) -> Result<Vec<(String, &'a Tensor)>, CheckpointError> {
-    if let Value::Dict(entries) = pickle.get(pickle.root) {
-        for key in MODEL_KEYS {
-            let entry = (entries.iter().rev()).find(|(k, _)| pickle.text(*k) == Some(key));
-            if let Some(&(_, value)) = entry {
-                let tensors = flatten(path, pickle, value)?;
-                if !tensors.is_empty() {
-                    return Ok(tensors);
-                }
+) -> Result<Parts, CheckpointError> {
+    let (entries, taken) = model_entries(path, pickle)?;
+    let mut parts = Parts {
+        left_out: entries.left_out,
+        taken,
+        ..Parts::default()
+    };
+    for (name, tensor) in entries.tensors {
+        match check(path, pickle, &name, tensor, &mut locate)? {
+            Checked::Plain(_) if parts.tensors.contains_key(&name) => {
+                return Err(CheckpointError::DuplicateTensor {
+                    path: path.to_owned(),
+                    tensor: name,
+                });
+            }
+            Checked::Plain(stored) => {
+                parts.tensors.insert(name, stored);
+            }
+            Checked::LeftOut(reason) => {
+                parts.left_out.insert(name, reason);
             }
         }
     }
-    flatten(path, pickle, pickle.root)
+    // Where objects are all there is, that is the news, not what each of them is.
+    if parts.tensors.is_empty()
+        && parts
+            .left_out
+            .values()
+            .all(|reason| reason.starts_with(OBJECT))
+        && let Some(hint) = hint(pickle)
+    {
+        return Err(CheckpointError::NoTensors {
+            path: path.to_owned(),
+            hint: Some(hint),
+        });
+    }
+    Ok(parts)
+}
+
+/// What a walk over dictionaries finds.
+#[derive(Default)]
+struct Entries<'a> {
+    tensors: Vec<(String, &'a Tensor)>,
+    /// What may be a tensor and cannot be read, and why.
+    left_out: BTreeMap<String, String>,
+}
+
+/// The entries of the first of [`MODEL_KEYS`] that has tensors, else of the whole pickle.
+fn model_entries<'a>(
+    path: &Path,
+    pickle: &'a Pickle,
+) -> Result<(Entries<'a>, Option<Taken>), CheckpointError> {
+    let Value::Dict(root) = pickle.get(pickle.root) else {
+        return Ok((flatten(path, pickle, pickle.root)?, None));
+    };
+    let mut instead = BTreeMap::new();
+    for key in MODEL_KEYS {
+        let entry = (root.iter().rev()).find(|(k, _)| pickle.text(*k) == Some(key));
+        let Some(&(_, value)) = entry else { continue };
+        if let Some(reason) = why_unreadable(pickle, value) {
+            // Better weights may be there that cannot be had.
+            instead.insert(key.to_owned(), reason);
+            continue;
+        }
+        let mut entries = flatten(path, pickle, value)?;
+        if entries.tensors.is_empty() {
+            for (name, reason) in entries.left_out {
+                instead.insert(format!("{key}.{name}"), reason);
+            }
+            continue;
+        }
+        entries.left_out.append(&mut instead);
+        let taken = Taken {
+            key: key.to_owned(),
+            passed_over: others(pickle, root, key),
+        };
+        return Ok((entries, Some(taken)));
+    }
+    Ok((flatten(path, pickle, pickle.root)?, None))
+}
+
+/// The keys of the other dictionaries in `root`.
+fn others(pickle: &Pickle, root: &[(Id, Id)], taken: &str) -> Vec<String> {
+    (root.iter())
+        .filter(|(_, value)| entries_of(pickle, *value).is_some_and(|e| !e.is_empty()))
+        .filter_map(|(key, _)| pickle.text(*key))
+        .filter(|key| *key != taken)
+        .take(MAX_PASSED_OVER)
+        .map(|key| key.chars().take(PRINTED).collect())
+        .collect()
+}
+
+/// Why a value cannot be read though it may be a tensor or hold some; `None` for dictionaries, and for
+/// what is no tensor: numbers, texts, options.
+fn why_unreadable(pickle: &Pickle, id: Id) -> Option<String> {
+    match pickle.get(id) {
+        Value::Opaque(Opaque::Tensor(kind)) => Some((*kind).to_owned()),
+        Value::Opaque(Opaque::Call(_)) => Some(format!(
+            "{OBJECT}what calling `{}` would make, and percept calls nothing from a checkpoint",
+            pickle.class_name(id)
+        )),
+        Value::Object { class, .. } if entries_of(pickle, id).is_none() => Some(format!(
+            "{OBJECT}an object of class `{}`",
+            pickle.class_name(*class)
+        )),
+        Value::Storage(_) => Some("it is a storage, which has no shape".to_owned()),
+        Value::Tuple(items) | Value::List(items)
+            if (items.iter()).any(|&item| {
+                matches!(
+                    pickle.get(item),
+                    Value::Tensor(_) | Value::Opaque(Opaque::Tensor(_))
+                )
+            }) =>
+        {
+            Some(format!(
+                "it is a list of {}, with tensors that have no names",
+                items.len()
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Walks dictionaries and TorchScript modules, joining keys with dots. Not recursive, since the file
 /// decides how deep it goes.
-fn flatten<'a>(
-    path: &Path,
-    pickle: &'a Pickle,
-    root: Id,
-) -> Result<Vec<(String, &'a Tensor)>, CheckpointError> {
+fn flatten<'a>(path: &Path, pickle: &'a Pickle, root: Id) -> Result<Entries<'a>, CheckpointError> {
     let limit = |what, limit: usize| CheckpointError::LimitExceeded {
         path: path.to_owned(),
         what,
         limit: limit as u64,
     };
-    let mut found = Vec::new();
+    let mut found = Entries::default();
     let mut visits = 0;
     let mut containers = 0;
+    let mut nameless = 0;
     let mut pending = vec![(root, String::new(), 0)];
     while let Some((id, prefix, depth)) = pending.pop() {
         let Some(entries) = entries_of(pickle, id) else {
@@ -109,29 +204,33 @@ fn flatten<'a>(
         if depth > MAX_NESTING {
             return Err(CheckpointError::NestedTooDeep {
                 path: path.to_owned(),
-                prefix: prefix.chars().take(80).collect(),
+                prefix: prefix.chars().take(PRINTED).collect(),
                 limit: MAX_NESTING,
             });
         }
         for &(key, value) in entries {
-            visits += 1;
+            visits += 1 + looked_through(pickle, value);
             if visits > MAX_VISITS {
                 return Err(limit("entries in nested dictionaries", MAX_VISITS));
             }
             let leaf = match pickle.get(value) {
-                Value::Tensor(tensor) => Some(tensor),
+                Value::Tensor(tensor) => Some(Ok(tensor)),
                 _ if entries_of(pickle, value).is_some() => None,
-                _ => continue,
+                _ => match why_unreadable(pickle, value) {
+                    Some(reason) => Some(Err(reason)),
+                    None => continue,
+                },
             };
             let Some(name) = join(pickle, &prefix, key) else {
-                if leaf.is_none() {
-                    continue;
+                if leaf.is_some() {
+                    nameless += 1;
+                    let prefix: String = prefix.chars().take(PRINTED).collect();
+                    let reason = "its key is neither a short text nor a whole number".to_owned();
+                    (found.left_out).insert(format!("{prefix}.?{nameless}"), reason);
                 }
-                return Err(CheckpointError::BadName {
-                    path: path.to_owned(),
-                    prefix,
-                });
+                continue;
             };
+            let short = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_owned();
             match leaf {
                 None => {
                     containers += 1;
@@ -140,17 +239,28 @@ fn flatten<'a>(
                     }
                     pending.push((value, name, depth + 1));
                 }
-                Some(_) if found.len() >= MAX_TENSORS => {
+                Some(Ok(_)) if found.tensors.len() >= MAX_TENSORS => {
                     return Err(limit("tensors", MAX_TENSORS));
                 }
-                Some(tensor) => {
-                    let name = name.strip_prefix("module.").unwrap_or(&name).to_owned();
-                    found.push((name, tensor));
+                Some(Ok(tensor)) => found.tensors.push((short(&name), tensor)),
+                Some(Err(reason)) => {
+                    found.left_out.insert(short(&name), reason);
                 }
+            }
+            if found.left_out.len() > MAX_LEFT_OUT {
+                return Err(limit("entries that cannot be read", MAX_LEFT_OUT));
             }
         }
     }
     Ok(found)
+}
+
+/// How many values are looked at to tell whether a list has tensors.
+fn looked_through(pickle: &Pickle, id: Id) -> usize {
+    match pickle.get(id) {
+        Value::Tuple(items) | Value::List(items) => items.len(),
+        _ => 0,
+    }
 }
 
 /// The named members of a dictionary, or of a TorchScript module.
@@ -189,6 +299,13 @@ fn join(pickle: &Pickle, prefix: &str, key: Id) -> Option<String> {
     (name.len() <= MAX_NAME).then_some(name)
 }
 
+/// A tensor that was checked.
+enum Checked {
+    Plain(Stored),
+    /// It is sound, and not of a kind that percept reads; why.
+    LeftOut(String),
+}
+
 /// Checks a view against its storage, and its storage against the file.
 fn check(
     path: &Path,
@@ -196,19 +313,18 @@ fn check(
     name: &str,
     tensor: &Tensor,
     locate: &mut impl FnMut(&str) -> Result<Option<Extent>, CheckpointError>,
-) -> Result<Stored, CheckpointError> {
+) -> Result<Checked, CheckpointError> {
     let storage = &tensor.storage;
     if storage.is_view {
-        return Err(CheckpointError::StorageView {
-            path: path.to_owned(),
-        });
+        return Ok(Checked::LeftOut(
+            "its storage is a view of another, as PyTorch wrote before 0.4".to_owned(),
+        ));
     }
     let Some(dtype) = storage.dtype else {
-        return Err(CheckpointError::UnsupportedDtype {
-            path: path.to_owned(),
-            tensor: name.to_owned(),
-            dtype: pickle.class_name(storage.class),
-        });
+        return Ok(Checked::LeftOut(format!(
+            "its numbers are of type {}",
+            pickle.class_name(storage.class)
+        )));
     };
     let key = pickle.text(storage.key).unwrap_or_default();
     let Some(extent) = locate(key)? else {
@@ -258,32 +374,38 @@ fn check(
         _ => return Err(outside()),
     }
     if elements > storage.elements {
-        return Err(CheckpointError::ExpandedView {
-            path: path.to_owned(),
-            tensor: name.to_owned(),
-            elements,
-            stored: storage.elements,
-        });
+        // A few bytes could fill all memory.
+        return Ok(Checked::LeftOut(format!(
+            "it repeats a storage of {} to {elements} values (`expand`); save it contiguous",
+            storage.elements
+        )));
     }
     let strides = (elements > 0 && !is_contiguous(&shape, &strides)).then_some(strides);
-    Ok(Stored {
+    Ok(Checked::Plain(Stored {
         info: TensorInfo { dtype, shape },
         source: 0,
         // Cannot overflow where there is something to read: it lies inside the extent.
         offset: extent.offset.saturating_add(offset.saturating_mul(size)),
         scales: None,
         strides,
-    })
+    }))
 }
 
-/// What a pickle without tensors is, for the most common mistake.
+/// What a pickle without tensors is, for the most common mistake: an object was saved, not its tensors.
 fn hint(pickle: &Pickle) -> Option<String> {
     let class = |id: Id| match pickle.get(id) {
         Value::Object { class, .. } => Some(pickle.class_name(*class)),
+        Value::Opaque(Opaque::Call(callable)) => Some(pickle.class_name(*callable)),
         _ => None,
     };
     let class = match pickle.get(pickle.root) {
         Value::Dict(entries) => entries.iter().find_map(|&(_, value)| class(value)),
+        Value::Tuple(items) | Value::List(items) => {
+            return Some(format!(
+                "it holds a list of {}, not a dictionary of tensors",
+                items.len()
+            ));
+        }
         _ => class(pickle.root),
     }?;
     Some(format!(

@@ -29,6 +29,8 @@ pub(super) enum Value {
     },
     Storage(Storage),
     Tensor(Tensor),
+    /// What stands where a tensor may be expected and has no values here.
+    Opaque(Opaque),
     /// An instance of a class, with the class's place and the state it was given.
     Object {
         class: Id,
@@ -36,12 +38,21 @@ pub(super) enum Value {
     },
 }
 
+/// Something whose values are not known.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Opaque {
+    /// What a call would have made: the callable, which was not called.
+    Call(Id),
+    /// A tensor of another kind than plain numbers, and which.
+    Tensor(&'static str),
+}
+
 /// A persistent id: a run of elements stored outside the pickle.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage {
     /// `None` for a type that percept does not read.
     pub(super) dtype: Option<Dtype>,
-    /// The class that gave the type, for messages.
+    /// The class or the type that gave it, for messages.
     pub(super) class: Id,
     /// Where its key (a string) is.
     pub(super) key: Id,
@@ -101,9 +112,29 @@ impl Pickle {
         (integers(tensor.shape), integers(tensor.strides))
     }
 
-    /// The full name of a global.
+    /// The full name of a global, cut where it is longer than any that is worth printing.
     pub(super) fn class_name(&self, id: Id) -> String {
-        qualified_name(&self.values, id)
+        const PRINTED: usize = 120;
+        let name = qualified_name(&self.values, id);
+        match name.char_indices().nth(PRINTED) {
+            Some((end, _)) => format!("{}…", &name[..end]),
+            None => name,
+        }
+    }
+
+    /// Bytes of an element of a storage, where they are known.
+    pub(super) fn element_size(&self, storage: &Storage) -> Option<u64> {
+        match (storage.dtype, self.get(storage.class)) {
+            (Some(dtype), _) => Some(dtype.size() as u64),
+            (
+                None,
+                &Value::Global {
+                    global: Global::OtherStorage { size },
+                    ..
+                },
+            ) if size > 0 => Some(size.into()),
+            _ => None,
+        }
     }
 
     /// Every storage that a tensor refers to.
@@ -123,6 +154,12 @@ pub(super) fn qualified_name(values: &[Value], id: Id) -> String {
     };
     match values.get(id as usize) {
         Some(Value::Global { module, name, .. }) => format!("{}.{}", text(*module), text(*name)),
+        Some(Value::Opaque(Opaque::Call(callable))) if *callable != id => {
+            match values.get(*callable as usize) {
+                Some(Value::Global { .. }) => qualified_name(values, *callable),
+                _ => "the result of a call".to_owned(),
+            }
+        }
         _ => "something that is not a function".to_owned(),
     }
 }
