@@ -1,5 +1,8 @@
 //! A set of classes as text embeddings: made once, used for every image.
 
+use std::collections::HashSet;
+
+use percept_labels::abbreviate;
 use percept_model::{Model, normalize};
 
 use crate::prompt::{everyday_words, parse_labels};
@@ -40,22 +43,47 @@ impl std::str::FromStr for Background {
 
     /// `auto`, `none`, a similarity such as `0.2`, or words such as `wall, sky`.
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text.trim() {
-            "auto" => Ok(Self::Auto),
-            "none" => Ok(Self::None),
-            text => match text.parse::<f32>() {
-                Ok(value) if (-1.0..=1.0).contains(&value) => Ok(Self::Threshold(value)),
-                Ok(value) => Err(Error::Setting(format!(
-                    "background {value}: a similarity is between -1 and 1"
-                ))),
-                Err(_) => {
-                    let words = parse_labels(text)
-                        .map_err(|e| Error::Setting(format!("background: {e}")))?;
-                    Ok(Self::Words(words.into_iter().map(|w| w.name).collect()))
-                }
-            },
+        let text = text.trim();
+        match text.to_lowercase().as_str() {
+            "auto" => return Ok(Self::Auto),
+            "none" => return Ok(Self::None),
+            "off" | "no" | "false" | "null" | "disabled" => {
+                return Err(setting(format!(
+                    "{text}: to give every pixel a label write none"
+                )));
+            }
+            "on" | "yes" | "true" | "default" => {
+                return Err(setting(format!(
+                    "{text}: to let everyday words compete write auto"
+                )));
+            }
+            _ => {}
         }
+        match text.parse::<f32>() {
+            Ok(value) if (-1.0..=1.0).contains(&value) => return Ok(Self::Threshold(value)),
+            Ok(value) => {
+                return Err(setting(format!(
+                    "{value}: a similarity is between -1 and 1"
+                )));
+            }
+            Err(_) => {}
+        }
+        // `30%`, `0,2`, `<0.3`: meant as a number, and no words.
+        if !text.is_empty() && !text.contains(char::is_alphabetic) {
+            return Err(setting(format!(
+                "{text} is neither a similarity between -1 and 1, such as 0.2, nor words"
+            )));
+        }
+        let words = parse_labels(text).map_err(|error| match error {
+            Error::Labels(reason) => setting(reason),
+            other => other,
+        })?;
+        Ok(Self::Words(words.into_iter().map(|w| w.name).collect()))
     }
+}
+
+fn setting(reason: String) -> Error {
+    Error::Setting(format!("background: {reason}"))
 }
 
 /// Classes and their text embeddings.
@@ -86,7 +114,8 @@ impl ClassBank {
     /// over all prompts; keep the bank to use it again.
     ///
     /// # Errors
-    /// The model has no text tower, or there are too many labels for a label map.
+    /// The model has no text tower, there are too many labels for a label map, or a word of the background is
+    /// a label.
     pub fn new(
         model: &Model,
         labels: &[Label],
@@ -102,7 +131,8 @@ impl ClassBank {
     /// `background`, in that order: for callers that keep embeddings (see [`embed_labels`]).
     ///
     /// # Errors
-    /// There are no labels or too many for a label map, or `embed` fails.
+    /// There are no labels or too many for a label map, a word of the background is a label, or `embed`
+    /// fails.
     pub fn from_embedded(
         labels: &[Label],
         background: &Background,
@@ -113,6 +143,9 @@ impl ClassBank {
         }
         if labels.len() >= usize::from(u16::MAX) {
             return Err(Error::Labels("more than 65,534".into()));
+        }
+        if let Background::Words(words) = background {
+            check_apart(labels, words)?;
         }
         let words: Vec<Label> = match background {
             Background::None | Background::Threshold(_) => Vec::new(),
@@ -178,6 +211,26 @@ impl ClassBank {
     /// Whether any pixel can become background.
     pub fn has_background(&self) -> bool {
         self.threshold.is_some() || self.rows.iter().any(|row| row.class == 0)
+    }
+}
+
+/// # Errors
+/// A word of the background is a label: no pixel could tell which it is.
+fn check_apart(labels: &[Label], words: &[String]) -> Result<(), Error> {
+    let labels: HashSet<String> = labels
+        .iter()
+        .flat_map(|label| &label.synonyms)
+        .map(|name| name.to_lowercase())
+        .collect();
+    match words
+        .iter()
+        .find(|word| labels.contains(&word.to_lowercase()))
+    {
+        Some(word) => Err(setting(format!(
+            "\"{}\" is one of the labels as well",
+            abbreviate(word)
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -309,9 +362,49 @@ mod tests {
         assert_eq!(parse("-0.1").unwrap(), Background::Threshold(-0.1));
         let words = Background::Words(vec!["wall".into(), "sky".into()]);
         assert_eq!(parse("wall, sky").unwrap(), words);
-        for wrong in ["7", "NaN", "", "wall,,sky"] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
+        assert_eq!(parse("None").unwrap(), Background::None);
+        assert_eq!(parse(".2").unwrap(), Background::Threshold(0.2));
+        assert_eq!(parse("[\"wall\", \"sky\"]").unwrap(), words);
+        for wrong in [
+            "7",
+            "30",
+            "NaN",
+            "inf",
+            "",
+            "wall,,sky",
+            "30%",
+            "0,2",
+            "<0.3",
+            "0.2.1",
+            "off",
+            "True",
+        ] {
+            let message = parse(wrong).unwrap_err().to_string();
+            assert!(message.starts_with("background: "), "{wrong:?}: {message}");
         }
+    }
+
+    #[test]
+    fn a_word_is_either_a_label_or_background() {
+        let label = Label {
+            name: "sofa".into(),
+            synonyms: vec!["sofa".into(), "Couch".into()],
+        };
+        let bank = |word: &str| {
+            let background = Background::Words(vec!["wall".into(), word.into()]);
+            ClassBank::from_embedded(std::slice::from_ref(&label), &background, |names| {
+                Ok(EmbeddedLabels {
+                    embeddings: vec![vec![1.0]; names.len()],
+                    truncated: vec![],
+                })
+            })
+        };
+        assert_eq!(bank("sky").unwrap().rows().len(), 3);
+        let message = bank("couch").unwrap_err().to_string();
+        assert!(
+            message.contains("\"couch\" is one of the labels"),
+            "{message}"
+        );
     }
 
     #[test]

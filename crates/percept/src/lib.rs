@@ -41,12 +41,13 @@ pub use error::Error;
 pub use group::{Centering, GroupOptions, Grouper, Grouping};
 pub use percept_image as image;
 pub use percept_image::LabelMap;
+pub use percept_labels::{Label, LabelList};
 pub use percept_model as model;
 pub use percept_model::{
     Device, Hints, Kernel, Model, ModelConfig, ModelFiles, Pooling, Precision, TextEmbeddings,
     TokenGrid, Towers, device,
 };
-pub use prompt::{Label, Templates, labels_of, parse_labels, read_labels};
+pub use prompt::{Templates, labels_of, parse_labels, read_label_list, read_labels};
 pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};

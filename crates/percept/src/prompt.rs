@@ -1,54 +1,24 @@
 //! Labels and the sentences they are put into.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use crate::Error;
+use percept_labels::{FileError, LabelList, Refused, abbreviate, parse_templates, read_text};
 
-/// Labels of one class file at most. The largest vocabularies in use (ImageNet-21k) are as large.
-const MAX_LABELS: usize = 25_000;
-/// Class and template files are text; this is room for [`MAX_LABELS`] with synonyms.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+use crate::{Error, Label};
+
 /// Templates in one set at most; CLIP's largest has 80.
-const MAX_TEMPLATES: usize = 1000;
+const MAX_TEMPLATES: usize = percept_labels::MAX_TEMPLATES;
 
 const IMAGENET7: &str = include_str!("../data/imagenet7.txt");
 const IMAGENET80: &str = include_str!("../data/imagenet80.txt");
 
-/// One class: its name and other names for the same thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label {
-    /// The name shown in results.
-    pub name: String,
-    /// All names that are put into prompts; the first is `name`.
-    pub synonyms: Vec<String>,
-}
-
-impl Label {
-    /// A label without synonyms.
-    pub fn new(name: impl Into<String>) -> Self {
-        let name = name.into();
-        Self {
-            synonyms: vec![name.clone()],
-            name,
-        }
-    }
-}
-
-/// Labels from a comma-separated list such as `dog, grass, sky`.
+/// Labels from a list such as `dog, grass, sky`, or a JSON list of them: see
+/// [`percept_labels::parse_labels`].
 ///
 /// # Errors
-/// The list is empty, a label is empty, or one is there twice.
+/// The list is empty, a label is empty or something else than a label, or one is there twice.
 pub fn parse_labels(list: &str) -> Result<Vec<Label>, Error> {
-    let mut labels: Vec<Label> = list
-        .split(',')
-        .map(|label| Label::new(label.trim()))
-        .collect();
-    // A trailing comma is a slip, not a label.
-    if labels.len() > 1 && labels.last().is_some_and(|l| l.name.is_empty()) {
-        labels.pop();
-    }
-    check_labels(labels)
+    percept_labels::parse_labels(list).map_err(labels)
 }
 
 /// Labels that are in a list already, each without synonyms.
@@ -56,72 +26,35 @@ pub fn parse_labels(list: &str) -> Result<Vec<Label>, Error> {
 /// # Errors
 /// The list is empty, a label is empty, or one is there twice.
 pub fn labels_of<S: AsRef<str>>(names: &[S]) -> Result<Vec<Label>, Error> {
-    let names = names.iter().map(|name| name.as_ref().trim());
-    check_labels(names.map(Label::new).collect())
+    percept_labels::labels_of(names).map_err(labels)
 }
 
-/// Labels from a class file: one class a line, synonyms separated by commas; empty lines and
-/// lines that begin with `#` are passed over.
+/// Labels from a class file: one class a line, synonyms separated by commas, or one of the other forms
+/// that [`percept_labels`] reads.
 ///
 /// # Errors
-/// The file cannot be read, holds no label, or holds one twice.
+/// The file cannot be read, is in none of the forms, holds no label, or holds one twice.
 pub fn read_labels(path: &Path) -> Result<Vec<Label>, Error> {
-    let in_file = |error| match error {
-        Error::Labels(reason) => Error::Labels(format!("{}: {reason}", path.display())),
-        other => other,
-    };
-    let labels = lines(&read_text(path).map_err(in_file)?)
-        .map(|line| {
-            let synonyms: Vec<String> = line
-                .split(',')
-                .map(|name| name.trim().to_owned())
-                .filter(|name| !name.is_empty())
-                .collect();
-            Label {
-                name: synonyms.first().cloned().unwrap_or_default(),
-                synonyms,
-            }
-        })
-        .collect();
-    check_labels(labels).map_err(in_file)
+    Ok(read_label_list(path)?.into_labels())
 }
 
-fn check_labels(labels: Vec<Label>) -> Result<Vec<Label>, Error> {
-    if labels.iter().all(|label| label.name.is_empty()) {
-        return Err(Error::Labels(
-            "none given; name at least one thing to look for, such as \"dog, grass\"".into(),
-        ));
-    }
-    if labels.len() > MAX_LABELS {
-        return Err(Error::Labels(format!(
-            "{} are too many, the limit is {MAX_LABELS}",
-            labels.len()
-        )));
-    }
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for (i, label) in labels.iter().enumerate() {
-        if label.name.is_empty() {
-            return Err(Error::Labels(format!("number {} is empty", i + 1)));
-        }
-        if let Some(first) = seen.insert(label.name.to_lowercase(), i) {
-            return Err(Error::Labels(format!(
-                "\"{}\" is there twice, as number {} and number {}",
-                abbreviate(&label.name),
-                first + 1,
-                i + 1
-            )));
-        }
-    }
-    Ok(labels)
+/// As [`read_labels`], with lines, ids, and what people should be told of how the file was read.
+///
+/// # Errors
+/// As [`read_labels`].
+pub fn read_label_list(path: &Path) -> Result<LabelList, Error> {
+    LabelList::from_file(path).map_err(|error| in_file(error, Error::Labels))
 }
 
-/// A name short enough for a message.
-pub(crate) fn abbreviate(name: &str) -> String {
-    const SHOWN: usize = 40;
-    if name.chars().count() <= SHOWN {
-        return name.to_owned();
+fn labels(refused: Refused) -> Error {
+    Error::Labels(refused.to_string())
+}
+
+fn in_file(error: FileError, refused: impl FnOnce(String) -> Error) -> Error {
+    match error {
+        FileError::Io { path, source } => Error::Io { path, source },
+        error => refused(error.to_string()),
     }
-    name.chars().take(SHOWN).chain(['…']).collect()
 }
 
 /// Sentences with a place for a label: `{}` the label, `{a}` the label with its indefinite
@@ -163,19 +96,16 @@ impl Templates {
         }
     }
 
-    /// Reads a file with one template a line; `#` begins a comment line.
+    /// Reads a file with one template a line, or a list of them: see
+    /// [`percept_labels::parse_templates`].
     ///
     /// # Errors
-    /// The file cannot be read, or as [`Templates::new`].
+    /// The file cannot be read, or one of its templates has no place for the label.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let in_file = |error| match error {
-            Error::Labels(reason) | Error::Templates(reason) => {
-                Error::Templates(format!("{}: {reason}", path.display()))
-            }
-            other => other,
-        };
-        let text = read_text(path).map_err(in_file)?;
-        Self::new(lines(&text).collect()).map_err(in_file)
+        let text = read_text(path).map_err(|error| in_file(error, Error::Templates))?;
+        parse_templates(&text)
+            .map(Self)
+            .map_err(|refused| Error::Templates(format!("{}: {refused}", path.display())))
     }
 
     /// The templates as written.
@@ -217,51 +147,9 @@ fn lines(text: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-fn read_text(path: &Path) -> Result<String, Error> {
-    let io = |source| Error::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if std::fs::metadata(path).map_err(io)?.len() > MAX_FILE_BYTES {
-        return Err(Error::Labels("larger than 4 MiB".into()));
-    }
-    std::fs::read_to_string(path).map_err(io)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names(labels: &[Label]) -> Vec<&str> {
-        labels.iter().map(|label| label.name.as_str()).collect()
-    }
-
-    #[test]
-    fn lists_are_split_and_trimmed() {
-        let labels = parse_labels(" dog,grass ,  potted plant,").unwrap();
-        assert_eq!(names(&labels), ["dog", "grass", "potted plant"]);
-    }
-
-    #[test]
-    fn empty_and_doubled_labels_are_refused_by_name() {
-        for empty in ["", "  ", ",", ",,,"] {
-            assert!(parse_labels(empty).is_err(), "{empty:?}");
-        }
-        let doubled = parse_labels("dog, cat, Dog").unwrap_err().to_string();
-        assert!(doubled.contains("\"Dog\" is there twice, as number 1 and number 3"));
-        let hole = parse_labels("dog,,cat").unwrap_err().to_string();
-        assert!(hole.contains("number 2 is empty"), "{hole}");
-    }
-
-    #[test]
-    fn a_label_of_any_length_is_named_briefly() {
-        let long = "x".repeat(10_000);
-        assert_eq!(parse_labels(&long).unwrap()[0].name, long);
-        let message = parse_labels(&format!("{long},{long}"))
-            .unwrap_err()
-            .to_string();
-        assert!(message.len() < 200);
-    }
 
     #[test]
     fn prompts_have_the_right_article() {

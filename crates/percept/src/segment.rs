@@ -4,7 +4,7 @@ use percept_image::{ChwImage, LabelMap, RgbImage};
 use percept_model::{Model, TokenGrid};
 
 use crate::view::View;
-use crate::{ClassBank, Error, SimilarityMaps, Size, Window};
+use crate::{BACKGROUND, ClassBank, Error, SimilarityMaps, Size, Window};
 
 /// Settings of a [`Segmenter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +62,23 @@ impl<'a> Segmenter<'a> {
     /// A segmenter for the classes of `bank`, which was made with the same `model`.
     ///
     /// # Errors
-    /// The model has no image tower, or a size makes no sense.
+    /// The model has no image tower, a size makes no sense, or a label has the name of class 0.
     pub fn new(
         model: &'a Model,
         bank: &'a ClassBank,
         options: &SegmentOptions,
     ) -> Result<Self, Error> {
+        // Lists of public datasets begin with it, some as `__background__`.
+        let is_background = |name: &&String| {
+            let name = name.trim_matches('_');
+            name.eq_ignore_ascii_case(BACKGROUND)
+        };
+        if let Some(name) = bank.classes().iter().skip(1).find(is_background) {
+            return Err(Error::Labels(format!(
+                "\"{name}\" is class 0 of every result and no label: leave it out; to compare pixels with the \
+                 word, make it one of the background's"
+            )));
+        }
         Ok(Self {
             bank,
             view: View::new(model, options.size, options.window)?,
