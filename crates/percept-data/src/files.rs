@@ -78,7 +78,6 @@ pub(crate) fn unique_id(name: &str, taken: &mut HashSet<String>) -> Option<Strin
 /// A CSV file with a header, commas or tabs between its columns.
 pub(crate) struct Table {
     path: PathBuf,
-    delimiter: u8,
     reader: csv::Reader<BufReader<Take<File>>>,
     header: csv::StringRecord,
 }
@@ -114,15 +113,9 @@ impl Table {
         let header = names.collect();
         Ok(Self {
             path: path.to_owned(),
-            delimiter,
             reader,
             header,
         })
-    }
-
-    /// What separates columns: a comma or a tab.
-    pub(crate) fn delimiter(&self) -> u8 {
-        self.delimiter
     }
 
     /// Where the columns are that must be there.

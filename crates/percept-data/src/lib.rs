@@ -14,6 +14,7 @@ mod folder;
 mod imagenet;
 pub mod index_png;
 mod layout;
+mod left_out;
 pub mod pairs;
 mod random;
 mod segmentation;
@@ -28,6 +29,7 @@ pub use coco::{
 pub use error::DataError;
 pub use folder::{Competing, ImageFolder, ImageSample};
 pub use imagenet::{ImageNetClass, imagenet_classes};
+pub use left_out::{LeftOut, Omissions};
 pub use segmentation::{ClassName, IGNORE, Region, SegmentationSample, SegmentationSet};
 pub use sets::{
     MaskSet, open_ade20k, open_cityscapes, open_cityscapes27, open_coco_stuff, open_context,

@@ -1,5 +1,6 @@
 //! The files of a run's folder: `params.json`, `out.log`, `results.jsonl`, `tensorboard/`.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Numbers {
     results: File,
+    /// The lines of the step at which the run goes on: what is measured there once more is not new.
+    known: HashSet<String>,
     events: Events,
 }
 
@@ -106,9 +109,11 @@ impl Log {
             }
         }
         let line = format!("{line}\n");
-        (numbers.results)
-            .write_all(line.as_bytes())
-            .map_err(TrainError::io(&path))?;
+        if !numbers.known.contains(&line) {
+            (numbers.results)
+                .write_all(line.as_bytes())
+                .map_err(TrainError::io(&path))?;
+        }
         let scalars: Vec<(&str, f64)> = scalars.iter().map(|(n, v)| (n.as_str(), *v)).collect();
         let path = self.folder.join(TENSORBOARD);
         (numbers.events)
@@ -131,20 +136,23 @@ impl Numbers {
         percept_image::write_atomic(&params, text.as_bytes()).map_err(TrainError::io(&params))?;
 
         let results = folder.join(RESULTS);
-        keep_results(&results, step)?;
+        let known = keep_results(&results, step)?;
         let tensorboard = folder.join(TENSORBOARD);
         let events = Events::create(&tensorboard, step).map_err(TrainError::io(&tensorboard))?;
         Ok(Self {
             results: append(&results)?,
+            known,
             events,
         })
     }
 }
 
-/// Removes the results of steps after `step`, and a line that was not finished.
-fn keep_results(path: &Path, step: u64) -> Result<(), TrainError> {
+/// Removes the results of steps after `step`, and a line that was not finished; the lines of `step` are
+/// returned.
+fn keep_results(path: &Path, step: u64) -> Result<HashSet<String>, TrainError> {
+    let mut known = HashSet::new();
     if !path.exists() {
-        return Ok(());
+        return Ok(known);
     }
     let mut reader = BufReader::new(File::open(path).map_err(TrainError::io(path))?);
     let mut kept = Vec::new();
@@ -157,10 +165,14 @@ fn keep_results(path: &Path, step: u64) -> Result<(), TrainError> {
         let value: Option<Value> = serde_json::from_slice(&line).ok();
         let of = value.and_then(|value| value.get("step")?.as_u64());
         if line.ends_with(b"\n") && of.is_some_and(|of| of <= step) {
-            kept.extend(line);
+            kept.extend(&line);
+            if of == Some(step) {
+                known.insert(String::from_utf8_lossy(&line).into_owned());
+            }
         }
     }
-    percept_image::write_atomic(path, &kept).map_err(TrainError::io(path))
+    percept_image::write_atomic(path, &kept).map_err(TrainError::io(path))?;
+    Ok(known)
 }
 
 /// A time as `2026-11-25 10:08:31`, UTC; what stands between the parts is given.
@@ -214,7 +226,9 @@ mod tests {
         let mut half = fs::read(&path).unwrap();
         half.extend(b"{\"kind\":\"tr");
         fs::write(&path, half).unwrap();
-        Log::open(folder.path(), &config, 2, 0).unwrap();
+        let mut log = Log::open(folder.path(), &config, 2, 0).unwrap();
+        // What is measured once more where the run goes on is there once.
+        log.results("train", 2, &json!({ "loss": 0.5 })).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.ends_with("\"step\":2}\n"), "{text}");

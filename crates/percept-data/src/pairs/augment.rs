@@ -1,10 +1,10 @@
 //! A photo made into a training input.
 
 use percept_image::{
-    ChwImage, Filter, Fit, ImageError, Normalization, Preprocess, RgbImage, decode, decode_reduced,
-    resize,
+    ChwImage, Filter, Fit, Normalization, Preprocess, RgbImage, decode, decode_reduced, resize,
 };
 
+use super::bad::{Bad, BadKind};
 use super::source::limits;
 use crate::random::Random;
 
@@ -166,17 +166,24 @@ impl Augment {
 
 impl Prepare {
     /// Decodes an image file and prepares it.
-    pub(super) fn apply(&self, bytes: &[u8], random: &mut Random) -> Result<ChwImage, ImageError> {
-        match self {
-            Self::Preprocess(preprocess) => Ok(preprocess.apply(&decode(bytes, &limits())?)),
-            Self::Augment(augment) => {
-                let photo = match augment.decoding {
-                    Decoding::Full => decode(bytes, &limits())?,
-                    Decoding::Reduced => decode_reduced(bytes, &limits(), augment.min_side())?,
-                };
-                Ok(augment.apply(&photo, random))
+    pub(super) fn apply(&self, bytes: &[u8], random: &mut Random) -> Result<ChwImage, Bad> {
+        let photo = match self {
+            Self::Augment(augment) if augment.decoding == Decoding::Reduced => {
+                decode_reduced(bytes, &limits(), augment.min_side())
             }
+            _ => decode(bytes, &limits()),
+        };
+        let photo = photo.map_err(|error| Bad::new(BadKind::Image, error.to_string()))?;
+        let (width, height) = photo.dimensions();
+        // Pages count their visitors with such images, and fill space.
+        if width.min(height) < 2 {
+            let reason = format!("the image has {width} x {height} pixels, which show nothing");
+            return Err(Bad::new(BadKind::Image, reason));
         }
+        Ok(match self {
+            Self::Preprocess(preprocess) => preprocess.apply(&photo),
+            Self::Augment(augment) => augment.apply(&photo, random),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which samples are kept from training.
 
-use crate::random::Random;
+use crate::random::{Fnv, Random};
 
 /// A share of the samples kept from training, to measure on.
 ///
@@ -17,10 +17,9 @@ pub enum HoldOut {
 impl HoldOut {
     /// Whether the sample called `key` is held out.
     pub fn holds(&self, key: &str) -> bool {
-        let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let mut random = Random::new(hash);
+        let mut hash = Fnv::default();
+        hash.add(key.as_bytes());
+        let mut random = Random::new(hash.0);
         match *self {
             Self::Fraction(fraction) => random.between(0.0, 1.0) < fraction,
             Self::EveryNth(n) => random.next().checked_rem(n) == Some(0),

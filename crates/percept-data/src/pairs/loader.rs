@@ -11,9 +11,10 @@ use std::thread::{self, JoinHandle};
 use percept_image::{ChwImage, message};
 
 use super::augment::Prepare;
+use super::bad::{Bad, BadKind};
 use super::order::{PairOrder, Placed, Position, Stream, Use};
 use super::source::{Encoded, PairSource, Said};
-use crate::DataError;
+use crate::{DataError, Omissions};
 
 /// Bad samples kept by name; the rest are only counted.
 const MAX_NAMED: usize = 1000;
@@ -75,13 +76,21 @@ pub struct BadSample {
     pub file: PathBuf,
     /// What it is called there.
     pub key: String,
+    /// The row of a CSV, counted from 1 below its header.
+    pub row: Option<u32>,
+    /// What kind of fault it is.
+    pub kind: BadKind,
     /// What is wrong with it.
     pub reason: String,
 }
 
 impl fmt::Display for BadSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.file.display(), self.key, self.reason)
+        write!(f, "{}: ", self.file.display())?;
+        if let Some(row) = self.row {
+            write!(f, "row {row}: ")?;
+        }
+        write!(f, "{}: {}", self.key, self.reason)
     }
 }
 
@@ -92,6 +101,8 @@ pub struct Skipped {
     pub total: u64,
     /// The first 1000 of them.
     pub first: Vec<BadSample>,
+    /// All of them by kind, and samples that were used but not as they are written.
+    pub omissions: Omissions,
 }
 
 /// The batches of one epoch, in an order that depends on nothing but [`PairOrder`] and [`Position`].
@@ -138,7 +149,13 @@ struct Pending {
     result: Receiver<Made>,
 }
 
-type Made = Result<(String, Result<(ChwImage, Said), String>), DataError>;
+type Made = Result<Sample, DataError>;
+
+struct Sample {
+    key: String,
+    row: Option<u32>,
+    pair: Result<(ChwImage, Said), Bad>,
+}
 
 struct Job {
     sample: Placed,
@@ -255,18 +272,22 @@ impl PairLoader {
                 let message = "a thread that prepares samples has failed";
                 Err(DataError::Setting(message.to_owned()))
             });
-            let (key, made) = made?;
+            let Sample { key, row, pair } = made?;
             batch.position.sample += 1;
-            match made {
+            match pair {
                 Ok((image, said)) => {
                     self.bad_since = None;
                     batch.position.taken += 1;
+                    if let Some(note) = said.note {
+                        let example = self.example(pending.unit, row, &key);
+                        self.skipped.omissions.add(note, example);
+                    }
                     batch.images.push(image);
                     batch.captions.push(said.caption);
                     batch.labels.push(said.labels);
                     batch.keys.push(key);
                 }
-                Err(reason) => self.skip(&pending, key, reason)?,
+                Err(bad) => self.skip(&pending, key, row, bad)?,
             }
         }
         let count = batch.images.len();
@@ -291,13 +312,33 @@ impl PairLoader {
         }
     }
 
-    fn skip(&mut self, at: &Pending, key: String, reason: String) -> Result<(), DataError> {
+    /// What a sample is called where it is counted.
+    fn example(&self, unit: u32, row: Option<u32>, key: &str) -> String {
+        let file = self.stream.source().file(unit);
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        match row {
+            Some(row) => format!("{file}: row {row}"),
+            None => format!("{file}: {key}"),
+        }
+    }
+
+    fn skip(
+        &mut self,
+        at: &Pending,
+        key: String,
+        row: Option<u32>,
+        bad: Bad,
+    ) -> Result<(), DataError> {
         self.skipped.total += 1;
+        let example = self.example(at.unit, row, &key);
+        self.skipped.omissions.add(bad.kind.name(), example);
         if self.skipped.first.len() < MAX_NAMED {
             self.skipped.first.push(BadSample {
                 file: self.stream.source().file(at.unit).to_owned(),
                 key,
-                reason,
+                row,
+                kind: bad.kind,
+                reason: bad.reason,
             });
         }
         // From within a pass to the one after the next: all samples of the one between were bad.
@@ -313,8 +354,13 @@ impl PairLoader {
             Some(first) => format!(" and {} bad ones, the first {first}", self.skipped.total),
             None => String::new(),
         };
+        // Where there is no sample at all, that is why.
+        let omissions = self.stream.source().omissions();
+        let left_out: String = (omissions.kinds().iter())
+            .map(|kind| format!("; {kind}"))
+            .collect();
         DataError::Setting(format!(
-            "no batch of {} samples: there are {usable} usable ones{bad}",
+            "no batch of {} samples: there are {usable} usable ones{bad}{left_out}",
             self.options.batch_size,
         ))
     }
@@ -377,12 +423,12 @@ impl Worker {
     fn make(&self, sample: &Placed) -> Made {
         let counters = [u64::from(self.order.rank), sample.position];
         let random = &mut self.order.random(Use::Sample, self.epoch, counters);
-        let Encoded { key, pair } = self.source.read(&sample.place, random)?;
-        let made = pair.and_then(|(bytes, said)| {
+        let Encoded { key, row, pair } = self.source.read(&sample.place, random)?;
+        let pair = pair.and_then(|(bytes, said)| {
             let mut view = self.order.view(&key, random);
             let image = self.prepare.apply(&bytes, view.as_mut().unwrap_or(random));
-            Ok((image.map_err(|error| message(&error))?, said))
+            Ok((image?, said))
         });
-        Ok((key, made))
+        Ok(Sample { key, row, pair })
     }
 }

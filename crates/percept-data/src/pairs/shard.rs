@@ -3,206 +3,480 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::num::NonZeroU64;
 use std::path::Path;
 
-use tar::{Archive, EntryType, PaxExtensions};
-
-use crate::DataError;
+use super::bad::{Bad, BadKind, ReadError};
+use super::tape::{self, Content, End, Member, Span, Tape};
 use crate::files::invalid;
+use crate::{DataError, Omissions};
 
 /// Most samples of a shard, whose places are kept in memory (about 100 bytes each). Shards usually
 /// have 1,000 to 10,000.
 const MAX_SAMPLES: usize = 4 << 20;
 
-/// Most bytes of a member's name, which tar keeps in a member of its own. Systems allow 4,096.
-const MAX_NAME_BYTES: u64 = 1 << 16;
+/// The kind of shards that are not read to their end, among [`PairSource::omissions`](super::PairSource::omissions).
+pub const DAMAGED: &str = "damaged shards, read up to the damage";
 
-/// Where a member's bytes are.
+/// The kind of members that webdataset does not come to either.
+const AFTER_END: &str = "members behind a shard's end mark, where `cat` joined archives, not read";
+
+/// The kind of samples that share a name.
+const APART: &str = "samples of a name that comes twice in its shard, each read by itself";
+
+/// The kind of samples with images to choose from.
+const SEVERAL_IMAGES: &str =
+    "samples of several images, of which the first of .jpg, .png, .jpeg, .webp is read";
+
+/// The kind of members of which webdataset makes an ending of several dots.
+const DOTTED: &str = "members not read since their key ends at their name's first dot";
+
+/// Where a part of a sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    /// Never zero: a header comes first.
-    offset: NonZeroU64,
-    /// `u32::MAX` stands for that or more, which is over any limit.
-    length: u32,
+pub(super) enum Place {
+    /// In the shard.
+    Bytes(Span),
+    /// Stored in a way that is not read.
+    Unread(Unread),
+}
+
+/// Why a member is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    Sparse,
+    Cut,
+    /// A link to nothing that is read.
+    Link,
+}
+
+impl Unread {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Sparse => "is stored without its zeros (tar --sparse), which is not read",
+            Self::Cut => "is cut off with the shard",
+            Self::Link => "is a link to what is not in the shard",
+        }
+    }
 }
 
 /// The members of one base name.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Box<str>,
-    pub(super) image: Option<Span>,
-    pub(super) text: Option<Span>,
-    pub(super) json: Option<Span>,
+    pub(super) image: Option<Place>,
+    pub(super) text: Option<Place>,
+    pub(super) json: Option<Place>,
+    /// Whether other members of its name are not joined with it.
+    pub(super) repeats: Repeats,
+}
+
+/// How a name stands to the others of its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// It comes once, or its members are each there once.
+    No,
+    /// Members of it come twice; those that stand together are a sample.
+    Apart,
+    /// Members of it come twice, and it is not known which belong together.
+    Mixed,
+}
+
+/// The samples of a shard.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) entries: Vec<Entry>,
+    /// What is not among them, or not as it is written.
+    pub(super) omissions: Omissions,
+    /// Why the shard was not read to its end.
+    pub(super) damage: Option<String>,
 }
 
 /// Lists the samples of a shard in the order of their first members, reading headers only.
 ///
 /// A sample is what goes by the same name up to the first dot of the file name, folder kept, as in
-/// webdataset, but wherever in the shard it stands. Only samples that `keep` wants are returned.
+/// webdataset, but wherever in the shard it stands. Where a member comes twice, only members that stand
+/// together are joined. Only samples that `keep` wants are returned.
 ///
 /// # Errors
-/// [`DataError`]: the shard cannot be read, is no tar archive, or ends within a member.
-pub(super) fn index(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<Entry>, DataError> {
+/// [`DataError`]: the shard cannot be read, or is compressed. One that is damaged has what comes before.
+pub(super) fn index(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Listing, DataError> {
     let io_error = |source| DataError::Io {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(io_error)?;
-    let length = file.metadata().map_err(io_error)?.len();
-    if length == 0 {
-        return Err(invalid(path, "the file is empty"));
+    let mut file = File::open(path).map_err(io_error)?;
+    refuse_compressed(path, &mut file)?;
+    let shard = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut runs = Runs::default();
+    let mut omissions = Omissions::new();
+    let mut cut = None;
+    let tape = Tape::new(file).map_err(io_error)?;
+    let end = tape.walk(|member| {
+        if member.content == Content::Cut {
+            cut = Some(member.name.clone());
+        }
+        match runs.add(member) {
+            Ok(()) => Ok(()),
+            Err(Passed::Full) => Err(Failure::Full),
+            Err(Passed::Over(kind, name)) => {
+                omissions.add(kind, format!("{shard}: {name}"));
+                Ok(())
+            }
+        }
+    });
+    let damage = match end {
+        Ok(End::Mark) => None,
+        Ok(End::Damage(reason)) => Some(match cut {
+            Some(name) => format!("{reason} for `{name}`"),
+            None => reason,
+        }),
+        Err(Failure::Io(source)) => return Err(io_error(source)),
+        Err(Failure::Full) => {
+            return Err(invalid(path, format!("more than {MAX_SAMPLES} samples")));
+        }
+    };
+    let entries = runs.samples(&shard, keep, &mut omissions);
+    if let Some(damage) = &damage {
+        let found = entries.len();
+        omissions.add(DAMAGED, format!("{shard}: {damage}; {found} samples"));
     }
-    let mut archive = Archive::new(file);
-    let mut samples: Vec<Entry> = Vec::new();
-    let mut positions: HashMap<Box<str>, usize> = HashMap::new();
-    // Raw: the crate would read names of any length into memory.
-    let members = archive.entries_with_seek().map_err(io_error)?.raw(true);
-    let mut long_name: Option<Vec<u8>> = None;
-    let mut end = 0;
-    for member in members {
-        let mut member = member.map_err(|error| not_a_tar(path, end, length, &error))?;
-        let (start, size) = (member.raw_file_position(), member.size());
-        end = start.saturating_add(size);
-        if end > length {
-            let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-            let reason = format!(
-                "the shard is cut short: it has {length} bytes, but `{name}` ends at byte {end}"
-            );
-            return Err(invalid(path, reason));
-        }
-        let kind = member.header().entry_type();
-        if matches!(kind, EntryType::GNULongName | EntryType::XHeader) {
-            if size > MAX_NAME_BYTES {
-                return Err(invalid(path, format!("a name of {size} bytes")));
-            }
-            let mut bytes = Vec::new();
-            member.read_to_end(&mut bytes).map_err(io_error)?;
-            if kind == EntryType::GNULongName {
-                bytes.truncate(bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()));
-                long_name = Some(bytes);
-                continue;
-            }
-            for field in PaxExtensions::new(&bytes).flatten() {
-                match field.key_bytes() {
-                    b"path" => long_name = Some(field.value_bytes().to_vec()),
-                    // Only members beyond 8 GiB need it, and they would be refused anyway.
-                    b"size" => return Err(invalid(path, "a member with a pax size")),
-                    _ => {}
-                }
-            }
-            continue;
-        }
-        let name = (long_name.take()).unwrap_or_else(|| member.path_bytes().into_owned());
-        if !matches!(kind, EntryType::Regular | EntryType::Continuous) {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&name);
-        let Some((key, role)) = split_name(&name) else {
-            continue;
-        };
-        let span = NonZeroU64::new(start).map(|offset| Span {
-            offset,
-            length: u32::try_from(size).unwrap_or(u32::MAX),
-        });
-        // Nearly always the same as that of the member before.
-        let last = samples.len().checked_sub(1);
-        let at = (last.filter(|&last| *samples[last].key == *key))
-            .or_else(|| positions.get(key).copied());
-        let at = match at {
-            Some(at) => at,
-            None if samples.len() == MAX_SAMPLES => {
-                return Err(invalid(path, format!("more than {MAX_SAMPLES} samples")));
-            }
-            None if !keep(key) => continue,
-            None => {
-                positions.insert(key.into(), samples.len());
-                samples.push(Entry {
-                    key: key.into(),
-                    image: None,
-                    text: None,
-                    json: None,
-                });
-                samples.len() - 1
-            }
-        };
-        let sample = &mut samples[at];
-        let place = match role {
-            Role::Image => &mut sample.image,
-            Role::Text => &mut sample.text,
-            Role::Json => &mut sample.json,
-        };
-        // Of several, the first.
-        *place = place.or(span);
-    }
-    samples.shrink_to_fit();
-    Ok(samples)
+    Ok(Listing {
+        entries,
+        omissions,
+        damage,
+    })
 }
 
-fn not_a_tar(path: &Path, at: u64, length: u64, error: &io::Error) -> DataError {
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    let reason = match magic {
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] if read.is_ok() => {
-            "a compressed archive: shards are read in place and must be plain tar".to_owned()
+/// Why a walk ends early.
+enum Failure {
+    Io(io::Error),
+    Full,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn refuse_compressed(path: &Path, file: &mut File) -> Result<(), DataError> {
+    let mut first = [0; 8];
+    let read = file.read(&mut first).and_then(|read| {
+        file.rewind()?;
+        Ok(read)
+    });
+    let read = read.map_err(|source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    match tape::compressed(&first[..read]) {
+        None => Ok(()),
+        Some(how) => Err(invalid(
+            path,
+            format!("a compressed archive ({how}): shards are read in place and must be plain tar"),
+        )),
+    }
+}
+
+/// Why a member is not taken.
+enum Passed {
+    /// It is of a kind that is not read.
+    Over(String, String),
+    /// There are too many.
+    Full,
+}
+
+/// Members of one name that stand together, each of another ending.
+#[derive(Debug)]
+struct Run {
+    key: Box<str>,
+    /// By [`Ending`].
+    parts: [Option<Place>; Ending::COUNT],
+    /// Whether it follows a run of the same name at once.
+    continues: bool,
+    /// The next run of the same name.
+    next: Option<usize>,
+    repeats: Repeats,
+}
+
+impl Run {
+    /// The endings that are there, as bits.
+    fn mask(&self) -> u8 {
+        let bits = self.parts.iter().enumerate();
+        bits.fold(0, |mask, (at, part)| mask | u8::from(part.is_some()) << at)
+    }
+
+    fn entry(self) -> Entry {
+        let [jpg, png, jpeg, webp, text, json] = self.parts;
+        Entry {
+            key: self.key,
+            image: jpg.or(png).or(jpeg).or(webp),
+            text,
+            json,
+            repeats: self.repeats,
         }
-        _ if at > 0 && length.saturating_sub(at) < 1024 => {
-            format!("the shard is cut short at byte {length}: {error}")
+    }
+}
+
+/// All runs of a shard.
+#[derive(Debug, Default)]
+struct Runs {
+    runs: Vec<Run>,
+    /// The first and the last run of each name.
+    names: HashMap<Box<str>, [usize; 2]>,
+    /// The name of the member before.
+    last: Option<Box<str>>,
+}
+
+impl Runs {
+    fn add(&mut self, member: Member) -> Result<(), Passed> {
+        let over = |kind: &str| Err(Passed::Over(kind.to_owned(), member.name.clone()));
+        if member.content == Content::Other {
+            return Ok(());
         }
-        _ => format!("no tar archive, or damaged after byte {at}: {error}"),
-    };
-    invalid(path, reason)
+        if member.after_end {
+            return over(AFTER_END);
+        }
+        let name = member.name.trim_start_matches("./");
+        let (key, ending) = match Name::of(name) {
+            Name::Part(key, ending) => (key, ending),
+            Name::Passed(why) => return over(why),
+            Name::Unread(key, ending) => {
+                self.last = Some(key.into());
+                return over(&format!("members passed over for the ending .{ending}"));
+            }
+        };
+        let place = match &member.content {
+            Content::File(span) => Place::Bytes(*span),
+            Content::Sparse => Place::Unread(Unread::Sparse),
+            Content::Cut => Place::Unread(Unread::Cut),
+            Content::HardLink(to) => self.linked(to),
+            Content::SymbolicLink | Content::Other => Place::Unread(Unread::Link),
+        };
+        let follows = self.last.as_deref() == Some(key);
+        let of_name = self
+            .runs
+            .last_mut()
+            .filter(|run| follows && *run.key == *key);
+        let continues = of_name.is_some();
+        match of_name.filter(|run| run.parts[ending as usize].is_none()) {
+            Some(run) => run.parts[ending as usize] = Some(place),
+            None => self.begin(key, ending, place, continues)?,
+        }
+        if !follows {
+            self.last = Some(key.into());
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        key: &str,
+        ending: Ending,
+        place: Place,
+        continues: bool,
+    ) -> Result<(), Passed> {
+        let at = self.runs.len();
+        if at == MAX_SAMPLES {
+            return Err(Passed::Full);
+        }
+        let mut parts = [None; Ending::COUNT];
+        parts[ending as usize] = Some(place);
+        self.runs.push(Run {
+            key: key.into(),
+            parts,
+            continues,
+            next: None,
+            repeats: Repeats::No,
+        });
+        match self.names.get_mut(key) {
+            None => {
+                self.names.insert(key.into(), [at, at]);
+            }
+            Some([_, last]) => {
+                self.runs[*last].next = Some(at);
+                *last = at;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a hard link stands for: the member of that name that came last.
+    fn linked(&self, to: &str) -> Place {
+        let nothing = Place::Unread(Unread::Link);
+        let Name::Part(key, ending) = Name::of(to.trim_start_matches("./")) else {
+            return nothing;
+        };
+        let first = self.names.get(key).map(|[first, _]| *first);
+        let places = self
+            .chain(first)
+            .filter_map(|at| self.runs[at].parts[ending as usize]);
+        places.last().unwrap_or(nothing)
+    }
+
+    /// The runs of a name, from one on.
+    fn chain(&self, first: Option<usize>) -> impl Iterator<Item = usize> {
+        std::iter::successors(first, |&at| self.runs[at].next)
+    }
+
+    /// The samples that the runs are, or are parts of.
+    fn samples(
+        mut self,
+        shard: &str,
+        keep: impl Fn(&str) -> bool,
+        omissions: &mut Omissions,
+    ) -> Vec<Entry> {
+        let repeated: Vec<usize> = (self.names.values())
+            .filter_map(|[first, last]| (first != last).then_some(*first))
+            .collect();
+        for first in repeated {
+            self.settle(first);
+        }
+        let mut entries = Vec::with_capacity(self.names.len());
+        for run in self.runs {
+            let mask = run.mask();
+            if mask == 0 || !keep(&run.key) {
+                continue;
+            }
+            if run.repeats == Repeats::Apart {
+                omissions.add(APART, format!("{shard}: {}", run.key));
+            }
+            if (mask & Ending::IMAGES).count_ones() > 1 {
+                omissions.add(SEVERAL_IMAGES, format!("{shard}: {}", run.key));
+            }
+            entries.push(run.entry());
+        }
+        entries.shrink_to_fit();
+        entries
+    }
+
+    /// Joins the runs of a name that has several, or says how they stand to each other.
+    fn settle(&mut self, first: usize) {
+        let chain: Vec<usize> = self.chain(Some(first)).collect();
+        let all = chain
+            .iter()
+            .map(|&at| self.runs[at].mask().count_ones())
+            .sum::<u32>();
+        let different = chain
+            .iter()
+            .fold(0, |mask, &at| mask | self.runs[at].mask());
+        if all == different.count_ones() {
+            for &at in &chain[1..] {
+                let parts = std::mem::take(&mut self.runs[at].parts);
+                let joined = self.runs[first].parts.iter_mut().zip(parts);
+                joined.for_each(|(part, more)| *part = part.or(more));
+            }
+            return;
+        }
+        // Those that follow each other are known apart only where all have the same members.
+        let mut rest = chain.as_slice();
+        while let Some(&begin) = rest.first() {
+            let more = rest[1..].iter().take_while(|&&at| self.runs[at].continues);
+            let (group, after) = rest.split_at(1 + more.count());
+            let mask = self.runs[begin].mask();
+            let repeats = match group.iter().all(|&at| self.runs[at].mask() == mask) {
+                true => Repeats::Apart,
+                false => Repeats::Mixed,
+            };
+            group.iter().for_each(|&at| self.runs[at].repeats = repeats);
+            rest = after;
+        }
+    }
 }
 
 /// What a member is to its sample.
-enum Role {
-    Image,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    // In the order in which open_clip looks for an image.
+    Jpg,
+    Png,
+    Jpeg,
+    Webp,
     Text,
     Json,
 }
 
-/// The key of a member and what it is; `None` if it is nothing that is read here.
-fn split_name(name: &str) -> Option<(&str, Role)> {
-    let name = name.trim_start_matches("./");
-    let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].find('.').filter(|&dot| dot > 0)?;
-    let role = match name[dot + 1..].to_ascii_lowercase().as_str() {
-        "jpg" | "jpeg" | "png" | "webp" => Role::Image,
-        "txt" => Role::Text,
-        "json" => Role::Json,
-        _ => return None,
-    };
-    Some((&name[..dot], role))
+impl Ending {
+    const COUNT: usize = 6;
+    /// The bits of images.
+    const IMAGES: u8 = 0b1111;
+
+    fn of(ending: &str) -> Option<Self> {
+        Some(match ending {
+            "jpg" => Self::Jpg,
+            "png" => Self::Png,
+            "jpeg" => Self::Jpeg,
+            "webp" => Self::Webp,
+            "txt" => Self::Text,
+            "json" => Self::Json,
+            _ => return None,
+        })
+    }
 }
 
-/// Reads a member of at most `max_bytes`.
-pub(super) fn read(file: &mut File, span: Span, max_bytes: u32) -> Result<Vec<u8>, ReadError> {
+/// A member's name, as webdataset takes it apart.
+#[derive(Debug, PartialEq, Eq)]
+enum Name<'a> {
+    /// Of a part of a sample: its key and ending.
+    Part(&'a str, Ending),
+    /// Of something else of a sample: its key and ending.
+    Unread(&'a str, String),
+    /// Of nothing that belongs to a sample, as is said.
+    Passed(&'static str),
+}
+
+impl<'a> Name<'a> {
+    fn of(name: &'a str) -> Self {
+        // Whatever is in a folder of webdataset's own, or is called as one.
+        let top = name.split('/').next().unwrap_or_default();
+        if top.len() >= 4 && top.starts_with("__") && top.ends_with("__") {
+            return Self::Passed("members of webdataset's own (__…__), not read");
+        }
+        let file = name.rfind('/').map_or(0, |slash| slash + 1);
+        let dot = match name[file..].find('.') {
+            None => return Self::Passed("members whose name has no ending, not read"),
+            Some(0) => return Self::Passed("members whose name begins with a dot, not read"),
+            Some(dot) => file + dot,
+        };
+        let (key, ending) = (&name[..dot], name[dot + 1..].to_ascii_lowercase());
+        if let Some(ending) = Ending::of(&ending) {
+            return Self::Part(key, ending);
+        }
+        let last = ending
+            .rsplit_once('.')
+            .and_then(|(_, last)| Ending::of(last));
+        match last {
+            // Such as `d.seg.png`, which is no photo, and `www.example.com_1.jpg`, which is.
+            Some(_) => Self::Passed(DOTTED),
+            None => Self::Unread(key, ending),
+        }
+    }
+}
+
+/// Reads a member of at most `max_bytes`; `what` it is to its sample is said in errors.
+pub(super) fn read(
+    file: &mut File,
+    what: &str,
+    place: Place,
+    max_bytes: u32,
+) -> Result<Vec<u8>, ReadError> {
+    let bad = |reason: String| ReadError::Bad(Bad::new(BadKind::Member, reason));
+    let span = match place {
+        Place::Bytes(span) => span,
+        Place::Unread(why) => return Err(bad(format!("{what} {}", why.reason()))),
+    };
     if span.length > max_bytes {
         let size = match span.length {
             u32::MAX => "4 GiB or more".to_owned(),
             length => format!("{length} bytes"),
         };
-        let reason = format!("{size}, over the limit of {max_bytes}");
-        return Err(ReadError::Bad(reason));
+        return Err(bad(format!(
+            "{what} has {size}, over the limit of {max_bytes}"
+        )));
     }
     let mut bytes = vec![0; span.length as usize];
     file.seek(SeekFrom::Start(span.offset.get()))?;
     file.read_exact(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Why a sample could not be read.
-pub(super) enum ReadError {
-    /// It is bad itself; others may be good.
-    Bad(String),
-    /// The shard cannot be read.
-    Io(io::Error),
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 #[cfg(test)]
@@ -211,19 +485,22 @@ mod tests {
 
     #[test]
     fn names_split_at_the_first_dot_of_the_file() {
-        let split = |name| {
-            split_name(name).map(|(key, role)| match role {
-                Role::Image => (key, 'i'),
-                Role::Text => (key, 't'),
-                Role::Json => (key, 'j'),
-            })
-        };
-        assert_eq!(split("a/b.c/d.JPG"), Some(("a/b.c/d", 'i')));
-        assert_eq!(split("./d.json"), Some(("d", 'j')));
-        assert_eq!(split("d.txt"), Some(("d", 't')));
+        for (name, key, ending) in [
+            ("a/b.c/d.JPG", "a/b.c/d", Ending::Jpg),
+            ("d.json", "d", Ending::Json),
+            ("d.txt", "d", Ending::Text),
+            ("_d.WebP", "_d", Ending::Webp),
+        ] {
+            assert_eq!(Name::of(name), Name::Part(key, ending));
+        }
+        assert_eq!(Name::of("d.GIF"), Name::Unread("d", "gif".into()));
+        assert_eq!(Name::of("d.tar.gz"), Name::Unread("d", "tar.gz".into()));
         // `d.seg.png` is a member `seg.png` of `d`; hidden files have no base name.
-        for name in ["d.seg.png", "d", ".txt", "a/._d.jpg", "d.gif", ""] {
-            assert_eq!(split(name), None, "{name}");
+        for name in ["d.seg.png", "www.a.org_1.jpg"] {
+            assert_eq!(Name::of(name), Name::Passed(DOTTED));
+        }
+        for name in ["d", ".txt", "a/._d.jpg", "", "__a__/d.jpg", "__a__"] {
+            assert!(matches!(Name::of(name), Name::Passed(_)), "{name}");
         }
     }
 }

@@ -1,19 +1,21 @@
 //! Where pairs are: the shards or the CSV, the part of them that is wanted, and one sample at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use percept_image::Limits;
-use serde::Deserialize;
-
-use super::shard::{self, Entry, ReadError, Span};
+use super::bad::{Bad, BadKind, ReadError};
+use super::shard::{self, Entry, Listing, Repeats};
+use super::sidecar::{self, Sidecar};
 use super::table::{CsvOptions, PairTable};
 use super::{brace, holdout::HoldOut, things};
-use crate::DataError;
+use crate::files::invalid;
 use crate::layout;
-use crate::random::Random;
+use crate::random::{Fnv, Random};
+use crate::{DataError, Omissions};
+use percept_image::Limits;
+use serde::{Deserialize, Serialize};
 
 /// Largest encoded photo. One that is larger is no photo to train on at 224 or 448 pixels.
 const MAX_IMAGE_BYTES: u32 = 64 << 20;
@@ -21,7 +23,7 @@ const MAX_IMAGE_BYTES: u32 = 64 << 20;
 /// Largest caption file; JSON may hold other things beside captions.
 const MAX_CAPTION_BYTES: u32 = 1 << 20;
 
-/// Labels of a sample that are read; the rest are left out. No photo shows more.
+/// Most labels of a sample. No photo shows more.
 const MAX_LABELS: usize = 100;
 
 /// Samples whose places are kept for later epochs: 200 MB. Sets beyond are listed anew each epoch,
@@ -39,6 +41,16 @@ pub enum CaptionChoice {
     First,
     /// Any of the JSON's `captions`, another one each epoch; as `First` where there are none.
     Random,
+}
+
+/// What becomes of a shard that is cut short or damaged otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Damaged {
+    /// Its samples before the damage are used, and the rest is counted ([`PairSource::omissions`]).
+    #[default]
+    Warn,
+    /// It is an error.
+    Stop,
 }
 
 /// Which samples of a source are used.
@@ -74,6 +86,18 @@ pub struct PairOptions {
     /// Whether what is on a photo is read as well: the JSON's `labels`, a list, or, where there are none,
     /// the things that half of the captions name.
     pub labels: bool,
+    /// What becomes of damaged shards.
+    pub damaged: Damaged,
+}
+
+/// What tells a set from another, or from what it was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// How many files it has.
+    pub files: u64,
+    /// Of their names and sizes.
+    pub hash: u64,
 }
 
 /// Image-caption pairs: the shards of a webdataset, or the rows of a CSV.
@@ -97,6 +121,11 @@ enum Kind {
 struct Kept {
     shards: HashMap<u32, Arc<[Entry]>>,
     samples: usize,
+    /// What was left out of the shards that were listed so far, each once.
+    omissions: Omissions,
+    /// Those that nobody was told of yet.
+    news: Omissions,
+    told: HashSet<u32>,
 }
 
 /// A sample and where it is found.
@@ -113,8 +142,10 @@ pub(super) struct SampleRef {
 /// A sample as it was read, or why it cannot be used.
 pub(super) struct Encoded {
     pub(super) key: String,
+    /// The row of a CSV, from 1.
+    pub(super) row: Option<u32>,
     /// The image file's bytes and what is said of it.
-    pub(super) pair: Result<(Vec<u8>, Said), String>,
+    pub(super) pair: Result<(Vec<u8>, Said), Bad>,
 }
 
 /// What is said of an image.
@@ -123,7 +154,12 @@ pub(super) struct Said {
     pub(super) caption: String,
     /// What is on it, trimmed, if that was asked for and is known.
     pub(super) labels: Vec<String>,
+    /// What was passed over all the same, as a kind to count.
+    pub(super) note: Option<&'static str>,
 }
+
+/// The kind of samples of which only the `.txt` is understood.
+const PASSED_JSON: &str = "samples whose JSON cannot be read, of which the .txt is used";
 
 impl PairSource {
     /// A webdataset: tar archives whose members `KEY.jpg` (or `.jpeg`, `.png`, `.webp`) and `KEY.txt`
@@ -158,34 +194,84 @@ impl PairSource {
         Ok(Self::new(Kind::Shards(paths), options))
     }
 
-    /// A CSV whose rows name a photo and give its caption. Its header tells commas from tabs.
+    /// A CSV whose rows name a photo and give its caption. Its header tells what stands between columns.
     ///
     /// Paths may be absolute, unlike in [`CaptionSet`](crate::CaptionSet): what is trained on is
     /// often spread over disks, and none of it is shown to anyone.
     ///
     /// # Errors
-    /// [`DataError`]: the file cannot be read, is larger than 8 GiB, or a column is missing.
+    /// [`DataError`]: the file cannot be read, is larger than 8 GiB, a column is missing, or a quote makes
+    /// one row of several, whose number is then said.
     pub fn csv(path: &Path, csv: &CsvOptions, options: PairOptions) -> Result<Self, DataError> {
         let table = PairTable::open(path, csv, |key| options.part.contains(key))?;
         Ok(Self::new(Kind::Table(table), options))
     }
 
     fn new(kind: Kind, options: PairOptions) -> Self {
+        let omissions = match &kind {
+            Kind::Table(table) => table.omissions.clone(),
+            Kind::Shards(_) => Omissions::new(),
+        };
         Self {
             kind,
             options,
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept {
+                news: omissions.clone(),
+                omissions,
+                ..Kept::default()
+            }),
         }
+    }
+
+    /// What is in the files that were listed so far, but is no sample, or is not read as it may be meant.
+    pub fn omissions(&self) -> Omissions {
+        self.kept().omissions.clone()
+    }
+
+    /// What of [`omissions`](Self::omissions) was found since this was last asked.
+    pub fn new_omissions(&self) -> Omissions {
+        std::mem::take(&mut self.kept().news)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing can be half done when a thread fails here.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells sets apart: the names and sizes of all files, without their folders.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] for a file that is no longer there.
+    pub fn fingerprint(&self) -> Result<Fingerprint, DataError> {
+        let files = match &self.kind {
+            Kind::Shards(shards) => shards.as_slice(),
+            Kind::Table(table) => std::slice::from_ref(&table.path),
+        };
+        let mut hash = Fnv::default();
+        for path in files {
+            let about = fs::metadata(path).map_err(|source| DataError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            let name = path.file_name().unwrap_or_default();
+            hash.add(name.to_string_lossy().as_bytes());
+            hash.add(&about.len().to_le_bytes());
+        }
+        Ok(Fingerprint {
+            files: files.len() as u64,
+            hash: hash.0,
+        })
     }
 
     /// How many samples there are, good or bad, in the part that is used. Lists every shard, which
     /// takes some microseconds for each member on a local disk and finds shards that are cut short.
     ///
     /// # Errors
-    /// [`DataError`] that names the shard which cannot be read.
+    /// [`DataError`] that names the shard which cannot be read, or is damaged and may not be
+    /// ([`Damaged::Stop`]).
     pub fn samples(&self) -> Result<u64, DataError> {
         match &self.kind {
-            Kind::Table(table) => Ok(table.rows.len() as u64),
+            Kind::Table(table) => Ok(table.len() as u64),
             Kind::Shards(shards) => (0..shards.len() as u32).try_fold(0, |sum, unit| {
                 Ok(sum + self.entries(unit)?.map_or(0, |entries| entries.len()) as u64)
             }),
@@ -196,7 +282,7 @@ impl PairSource {
     pub(super) fn units(&self) -> u32 {
         let units = match &self.kind {
             Kind::Shards(shards) => shards.len(),
-            Kind::Table(table) => table.rows.len(),
+            Kind::Table(table) => table.len(),
         };
         u32::try_from(units).unwrap_or(u32::MAX)
     }
@@ -214,16 +300,26 @@ impl PairSource {
         let Kind::Shards(shards) = &self.kind else {
             return Ok(None);
         };
-        // Nothing can be half done when a thread fails here.
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         if let Some(entries) = kept.shards.get(&unit) {
             return Ok(Some(entries.clone()));
         }
-        let part = self.options.part;
-        let entries = shard::index(&shards[unit as usize], |key| part.contains(key))?;
+        let (part, path) = (self.options.part, &shards[unit as usize]);
+        let Listing {
+            entries,
+            omissions,
+            damage,
+        } = shard::index(path, |key| part.contains(key))?;
+        if let Some(damage) = damage.filter(|_| self.options.damaged == Damaged::Stop) {
+            return Err(invalid(path, damage));
+        }
+        if kept.told.insert(unit) {
+            kept.omissions.merge(&omissions);
+            kept.news.merge(&omissions);
+        }
         let entries: Arc<[Entry]> = entries.into();
         if kept.samples + entries.len() > MAX_KEPT {
-            *kept = Kept::default();
+            (kept.shards, kept.samples) = (HashMap::new(), 0);
         }
         kept.samples += entries.len();
         kept.shards.insert(unit, entries.clone());
@@ -237,41 +333,44 @@ impl PairSource {
         random: &mut Random,
     ) -> Result<Encoded, DataError> {
         let path = self.file(place.unit);
-        let (key, pair) = match (&self.kind, &place.entries) {
-            (Kind::Table(table), _) => match table.row(table.rows[place.unit as usize]) {
-                Ok(row) => {
-                    let pair = caption(&row.caption).and_then(|caption| {
-                        let labels = Vec::new();
-                        Ok((read_photo(&row.photo)?, Said { caption, labels }))
-                    });
-                    (row.key, pair.map_err(ReadError::Bad))
-                }
-                Err(error) => {
-                    let at = table.rows[place.unit as usize];
-                    (format!("the row at byte {at}"), Err(error))
-                }
-            },
+        let io_error = |source| DataError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        match (&self.kind, &place.entries) {
+            (Kind::Table(table), _) => {
+                let row = match table.row(place.unit) {
+                    Ok(row) => row,
+                    Err(ReadError::Io(source)) => return Err(io_error(source)),
+                    Err(ReadError::Bad(bad)) => (String::new(), Err(bad)),
+                };
+                let (key, pair) = row;
+                let pair = pair.and_then(|pair| {
+                    let said = Said {
+                        caption: pair.caption,
+                        labels: Vec::new(),
+                        note: None,
+                    };
+                    Ok((read_photo(&pair.photo)?, said))
+                });
+                let row = Some(table.number(place.unit));
+                Ok(Encoded { key, row, pair })
+            }
             (Kind::Shards(_), entries) => {
                 let entry = entries.as_ref().map(|list| &list[place.sample as usize]);
-                let Some(entry) = entry else {
-                    return Err(crate::files::invalid(path, "not listed"));
+                let entry = entry.ok_or_else(|| invalid(path, "not listed"))?;
+                let pair = match self.read_entry(path, entry, random) {
+                    Ok(pair) => Ok(pair),
+                    Err(ReadError::Bad(bad)) => Err(bad),
+                    Err(ReadError::Io(source)) => return Err(io_error(source)),
                 };
-                (entry.key.to_string(), self.read_entry(path, entry, random))
+                let key = entry.key.to_string();
+                Ok(Encoded {
+                    key,
+                    row: None,
+                    pair,
+                })
             }
-        };
-        match pair {
-            Ok(pair) => Ok(Encoded {
-                key,
-                pair: Ok(pair),
-            }),
-            Err(ReadError::Bad(reason)) => Ok(Encoded {
-                key,
-                pair: Err(reason),
-            }),
-            Err(ReadError::Io(source)) => Err(DataError::Io {
-                path: path.to_owned(),
-                source,
-            }),
         }
     }
 
@@ -281,14 +380,19 @@ impl PairSource {
         entry: &Entry,
         random: &mut Random,
     ) -> Result<(Vec<u8>, Said), ReadError> {
-        let bad = |reason: &str| ReadError::Bad(reason.to_owned());
-        let image = (entry.image)
-            .ok_or_else(|| bad("no image (KEY.jpg, .jpeg, .png or .webp beside its caption)"))?;
+        if entry.repeats == Repeats::Mixed {
+            let reason = "members of this name come twice, and which belong together is not known";
+            return Err(Bad::new(BadKind::Repeated, reason).into());
+        }
+        let image = entry.image.ok_or_else(|| {
+            let reason = "no image (KEY.jpg, .jpeg, .png or .webp beside its caption)";
+            Bad::new(BadKind::NoImage, apart(entry, reason))
+        })?;
         // Opened each time: positions of a file are shared by all who hold it, and there may be more
         // shards than files that a process may hold.
         let mut file = File::open(path)?;
+        let image = shard::read(&mut file, "the image", image, MAX_IMAGE_BYTES)?;
         let said = self.said(&mut file, entry, random)?;
-        let image = named("the image", shard::read(&mut file, image, MAX_IMAGE_BYTES))?;
         Ok((image, said))
     }
 
@@ -297,93 +401,106 @@ impl PairSource {
             CaptionChoice::First => self.options.labels || entry.text.is_none(),
             CaptionChoice::Random => true,
         };
+        let mut passed = false;
         let sidecar = match entry.json.filter(|_| json_matters) {
-            None => Sidecar::default(),
-            Some(span) => match (sidecar(file, span), entry.text) {
-                // The text is as good.
-                (Err(ReadError::Bad(_)), Some(_)) => Sidecar::default(),
-                (read, _) => read?,
+            None => None,
+            Some(place) => match (read_sidecar(file, place), entry.text) {
+                // The text is as good, where no labels are asked for.
+                (Err(ReadError::Bad(_)), Some(_)) if !self.options.labels => {
+                    passed = true;
+                    None
+                }
+                (read, _) => Some(read?),
             },
         };
-        let captions = sidecar.captions.unwrap_or_default();
-        let any = match self.options.captions {
-            CaptionChoice::Random => captions.get(random.below(captions.len())),
-            CaptionChoice::First => None,
-        };
-        let text = match (any, entry.text) {
-            (Some(any), _) => any.clone().into_bytes(),
-            (None, Some(text)) => named("the caption", shard::read(file, text, MAX_CAPTION_BYTES))?,
-            (None, None) => (sidecar.caption)
-                .or_else(|| captions.first().cloned())
-                .ok_or_else(|| {
-                    ReadError::Bad(match entry.json {
-                        None => "no caption (KEY.txt or KEY.json beside the image)".to_owned(),
-                        Some(_) => "no `caption` or `captions` in its JSON".to_owned(),
-                    })
-                })?
-                .into_bytes(),
-        };
-        let caption = caption(&text).map_err(ReadError::Bad)?;
-        let mut labels = match self.options.labels {
-            true => sidecar.labels.unwrap_or_default(),
-            false => Vec::new(),
-        };
-        for label in &mut labels {
-            *label = label.trim().to_owned();
-        }
-        labels.retain(|label| !label.is_empty());
-        labels.truncate(MAX_LABELS);
-        if self.options.labels && labels.is_empty() {
-            labels = match captions.is_empty() {
-                true => things::named([caption.as_str()]),
-                false => things::named(captions.iter().map(String::as_str)),
+        let mut any = None;
+        if self.options.captions == CaptionChoice::Random
+            && let Some(sidecar) = &sidecar
+        {
+            let captions = match (sidecar.captions(), entry.text) {
+                (Err(_), Some(_)) => {
+                    passed = true;
+                    Vec::new()
+                }
+                (captions, _) => captions?,
             };
+            any = captions.get(random.below(captions.len())).cloned();
         }
-        Ok(Said { caption, labels })
+        let text = match (any, entry.text, &sidecar) {
+            (Some(any), _, _) => any.into_bytes(),
+            (None, Some(text), _) => shard::read(file, "the caption", text, MAX_CAPTION_BYTES)?,
+            (None, None, Some(sidecar)) => sidecar.first()?.into_bytes(),
+            (None, None, None) => {
+                let reason = "no caption (KEY.txt or KEY.json beside the image)";
+                return Err(Bad::new(BadKind::NoCaption, apart(entry, reason)).into());
+            }
+        };
+        let caption = sidecar::caption(&text)?;
+        let labels = match (self.options.labels, &sidecar) {
+            (false, _) => Vec::new(),
+            (true, None) => things::named([caption.as_str()]),
+            (true, Some(sidecar)) => labels(sidecar, &caption)?,
+        };
+        Ok(Said {
+            caption,
+            labels,
+            note: passed.then_some(PASSED_JSON),
+        })
     }
 }
 
-/// What `KEY.json` may hold, among other things.
-#[derive(Default, Deserialize)]
-struct Sidecar {
-    caption: Option<String>,
-    captions: Option<Vec<String>>,
-    labels: Option<Vec<String>>,
-}
-
-fn sidecar(file: &mut File, span: Span) -> Result<Sidecar, ReadError> {
-    let bytes = named("the JSON", shard::read(file, span, MAX_CAPTION_BYTES))?;
-    serde_json::from_slice(&bytes).map_err(|error| ReadError::Bad(format!("the JSON: {error}")))
-}
-
-fn named<T>(what: &str, read: Result<T, ReadError>) -> Result<T, ReadError> {
-    read.map_err(|error| match error {
-        ReadError::Bad(reason) => ReadError::Bad(format!("{what} has {reason}")),
-        other => other,
+/// What is on an image by its JSON, or else by its captions.
+fn labels(sidecar: &Sidecar, caption: &str) -> Result<Vec<String>, Bad> {
+    let labels = sidecar.labels()?;
+    if labels.len() > MAX_LABELS {
+        let reason = format!("{} labels, more than {MAX_LABELS}", labels.len());
+        return Err(Bad::new(BadKind::Caption, reason));
+    }
+    if !labels.is_empty() {
+        return Ok(labels);
+    }
+    let captions = sidecar.captions()?;
+    Ok(match captions.is_empty() {
+        true => things::named([caption]),
+        false => things::named(captions.iter().map(String::as_str)),
     })
 }
 
-fn caption(bytes: &[u8]) -> Result<String, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "the caption is not UTF-8")?;
-    match text.trim() {
-        "" => Err("the caption is empty".to_owned()),
-        text => Ok(text.to_owned()),
+/// A reason, with why another part of the name is not joined.
+fn apart(entry: &Entry, reason: &str) -> String {
+    match entry.repeats {
+        Repeats::Apart => format!(
+            "{reason}; members of this name come twice, and only those that stand together are joined"
+        ),
+        Repeats::No | Repeats::Mixed => reason.to_owned(),
     }
 }
 
-fn read_photo(path: &Path) -> Result<Vec<u8>, String> {
-    let about = fs::metadata(path).map_err(|error| error.to_string())?;
+fn read_sidecar(file: &mut File, place: shard::Place) -> Result<Sidecar, ReadError> {
+    let bytes = shard::read(file, "the JSON", place, MAX_CAPTION_BYTES)?;
+    Ok(Sidecar::parse(&bytes)?)
+}
+
+fn read_photo(path: &Path) -> Result<Vec<u8>, Bad> {
+    let bad = |reason: String| {
+        let hint = match path.to_string_lossy().contains('\\') && cfg!(unix) {
+            true => " (a path of Windows, with \\ in it)",
+            false => "",
+        };
+        Bad::new(BadKind::File, format!("{}: {reason}{hint}", path.display()))
+    };
+    let about = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
     // A pipe would never end, or never begin.
     if !about.is_file() {
-        return Err("no file".to_owned());
+        return Err(bad("no file".to_owned()));
     }
     if about.len() > u64::from(MAX_IMAGE_BYTES) {
-        return Err(format!(
-            "the image has {} bytes, over the limit of {MAX_IMAGE_BYTES}",
-            about.len()
-        ));
+        let length = about.len();
+        return Err(bad(format!(
+            "{length} bytes, over the limit of {MAX_IMAGE_BYTES}"
+        )));
     }
-    fs::read(path).map_err(|error| error.to_string())
+    fs::read(path).map_err(|error| bad(error.to_string()))
 }
 
 /// What is refused when a photo is decoded.
@@ -434,7 +551,10 @@ fn missing(path: &Path, listed: &[PathBuf]) -> DataError {
     let absent = listed.iter().filter(|path| !path.is_file()).count();
     let hints = [
         near.map(|(_, near)| format!("did you mean {}?", near.display())),
-        (absent > 1).then(|| format!("{absent} of {} shards are not there", listed.len())),
+        (listed.len() > 1).then(|| {
+            let count = listed.len();
+            format!("{absent} of {count} shards are not there; `*` takes those that are")
+        }),
         path.is_dir()
             .then(|| format!("shards are listed as {}/*.tar", path.display())),
     ];

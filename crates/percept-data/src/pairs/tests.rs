@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::DataError;
+use crate::{DataError, Omissions};
 
 const SIZE: u32 = 8;
 
@@ -97,6 +97,11 @@ fn options(batch_size: usize) -> LoaderOptions {
         prefetch: 2,
         last: LastBatch::Drop,
     }
+}
+
+/// Damaged shards are errors.
+fn stop() -> PairOptions {
+    with(PairOptions::default(), |x| x.damaged = Damaged::Stop)
 }
 
 fn order(seed: u64) -> PairOrder {
@@ -328,7 +333,7 @@ fn bad_samples_are_named_and_replaced() {
         ("silent", "no caption (KEY.txt"),
         ("blank", "the caption is empty"),
         ("latin", "the caption is not UTF-8"),
-        ("odd", "the JSON: invalid type: integer `5`"),
+        ("odd", "`caption` in its JSON is a number"),
         ("bare", "no `caption` or `captions`"),
         ("README", "no image (KEY.jpg"),
     ] {
@@ -441,7 +446,7 @@ fn damaged_shards_are_named() {
     for (content, expected) in [
         (
             &whole[..700],
-            "1.tar: the shard is cut short: it has 700 bytes, but `1-0.jpg` ends at",
+            "1.tar: the shard is cut short: it has 700 bytes, and should go on to byte 1536 for `1-0.jpg`",
         ),
         (
             &whole[..whole.len() - 1024 - 600],
@@ -449,17 +454,14 @@ fn damaged_shards_are_named() {
         ),
         (&[][..], "1.tar: the file is empty"),
         (&[0x1f, 0x8b].repeat(600), "1.tar: a compressed archive"),
-        (
-            &b"<html>".repeat(200),
-            "1.tar: no tar archive, or damaged after byte 0",
-        ),
+        (&b"<html>".repeat(200), "1.tar: no tar archive"),
     ] {
         fs::write(shards.path("1.tar"), content).unwrap();
-        let error = message(shards.all().samples());
+        let error = message(shards.open(stop()).samples());
         says(&error, expected);
         // A run gives what comes before, then says why there is no more.
         let in_order = with(order(0), |x| x.sampling = Sampling::InOrder);
-        let mut loader = load(&shards.all(), in_order, 1);
+        let mut loader = load(&shards.open(stop()), in_order, 1);
         assert_eq!(loader.by_ref().take(2).filter(Result::is_ok).count(), 2);
         assert!(message(loader.next().unwrap()).contains(expected));
         assert!(loader.next().is_none());
@@ -470,7 +472,7 @@ fn damaged_shards_are_named() {
         flipped[at] ^= 0x55;
         for bytes in [&whole[..at], &flipped] {
             fs::write(shards.path("1.tar"), bytes).unwrap();
-            let _ = shards.all().samples();
+            let _ = (shards.all().samples(), shards.open(stop()).samples());
         }
     }
 }
@@ -526,7 +528,8 @@ fn members_of_any_shape_are_found() {
     header.set_cksum();
     let bytes = [header.as_bytes().as_slice(), &vec![b'x'; 1 << 17]].concat();
     fs::write(shards.path("0.tar"), bytes).unwrap();
-    assert!(message(shards.all().samples()).ends_with("0.tar: a name of 131072 bytes"));
+    let error = message(shards.open(stop()).samples());
+    assert!(error.ends_with("0.tar: a name of 131072 bytes"), "{error}");
 }
 
 #[test]
@@ -655,8 +658,8 @@ fn csv_rows_are_pairs() {
     let reasons = loader.skipped().first.iter().map(|bad| bad.reason.as_str());
     let reasons = sorted(reasons.collect());
     assert_eq!(loader.skipped().total, 3);
-    assert!(reasons[0].starts_with("1 columns"), "{reasons:?}");
-    assert!(reasons[1].starts_with("No such file"), "{reasons:?}");
+    assert!(reasons[0].contains("gone.jpg: No such file"), "{reasons:?}");
+    assert_eq!(reasons[1], "1 columns, where the header has 3");
     assert_eq!(reasons[2], "the caption is empty");
     let rank = |rank| with(order(0), |x| (x.rank, x.world) = (rank, 2));
     let shared = [0, 1].map(|at| keys(&source, rank(at), 0));
@@ -703,6 +706,589 @@ fn held_out_samples_are_never_trained_on() {
     ] {
         assert!(expected.contains(&share(hold_out)), "{hold_out:?}");
     }
+}
+
+/// What was left out, as lines.
+fn left_out(omissions: &Omissions) -> Vec<String> {
+    let kinds = omissions.kinds().iter();
+    kinds.map(ToString::to_string).collect()
+}
+
+/// Keys and captions of all samples, in order, and what was left out on the way.
+fn told(source: &Arc<PairSource>) -> (Vec<String>, Vec<String>) {
+    let in_order = with(order(0), |x| x.sampling = Sampling::InOrder);
+    let mut loader = load(source, in_order, 1);
+    let mut pairs = Vec::new();
+    for batch in loader.by_ref() {
+        let batch = batch.unwrap();
+        pairs.push(format!("{}: {}", batch.keys[0], batch.captions[0]));
+    }
+    let mut omissions = source.omissions();
+    omissions.merge(&loader.skipped().omissions);
+    (pairs, left_out(&omissions))
+}
+
+/// One header and its bytes, without an end mark.
+fn member(name: &str, bytes: &[u8], change: impl FnOnce(&mut tar::Header)) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_size(bytes.len() as u64);
+    change(&mut header);
+    header.set_cksum();
+    let mut all = [header.as_bytes(), bytes].concat();
+    all.resize(all.len().next_multiple_of(512), 0);
+    all
+}
+
+/// An extended header with these records.
+fn pax(records: &[(&str, &str)]) -> Vec<u8> {
+    let record = |(key, value): &(&str, &str)| {
+        let rest = format!(" {key}={value}\n");
+        let digits = (1..5)
+            .find(|d| (d + rest.len()).to_string().len() == *d)
+            .unwrap();
+        format!("{}{rest}", digits + rest.len())
+    };
+    let text: String = records.iter().map(record).collect();
+    member("PaxHeader", text.as_bytes(), |header| {
+        header.set_entry_type(tar::EntryType::XHeader);
+    })
+}
+
+/// The mark at the end of an archive.
+const END: [u8; 1024] = [0; 1024];
+
+#[test]
+fn a_key_twice_never_mixes_photo_and_caption() {
+    let shards = Shards::new();
+    let [one, two] = [photo(1, 1), photo(6, 1)];
+    let read = |members: &[(&str, &[u8])]| {
+        shards.write("0.tar", members);
+        told(&shards.all())
+    };
+    let apart = "samples of a name that comes twice in its shard, each read by itself";
+    // A shard that was appended to, and two pairs that follow each other.
+    for middle in [&[("b.jpg", one.as_slice()), ("b.txt", b"b")][..], &[]] {
+        let first = [("a.jpg", one.as_slice()), ("a.txt", b"old")];
+        let last = [("a.jpg", two.as_slice()), ("a.txt", b"new")];
+        let (pairs, left) = read(&[&first, middle, &last].concat());
+        let a: Vec<&String> = pairs.iter().filter(|pair| pair.starts_with('a')).collect();
+        assert_eq!(a, ["a: old", "a: new"]);
+        assert_eq!(left, [format!("{apart}: 2 (0.tar: a, 0.tar: a)")]);
+    }
+    // Each photo with the caption beside it.
+    let source = shards.all();
+    let in_order = with(order(0), |x| x.sampling = Sampling::InOrder);
+    let eval = Augment::eval(SIZE, Normalization::OPENAI);
+    let load = PairLoader::new(source, in_order, eval, options(1), Position::default());
+    let brightest = |image: &percept_image::ChwImage| {
+        let blue = &image.data[2 * image.data.len() / 3..];
+        blue.iter().sum::<f32>()
+    };
+    let blue: Vec<f32> = batches(load.unwrap())
+        .iter()
+        .map(|b| brightest(&b.images[0]))
+        .collect();
+    assert!(blue[1] > blue[0] + 1.0, "{blue:?}");
+
+    // A newer caption alone is none for the old photo.
+    let (pairs, left) = read(&[
+        ("a.jpg", &one),
+        ("a.txt", b"old"),
+        ("b.jpg", &one),
+        ("b.txt", b"b"),
+        ("a.txt", b"new"),
+    ]);
+    assert_eq!(pairs, ["a: old", "b: b"]);
+    assert!(
+        left.contains(&"samples without an image: 1 (0.tar: a)".to_owned()),
+        "{left:?}"
+    );
+    // Which of the captions is the photo's, nobody knows.
+    let (pairs, left) = read(&[
+        ("b.jpg", &one),
+        ("b.txt", b"b"),
+        ("a.txt", b" "),
+        ("a.jpg", &two),
+        ("a.txt", b"cat"),
+    ]);
+    assert_eq!(pairs, ["b: b"]);
+    assert_eq!(
+        left,
+        ["samples whose parts come twice in their shard: 2 (0.tar: a, 0.tar: a)"]
+    );
+    // Parts that are apart are joined where each comes once.
+    let (pairs, left) = read(&[
+        ("a.jpg", &one),
+        ("b.jpg", &two),
+        ("c.cls", b"1"),
+        ("a.txt", b"a"),
+        ("b.txt", b"b"),
+    ]);
+    assert_eq!(pairs, ["a: a", "b: b"]);
+    assert_eq!(
+        left,
+        ["members passed over for the ending .cls: 1 (0.tar: c.cls)"]
+    );
+    // A mask beside a photo is no second photo.
+    let (pairs, left) = read(&[("a.png", b"mask"), ("a.txt", b"a"), ("a.jpg", &one)]);
+    assert_eq!(pairs, ["a: a"]);
+    assert!(left[0].starts_with("samples of several images"), "{left:?}");
+}
+
+#[test]
+fn damaged_shards_are_read_up_to_the_damage_and_counted() {
+    let shards = Shards::new();
+    let whole = fs::read(shards.fill(&[2, 3, 2]).path("1.tar")).unwrap();
+    let second = whole
+        .windows(7)
+        .position(|name| name == b"1-1.jpg")
+        .unwrap();
+    for (content, samples, bad, damage) in [
+        // In the middle of the second photo.
+        (&whole[..second + 700], 5, 1, "for `1-1.jpg`; 2 samples"),
+        // Between two members, where webdataset notices nothing.
+        (
+            &whole[..second],
+            5,
+            0,
+            "the shard may be cut short; 1 samples",
+        ),
+        (&whole[..second + 100], 5, 0, "in a header; 1 samples"),
+        (&[], 4, 0, "the file is empty; 0 samples"),
+        (&b"<html>".repeat(200), 4, 0, "no tar archive; 0 samples"),
+        (
+            &[&whole[..second], &b"x".repeat(1024)].concat(),
+            5,
+            0,
+            "no header where one should be; 1 samples",
+        ),
+    ] {
+        fs::write(shards.path("1.tar"), content).unwrap();
+        let source = shards.all();
+        let (pairs, left) = told(&source);
+        assert_eq!(pairs.len(), samples, "{damage}");
+        let expected = "damaged shards, read up to the damage: 1 (1.tar: ";
+        assert!(
+            left[0].starts_with(expected) && left[0].contains(damage),
+            "{left:?}"
+        );
+        let cut = "samples with a member that cannot be read: 1 (1.tar: 1-1)";
+        assert_eq!(left[1..].iter().filter(|line| *line == cut).count(), bad);
+        assert!(message(shards.open(stop()).samples()).contains("1.tar: "));
+        // Listed twice, told once.
+        source.samples().unwrap();
+        assert_eq!(source.omissions().kinds()[0].count, 1);
+    }
+    // What is not read at all is no damage.
+    fs::write(shards.path("1.tar"), [0x1f, 0x8b].repeat(600)).unwrap();
+    says(
+        &message(shards.all().samples()),
+        "1.tar: a compressed archive (gzip)",
+    );
+    // Where nothing else is left, the damage is why.
+    for shard in ["0.tar", "1.tar", "2.tar"] {
+        fs::write(shards.path(shard), b"<html>").unwrap();
+    }
+    let error = message(load(&shards.all(), order(0), 1).next().unwrap());
+    says(
+        &error,
+        "0 usable ones; damaged shards, read up to the damage: 3 (",
+    );
+}
+
+#[test]
+fn archives_of_all_writers_are_read() {
+    let shards = Shards::new();
+    let photo = photo(1, 1);
+    let plain = |_: &mut tar::Header| {};
+    let pair = |key: &str| {
+        let caption = format!("about {key}");
+        let parts = [
+            (format!("{key}.jpg"), photo.as_slice()),
+            (format!("{key}.txt"), caption.as_bytes()),
+        ];
+        parts
+            .map(|(name, bytes)| member(&name, bytes, plain))
+            .concat()
+    };
+    let read = |parts: &[Vec<u8>]| {
+        fs::write(shards.path("0.tar"), parts.concat()).unwrap();
+        told(&shards.all())
+    };
+    let end = END.to_vec();
+    // node-tar: an extended header with the size, beside one in the header or in place of it.
+    for stated in [photo.len() as u64, 0] {
+        let size = photo.len().to_string();
+        let named = pax(&[("path", "é.jpg"), ("mtime", "1.5"), ("size", &size)]);
+        let image = member("e.jpg", &photo, |header| header.set_size(stated));
+        let text = pax(&[("path", "é.txt"), ("size", "3")]);
+        let caption = member("e.txt", b"say", plain);
+        let (pairs, left) = read(&[named, image, text, caption, pair("b"), end.clone()]);
+        assert_eq!(
+            (pairs.as_slice(), left.len()),
+            (["é: say", "b: about b"].map(String::from).as_slice(), 0)
+        );
+    }
+    // `cat` of two archives: tar and webdataset end at the first end mark.
+    let (pairs, left) = read(&[
+        pair("a"),
+        end.clone(),
+        vec![0; 8192],
+        pair("b"),
+        end.clone(),
+    ]);
+    assert_eq!(pairs, ["a: about a"]);
+    assert_eq!(
+        left,
+        [
+            "members behind a shard's end mark, where `cat` joined archives, not read: 2 (0.tar: b.jpg, 0.tar: b.txt)"
+        ]
+    );
+    let (pairs, left) = read(&[pair("a"), end.clone(), b"noise".repeat(500)]);
+    assert_eq!((pairs.len(), left.len()), (1, 0));
+    // Hard links are the files they name, symbolic ones are not followed.
+    let link = |name: &str, to: &str, kind| {
+        member(name, b"", |header| {
+            header.set_entry_type(kind);
+            header.set_link_name(to).unwrap();
+            // GNU tar leaves 0, others the size of the file.
+            header.set_size(photo.len() as u64);
+        })
+    };
+    let caption = |name: &str, text: &str| member(name, text.as_bytes(), plain);
+    let (pairs, left) = read(&[
+        pair("a"),
+        link("b.jpg", "./a.jpg", tar::EntryType::Link),
+        caption("b.txt", "b"),
+        link("c.jpg", "a.jpg", tar::EntryType::Symlink),
+        caption("c.txt", "c"),
+        link("d.jpg", "gone.jpg", tar::EntryType::Link),
+        caption("d.txt", "d"),
+        end.clone(),
+    ]);
+    assert_eq!(pairs, ["a: about a", "b: b"]);
+    assert_eq!(
+        left,
+        ["samples with a member that cannot be read: 2 (0.tar: c, 0.tar: d)"]
+    );
+    // Sparse files in all their forms are named, and do not put out what follows.
+    let gnu = member("s.jpg", &[vec![0; 512], photo.clone()].concat(), |header| {
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_size(photo.len() as u64);
+        header.as_mut_bytes()[482] = 1;
+    });
+    let posix = [
+        pax(&[
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.name", "s.jpg"),
+            ("path", "GNUSparseFile.1/s.jpg"),
+        ]),
+        member("GNUSparseFile.1/s.jpg", &photo, plain),
+    ];
+    for sparse in [gnu, posix.concat()] {
+        let (pairs, left) = read(&[sparse, caption("s.txt", "s"), pair("b"), end.clone()]);
+        assert_eq!(pairs, ["b: about b"]);
+        assert_eq!(
+            left,
+            ["samples with a member that cannot be read: 1 (0.tar: s)"]
+        );
+    }
+    // Names that are none of a sample.
+    let (pairs, left) = read(&[
+        member("folder/", b"", |header| {
+            header.set_entry_type(tar::EntryType::Directory)
+        }),
+        member("global", b"11 comment=\n", |header| {
+            header.set_entry_type(tar::EntryType::XGlobalHeader)
+        }),
+        pair("./a"),
+        member("a/._x.jpg", b"mac", plain),
+        member("__meta__/x.jpg", &photo, plain),
+        member("www.a.org_1.jpg", &photo, plain),
+        member("README", b"text", plain),
+        pair("a/a"),
+        end,
+    ]);
+    assert_eq!(pairs, ["a: about ./a", "a/a: about a/a"]);
+    assert_eq!(
+        left,
+        [
+            "members whose name begins with a dot, not read: 1 (0.tar: a/._x.jpg)",
+            "members of webdataset's own (__…__), not read: 1 (0.tar: __meta__/x.jpg)",
+            "members not read since their key ends at their name's first dot: 1 (0.tar: www.a.org_1.jpg)",
+            "members whose name has no ending, not read: 1 (0.tar: README)",
+        ]
+    );
+}
+
+#[test]
+fn captions_are_read_as_tools_leave_them() {
+    let shards = Shards::new();
+    let photo = photo(0, 0);
+    let texts: [(&str, &[u8]); 8] = [
+        (
+            "nan.json",
+            br#"{"caption": "nan beside", "similarity": NaN}"#,
+        ),
+        (
+            "odd.json",
+            br#"{"caption": "odd labels", "labels": [1, 2]}"#,
+        ),
+        ("list.json", br#"{"caption": ["one", "two"]}"#),
+        ("mark.txt", b"\xef\xbb\xbfmarked"),
+        ("null.json", br#"{"caption": null}"#),
+        ("number.json", br#"{"caption": 7}"#),
+        ("wide.txt", b"\xff\xfea\0"),
+        ("zero.txt", "\u{200b}\u{a0}".as_bytes()),
+    ];
+    let mut members: Vec<(String, &[u8])> = Vec::new();
+    for (name, text) in texts {
+        let key = name.split('.').next().unwrap();
+        members.extend([
+            (format!("{key}.jpg"), photo.as_slice()),
+            (name.to_owned(), text),
+        ]);
+    }
+    let members: Vec<(&str, &[u8])> = members.iter().map(|(n, b)| (n.as_str(), *b)).collect();
+    shards.write("0.tar", &members);
+    let (pairs, left) = told(&shards.all());
+    assert_eq!(
+        pairs,
+        [
+            "nan: nan beside",
+            "odd: odd labels",
+            "list: one",
+            "mark: marked"
+        ]
+    );
+    assert_eq!(
+        left,
+        [
+            "samples without a caption: 1 (0.tar: null)",
+            "samples whose caption or labels cannot be read: 2 (0.tar: number, 0.tar: wide)",
+            "samples with an empty caption: 1 (0.tar: zero)",
+        ]
+    );
+    // Labels that are asked for are not guessed where they are odd.
+    let source = shards.open(with(PairOptions::default(), |x| x.labels = true));
+    let (pairs, left) = told(&source);
+    assert_eq!(pairs.len(), 3);
+    assert!(
+        left[0].ends_with("labels cannot be read: 3 (0.tar: odd, 0.tar: number, 0.tar: wide)"),
+        "{left:?}"
+    );
+    // Captions that are asked for and cannot be read are told.
+    shards.write(
+        "0.tar",
+        &[
+            ("a.jpg", &photo),
+            ("a.txt", b"text"),
+            ("a.json", br#"{"captions": [1]}"#),
+        ],
+    );
+    let random = with(PairOptions::default(), |x| {
+        x.captions = CaptionChoice::Random
+    });
+    let (pairs, left) = told(&shards.open(random));
+    assert_eq!(pairs, ["a: text"]);
+    assert_eq!(
+        left,
+        ["samples whose JSON cannot be read, of which the .txt is used: 1 (0.tar: a)"]
+    );
+}
+
+#[test]
+fn images_of_a_pixel_show_nothing() {
+    let shards = Shards::new();
+    let line = jpeg_rgb(&RgbImage::from_fn(40, 1, |x, _| Rgb([x as u8; 3])), 90).unwrap();
+    let good = photo(0, 0);
+    shards.write(
+        "0.tar",
+        &[
+            ("a.jpg", &good),
+            ("a.txt", b"a"),
+            ("b.jpg", &line),
+            ("b.txt", b"b"),
+        ],
+    );
+    let (pairs, left) = told(&shards.all());
+    assert_eq!(pairs, ["a: a"]);
+    let kind = "samples whose image cannot be decoded or shows nothing: 1 (0.tar: b)";
+    assert_eq!(left, [kind]);
+}
+
+/// A CSV beside photos `0.jpg` to `11.jpg`, as text or in other bytes.
+fn csv_of(
+    shards: &Shards,
+    content: impl AsRef<[u8]>,
+    quoting: Quoting,
+) -> Result<Arc<PairSource>, DataError> {
+    for at in 0..12 {
+        fs::write(shards.path(&format!("{at}.jpg")), photo(1, at)).unwrap();
+    }
+    let csv = shards.path("pairs.csv");
+    fs::write(&csv, content).unwrap();
+    let options = with(CsvOptions::default(), |x| x.quoting = quoting);
+    PairSource::csv(&csv, &options, PairOptions::default()).map(Arc::new)
+}
+
+#[test]
+fn rows_in_a_quote_are_refused_with_the_row() {
+    let shards = Shards::new();
+    let rows = |captions: &[(usize, &str)]| {
+        let row = |at: usize| {
+            let named = captions.iter().find(|(of, _)| *of == at);
+            let caption = named.map_or(format!("a dog {at}"), |(_, text)| (*text).to_owned());
+            format!("{at}.jpg\t{caption}\n")
+        };
+        format!("filepath\ttitle\n{}", (0..12).map(row).collect::<String>())
+    };
+    let read = |text: &str| csv_of(&shards, text, Quoting::Minimal);
+    let never = rows(&[(3, "\"Fluffy, the dog")]);
+    let error = message(read(&never));
+    says(
+        &error,
+        "pairs.csv: row 4: a quote is opened in it and never closed; ",
+    );
+    says(&error, "`csv_quoting` none");
+    // Closed by the quote of another row, with and without more behind it.
+    for close in ["\"a dog named so", "a 5\"", "a \"good\" dog"] {
+        let late = rows(&[(3, "\"Fluffy, the dog"), (9, close)]);
+        says(
+            &message(read(&late)),
+            "pairs.csv: row 4: a quote is opened in it and closed in a later row",
+        );
+    }
+    // Without quoting all are letters.
+    let source = csv_of(&shards, &never, Quoting::None).unwrap();
+    let (pairs, left) = told(&source);
+    assert_eq!((pairs.len(), left.len()), (12, 0));
+    assert_eq!(pairs[3], "3.jpg: \"Fluffy, the dog");
+    // What pandas reads as it is meant.
+    let within = rows(&[
+        (3, "\"Fluffy\" the dog"),
+        (5, "5\" screen"),
+        (9, "\"two\nlines, a \"\"dog\"\"\""),
+    ]);
+    let (pairs, _) = told(&read(&within).unwrap());
+    assert_eq!(pairs.len(), 12);
+    assert_eq!(
+        [&pairs[3], &pairs[5], &pairs[9]],
+        [
+            "3.jpg: Fluffy the dog",
+            "5.jpg: 5\" screen",
+            "9.jpg: two\nlines, a \"dog\""
+        ]
+    );
+}
+
+#[test]
+fn csvs_of_all_writers_are_read_or_named() {
+    let shards = Shards::new();
+    let read = |text: &[u8]| csv_of(&shards, text, Quoting::Minimal).map(|source| told(&source));
+    let rows = |separator: &str, end: &str| {
+        let rows = (0..12).map(|at| format!("{at}.jpg{separator}dog {at}{end}"));
+        format!("filepath{separator}title{end}{}", rows.collect::<String>())
+    };
+    let quoted = rows("\",\"", "\"\n")
+        .replace("\n", "\n\"")
+        .replacen("", "\"", 1);
+    for text in [
+        rows(",", "\n"),
+        rows("\t", "\r\n"),
+        rows(";", "\n"),
+        rows("|", "\n"),
+        rows(",", "\r"),
+        format!("\u{feff}{}", rows(",", "\n")),
+        // Excel, and pandas with `utf-8-sig` and QUOTE_ALL.
+        format!("\u{feff}{}", quoted.trim_end_matches('"')),
+        rows(",", "\n")
+            .replace("title", "title,\"no\tte\"")
+            .replace('\n', ",x\n")
+            .replace("te\",x", "te\""),
+        rows(",", "\n\n \t\n"),
+    ] {
+        let (pairs, left) = read(text.as_bytes()).unwrap();
+        assert_eq!(pairs.len(), 12, "{text}");
+        assert_eq!(
+            (pairs[11].as_str(), left.len()),
+            ("11.jpg: dog 11", 0),
+            "{text}"
+        );
+    }
+    // Two bytes a letter.
+    let wide: Vec<u8> = rows(",", "\n")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    says(&message(read(&wide)), "zero bytes in the beginning");
+    let marked = [b"\xff\xfe".as_slice(), &wide].concat();
+    says(&message(read(&marked)), "pairs.csv: UTF-16");
+    says(&message(read(b"")), "no header, and no rows");
+    says(
+        &message(read(b"sep=;\nfilepath;title\n")),
+        "no column `filepath`, only sep=",
+    );
+    // Captions that are none, and rows of another width.
+    let odd = "filepath,title,x\n0.jpg,nan,1\n1.jpg,,1\n2.jpg,null,1\n3.jpg,\"NA\",1\n4.jpg, \u{a0},1\n\
+        5.jpg,a dog, running,1\n6.jpg\n,a cat,1\n7.jpg,a cow\n8.jpg,a nan,1\n";
+    let (pairs, left) = read(odd.as_bytes()).unwrap();
+    assert_eq!(pairs, ["7.jpg: a cow", "8.jpg: a nan"]);
+    assert_eq!(
+        left,
+        [
+            "samples with an empty caption: 5 (pairs.csv: row 1, pairs.csv: row 2, pairs.csv: row 3, \
+             pairs.csv: row 4, pairs.csv: row 5)",
+            "rows with too many or too few columns: 3 (pairs.csv: row 6, pairs.csv: row 7, pairs.csv: row 8)",
+        ]
+    );
+    // Photos that are no files.
+    let odd = "filepath,title,title\nhttps://a.org/0.jpg,a,b\na\\0.jpg,a,b\ngone.jpg,a,b\n.,a,b\n0.jpg,first,second\n";
+    let source = csv_of(&shards, odd, Quoting::Minimal).unwrap();
+    let (pairs, left) = told(&source);
+    assert_eq!(pairs, ["0.jpg: first"]);
+    assert_eq!(
+        left,
+        [
+            "columns whose name comes twice, of which the first is read: 1 (pairs.csv: title)",
+            "rows whose photo cannot be read: 4 (pairs.csv: row 1, pairs.csv: row 2, pairs.csv: row 3, \
+             pairs.csv: row 4)",
+        ]
+    );
+    let mut loader = load(&source, order(0), 1);
+    loader.by_ref().for_each(drop);
+    let reasons = sorted(
+        loader
+            .skipped()
+            .first
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    );
+    let expected = [
+        "row 1: https://a.org/0.jpg: the photo is an address: only files are read",
+        "row 2: a\\0.jpg: ",
+        "row 3: gone.jpg: ",
+        "row 4: .: ",
+    ];
+    for (reason, expected) in reasons.iter().zip(expected) {
+        says(reason, &format!("pairs.csv: {expected}"));
+    }
+}
+
+#[test]
+fn sets_that_change_are_told_apart() {
+    let shards = Shards::new();
+    shards.fill(&[2, 2]);
+    let first = shards.all().fingerprint().unwrap();
+    assert_eq!(first, shards.all().fingerprint().unwrap());
+    assert_eq!(first.files, 2);
+    shards.write("1.tar", &[("a.txt", b"a")]);
+    let changed = shards.all().fingerprint().unwrap();
+    assert_ne!(first, changed);
+    fs::rename(shards.path("1.tar"), shards.path("2.tar")).unwrap();
+    assert_ne!(changed, shards.all().fingerprint().unwrap());
 }
 
 proptest! {
