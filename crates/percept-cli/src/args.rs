@@ -95,6 +95,9 @@ pub struct Common {
         value_name = "DIR|off"
     )]
     pub text_cache: Option<PathBuf>,
+    /// Load a model in spite of tensors that percept does not understand, as if they were not there.
+    #[arg(long, global = true)]
+    pub allow_unused: bool,
     /// CPU threads; all cores unless given.
     #[arg(long, global = true, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
@@ -372,15 +375,37 @@ pub struct HintArgs {
     /// Rule for position embeddings at other sizes.
     #[arg(long, value_enum)]
     pub interpolation: Option<Interpolation>,
-    /// Mean and standard deviation of the input.
-    #[arg(long, value_enum)]
+    /// Mean and standard deviation of the input, by name.
+    #[arg(long, value_enum, conflicts_with_all = ["mean", "std"])]
     pub normalization: Option<Normalization>,
+    /// Mean of the input's channels, where values are 0 to 1.
+    #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "std")]
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of the input's channels, where values are 0 to 1.
+    #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "mean")]
+    pub std: Option<[f32; 3]>,
+    /// Resampling filter of the resize before the image tower.
+    #[arg(long, value_enum)]
+    pub filter: Option<ResizeFilter>,
     /// Side of the square that classification sees, in pixels.
     #[arg(long, value_name = "PX")]
     pub image_size: Option<usize>,
+    /// What stands before the names of the tower that is meant, where a file holds several.
+    #[arg(long, value_name = "NAME.")]
+    pub prefix: Option<String>,
     /// The tokeniser, when it is not beside the weights.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+}
+
+/// How a photo is resized.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ResizeFilter {
+    Nearest,
+    Box,
+    Bilinear,
+    Bicubic,
+    Lanczos,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -389,6 +414,8 @@ pub enum Interpolation {
     Dino,
     /// Bicubic with antialiasing to the target size, as timm.
     Timm,
+    /// Bicubic to the target size without antialiasing, as transformers.
+    Size,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -436,6 +463,15 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("not a positive whole number".into()),
         Ok(value) => Ok(value),
     }
+}
+
+fn triple(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Result<Vec<f32>, _> = text
+        .split(',')
+        .map(|number| number.trim().parse())
+        .collect();
+    let three = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    three.ok_or_else(|| "not three numbers, such as 0.5,0.5,0.5".into())
 }
 
 fn size(text: &str) -> Result<Size, String> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use percept::model::ModelError;
+use percept::model::weights::LoadReport;
 use percept::{Device, Hints, Model, ModelFiles, Precision};
 use percept_hub::{Hub, Reference};
 
@@ -73,7 +74,12 @@ fn load_by(
         })?,
     };
     let device = percept::device(&common.device).map_err(Usage::of)?;
-    let files = ModelFiles::open(&path, &Hints::default())?;
+    let hints = Hints {
+        allow_unused: common.allow_unused,
+        ..Hints::default()
+    };
+    let files = ModelFiles::open(&path, &hints)?;
+    tell_left_out(&files.report, console);
     let wanted = Precision::from(common.precision);
     let model = load(&files, &device, wanted)?;
     crate::memory::turn_to_photos();
@@ -87,11 +93,17 @@ fn load_by(
             wanted.name()
         ));
     }
-    let unused = &model.report().unused;
-    if !unused.is_empty() {
-        console.detail(&format!("{}", model.report()));
-    }
     Ok((model, path))
+}
+
+/// Says what of a checkpoint is left out: what may matter to everyone, the rest to those who ask for more.
+pub fn tell_left_out(report: &LoadReport, console: &Console) {
+    if !report.unused.is_empty() {
+        console.note(&format!("--allow-unused: left out, {report}"));
+    }
+    for line in report.left_out_lines() {
+        console.detail(&format!("left out: {line}"));
+    }
 }
 
 /// A path as it is; a name or `hf:` reference from the cache.

@@ -1,4 +1,4 @@
-//! BERT's encoder with mean pooling (MiniLM and other sentence-transformers).
+//! BERT's encoder, pooled (MiniLM, RoBERTa and other sentence-transformers).
 
 use rayon::prelude::*;
 
@@ -6,15 +6,16 @@ use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then};
-use crate::text::means;
+use crate::text::Pooling;
 
 /// A BERT encoder.
 #[derive(Debug)]
 pub struct Bert {
     /// `[vocabulary, dim]`.
     words: Vec<f32>,
-    /// Positions with the embedding of token type 0, `[most tokens, dim]`.
+    /// Positions with the embedding of token type 0, from that of the first token on, `[most tokens, dim]`.
     positions: Vec<f32>,
+    pooling: Pooling,
     norm: Norm,
     blocks: Vec<Block>,
     heads: Heads,
@@ -48,10 +49,14 @@ pub struct BertShape {
     pub vocabulary: usize,
     /// Rows of the position table.
     pub positions: usize,
+    /// Row of the position table that the first token gets: 2 in RoBERTa.
+    pub first_position: usize,
     /// Rows of the table of token types, of which the first is used.
     pub token_types: usize,
     /// Of LayerNorm.
     pub epsilon: f32,
+    /// What makes one vector of the tokens.
+    pub pooling: Pooling,
 }
 
 impl Bert {
@@ -97,6 +102,7 @@ impl Bert {
         );
         let types = read("token_type.weight", &[shape.token_types, dim])?;
         let mut positions = read("position.weight", &[shape.positions, dim])?;
+        positions.drain(..(shape.first_position * dim).min(positions.len()));
         for row in positions.chunks_exact_mut(dim) {
             for (position, of_type) in row.iter_mut().zip(&types) {
                 *position += of_type;
@@ -105,6 +111,7 @@ impl Bert {
         Ok(Self {
             words: words?,
             positions,
+            pooling: shape.pooling,
             norm: Norm::read("norm", dim, shape.epsilon, &read)?,
             blocks: blocks?,
             heads: Heads::of(dim, shape.heads),
@@ -113,7 +120,7 @@ impl Bert {
         })
     }
 
-    /// Sentence embeddings `[texts, dim]`, the means over the tokens of each text, not normalised.
+    /// Sentence embeddings `[texts, dim]`, pooled from the tokens of each text, not normalised.
     ///
     /// # Panics
     /// An id or a length is beyond its table.
@@ -159,6 +166,6 @@ impl Bert {
             block.mlp_norm.apply(&x, &mut sum);
             std::mem::swap(&mut x, &mut sum);
         }
-        means(&x, &lengths, tokens * dim, dim)
+        self.pooling.apply(&x, &lengths, tokens * dim, dim)
     }
 }

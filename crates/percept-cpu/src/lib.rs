@@ -20,6 +20,6 @@ pub mod norm;
 pub mod product;
 mod room;
 pub mod t5;
-mod text;
+pub mod text;
 mod tiles;
 pub mod vit;

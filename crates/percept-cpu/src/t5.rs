@@ -6,7 +6,7 @@ use crate::attention::{Bias, Heads, Packed, attend};
 use crate::kernel::Kernel;
 use crate::norm::Norm;
 use crate::product::{Linear, Then};
-use crate::text::means;
+use crate::text::Pooling;
 
 /// A T5 encoder.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub struct T5Shape {
     pub epsilon: f32,
     /// Width of Sentence-T5's dense layer after pooling, if there is one.
     pub projection: Option<usize>,
+    /// What makes one vector of the tokens.
+    pub pooling: Pooling,
 }
 
 impl T5 {
@@ -184,12 +186,13 @@ impl T5 {
             block.wo.apply(&wide, Then::Add(None), &mut x);
         }
         self.norm.apply(&x, &mut normed);
-        let means = means(&normed, &lengths, tokens * dim, dim);
+        let pooling = self.shape.pooling;
+        let pooled = pooling.apply(&normed, &lengths, tokens * dim, dim);
         match &self.dense {
-            None => means,
+            None => pooled,
             Some(dense) => {
                 let mut out = vec![0.0; texts.len() * dense.outputs()];
-                dense.apply(&means, Then::Store, &mut out);
+                dense.apply(&pooled, Then::Store, &mut out);
                 out
             }
         }

@@ -1,4 +1,4 @@
-//! BERT's encoder with mean pooling: MiniLM and other sentence-transformers.
+//! BERT's encoder, pooled: MiniLM, RoBERTa and other sentence-transformers.
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
@@ -6,12 +6,12 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::BertConfig;
 use crate::ops::{self, Activation};
-use crate::text::{TokenBatch, masked_mean};
+use crate::text::{Head, TokenBatch};
 
 /// Standard deviation of randomly initialised weights (BERT's choice).
 const INIT_STD: f64 = 0.02;
 
-/// BERT encoder, masked mean over tokens.
+/// BERT encoder, with what makes an embedding of its tokens.
 #[derive(Module, Debug)]
 pub struct Bert {
     word: Embedding,
@@ -19,6 +19,9 @@ pub struct Bert {
     token_type: Embedding,
     norm: LayerNorm,
     blocks: Vec<Block>,
+    head: Head,
+    #[module(skip)]
+    first_position: usize,
 }
 
 impl BertConfig {
@@ -35,6 +38,8 @@ impl BertConfig {
             token_type: table(self.token_types),
             norm: self.layer_norm(device),
             blocks: (0..self.depth).map(|_| Block::init(self, device)).collect(),
+            head: Head::init(&self.head, self.dim, device),
+            first_position: self.first_position,
         }
     }
 
@@ -50,10 +55,11 @@ impl Bert {
     pub fn forward(&self, batch: &TokenBatch) -> Tensor<2> {
         let [_, length] = batch.ids.dims();
         let device = batch.ids.device();
-        let positions = Tensor::<1, Int>::arange(0..length as i64, &device).unsqueeze::<2>();
+        let first = self.first_position as i64;
+        let positions = Tensor::<1, Int>::arange(first..first + length as i64, &device);
         let types = Tensor::<2, Int>::zeros([1, 1], &device);
         let tokens = self.word.forward(batch.ids.clone())
-            + self.position.forward(positions)
+            + self.position.forward(positions.unsqueeze::<2>())
             + self.token_type.forward(types);
         let tokens = self.norm.forward(tokens);
         let bias = batch.attention_bias();
@@ -61,7 +67,7 @@ impl Bert {
             .blocks
             .iter()
             .fold(tokens, |x, block| block.forward(x, bias.clone()));
-        masked_mean(tokens, batch)
+        self.head.dense(self.head.pool(tokens, batch))
     }
 }
 

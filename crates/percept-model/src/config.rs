@@ -12,6 +12,8 @@ const MAX_DIM: usize = 16_384;
 const MAX_DEPTH: usize = 256;
 /// As [`MAX_DIM`], for vocabularies (the largest multilingual ones have about 256,000 entries).
 const MAX_VOCABULARY: usize = 1_000_000;
+/// sentence-transformers models have one or two dense layers.
+const MAX_DENSE: usize = 16;
 /// CLIP's largest published set has 80 templates.
 const MAX_TEMPLATES: usize = 1000;
 /// A template is a sentence.
@@ -139,17 +141,30 @@ pub enum PositionInterpolation {
     /// DINO and CLIPpy: bicubic (A = −0.75), no antialiasing, sampled at the scale factor
     /// `(n + 0.1) / grid`.
     Dino,
-    /// timm: bicubic (A = −0.5) with antialiasing to the target size.
+    /// timm, and every DINOv2 with registers: bicubic (A = −0.5) with antialiasing to the target size.
     Timm,
+    /// transformers' ViT and DINOv2: bicubic (A = −0.75) to the target size, no antialiasing.
+    Size,
+}
+
+impl PositionInterpolation {
+    /// What the rule does, for people.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Dino => "DINO's position rule (bicubic, scale factor (n + 0.1) / grid)",
+            Self::Timm => "timm's position rule (bicubic, antialiased)",
+            Self::Size => "transformers' position rule (bicubic to the size, not antialiased)",
+        }
+    }
 }
 
 /// The text tower.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum TextConfig {
-    /// T5 encoder, mean over tokens, optional dense layer (Sentence-T5).
+    /// T5 encoder (Sentence-T5).
     T5(T5Config),
-    /// BERT encoder, mean over tokens (MiniLM and other sentence-transformers).
+    /// BERT or RoBERTa encoder (MiniLM and other sentence-transformers).
     Bert(BertConfig),
 }
 
@@ -157,8 +172,16 @@ impl TextConfig {
     /// Width of the embedding.
     pub fn dim(&self) -> usize {
         match self {
-            TextConfig::T5(c) => c.projection.unwrap_or(c.dim),
-            TextConfig::Bert(c) => c.dim,
+            TextConfig::T5(c) => c.head.width(c.projection.unwrap_or(c.dim)),
+            TextConfig::Bert(c) => c.head.width(c.dim),
+        }
+    }
+
+    /// What makes an embedding of the tokens.
+    pub fn head(&self) -> &TextHead {
+        match self {
+            TextConfig::T5(c) => &c.head,
+            TextConfig::Bert(c) => &c.head,
         }
     }
 
@@ -175,6 +198,113 @@ impl TextConfig {
         match self {
             TextConfig::T5(c) => c.vocab_size,
             TextConfig::Bert(c) => c.vocab_size,
+        }
+    }
+}
+
+/// What turns the tokens of a text into its embedding, as sentence-transformers has it: a pooling, then dense layers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextHead {
+    /// How the tokens become one vector.
+    #[serde(default)]
+    pub pooling: TextPooling,
+    /// Layers that the pooled vector goes through, in order.
+    #[serde(default)]
+    pub dense: Vec<DenseConfig>,
+}
+
+impl TextHead {
+    /// Whether it is the mean and nothing more.
+    pub fn is_mean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Width of the embedding, where the tower's own is `dim`.
+    pub fn width(&self, dim: usize) -> usize {
+        self.dense.last().map_or(dim, |layer| layer.width)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.dense.len() > MAX_DENSE {
+            return Err(format!("text.head has more than {MAX_DENSE} dense layers"));
+        }
+        (self.dense.iter())
+            .try_for_each(|layer| in_range("text.head.dense width", layer.width, 1, MAX_DIM))
+    }
+}
+
+/// How the tokens of a text become one vector; padding never counts. Names are those of sentence-transformers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextPooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The first one.
+    Cls,
+    /// Their maximum, per channel.
+    Max,
+    /// Their sum over the root of their number.
+    MeanSqrtLen,
+    /// Their mean, the n-th of them counting n times.
+    WeightedMean,
+    /// The last one.
+    LastToken,
+}
+
+impl TextPooling {
+    /// All poolings with the names that sentence-transformers gives them.
+    pub const ALL: [(TextPooling, &'static str); 6] = [
+        (TextPooling::Mean, "mean"),
+        (TextPooling::Cls, "cls"),
+        (TextPooling::Max, "max"),
+        (TextPooling::MeanSqrtLen, "mean_sqrt_len_tokens"),
+        (TextPooling::WeightedMean, "weightedmean"),
+        (TextPooling::LastToken, "lasttoken"),
+    ];
+
+    /// The name that sentence-transformers gives it.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.into_iter().find(|(pooling, _)| *pooling == self);
+        named.map_or("mean", |(_, name)| name)
+    }
+}
+
+/// A linear layer with an activation behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenseConfig {
+    /// Numbers that it gives.
+    pub width: usize,
+    /// Whether it adds a bias.
+    pub bias: bool,
+    /// What is applied to its results.
+    pub activation: DenseActivation,
+}
+
+/// The activation of a [`DenseConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DenseActivation {
+    /// None.
+    Identity,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// GELU by the error function.
+    Gelu,
+}
+
+impl DenseActivation {
+    /// The name of its class in `torch.nn`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "Identity",
+            Self::Tanh => "Tanh",
+            Self::Relu => "ReLU",
+            Self::Gelu => "GELU",
         }
     }
 }
@@ -203,10 +333,13 @@ pub struct T5Config {
     pub relative_max_distance: usize,
     /// ε of the RMS norms.
     pub rms_norm_eps: f64,
-    /// Width of Sentence-T5's dense layer after pooling, if there is one.
+    /// Width of Sentence-T5's dense layer after pooling, if there is one: without bias or activation.
     pub projection: Option<usize>,
     /// Longest input in tokens.
     pub max_tokens: usize,
+    /// Pooling, and further dense layers.
+    #[serde(default, skip_serializing_if = "TextHead::is_mean")]
+    pub head: TextHead,
 }
 
 /// Form of T5's feed-forward part.
@@ -241,6 +374,16 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     /// Longest input in tokens.
     pub max_tokens: usize,
+    /// Row of the position table that the first token gets: 0 in BERT, 2 in RoBERTa (its padding has one too).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_position: usize,
+    /// Pooling and dense layers.
+    #[serde(default, skip_serializing_if = "TextHead::is_mean")]
+    pub head: TextHead,
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 impl ModelConfig {
@@ -332,6 +475,7 @@ impl TextConfig {
     fn validate(&self) -> Result<(), String> {
         in_range("text.vocab_size", self.vocab_size(), 1, MAX_VOCABULARY)?;
         in_range("text.max_tokens", self.max_tokens(), 2, 4096)?;
+        self.head().validate()?;
         match self {
             TextConfig::T5(c) => {
                 in_range("text.dim", c.dim, 1, MAX_DIM)?;
@@ -357,7 +501,9 @@ impl TextConfig {
                 in_range("text.heads", c.heads, 1, c.dim)?;
                 divides("text.heads", c.heads, "text.dim", c.dim)?;
                 in_range("text.mlp_dim", c.mlp_dim, 1, 4 * MAX_DIM)?;
-                in_range("text.max_positions", c.max_positions, c.max_tokens, 1 << 16)?;
+                in_range("text.first_position", c.first_position, 0, 1 << 16)?;
+                let needed = c.first_position + c.max_tokens;
+                in_range("text.max_positions", c.max_positions, needed, 1 << 17)?;
                 in_range("text.token_types", c.token_types, 1, 16)?;
                 positive("text.layer_norm_eps", c.layer_norm_eps)
             }

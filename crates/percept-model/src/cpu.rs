@@ -1,6 +1,5 @@
 //! The encoders of percept-cpu, which `--device cpu` means.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -8,6 +7,7 @@ use percept_cpu::attention::MAX_HEAD_WIDTH;
 use percept_cpu::bert::{Bert, BertShape};
 use percept_cpu::kernel::Kernel;
 use percept_cpu::t5::{T5, T5Shape};
+use percept_cpu::text::{Activation, Dense, Pooling};
 use percept_cpu::vit::{VitShape, cut};
 use percept_image::ChwImage;
 
@@ -18,8 +18,8 @@ use crate::source::Source;
 use crate::vit::Vit;
 use crate::weights::{self, LoadReport, Recipe};
 use crate::{
-    ImageConfig, ImageEncoder, ModelError, T5FeedForward, TextConfig, TextEncoder, TokenGrid,
-    VitConfig,
+    DenseActivation, DenseConfig, ImageConfig, ImageEncoder, ModelError, T5FeedForward, TextConfig,
+    TextEncoder, TextPooling, TokenGrid, VitConfig,
 };
 
 /// A ViT on the CPU, without Burn but for the positions of a new image size.
@@ -54,7 +54,6 @@ impl CpuImageEncoder {
         config: &ImageConfig,
         tower: &TowerFiles<ImageLayout>,
         kernel: Kernel,
-        used: &mut BTreeSet<String>,
         report: &mut LoadReport,
     ) -> Result<Option<Self>, ModelError> {
         let config = &config.vit;
@@ -64,7 +63,7 @@ impl CpuImageEncoder {
             ..config.clone()
         };
         let stem = stem.init(&Device::flex());
-        let stem = weights::load(stem, &tower.source, recipe, used, report)?;
+        let stem = weights::load(stem, &tower.source, recipe, report)?;
         let shape = VitShape {
             dim: config.dim,
             depth: config.depth,
@@ -76,7 +75,7 @@ impl CpuImageEncoder {
         };
         // Its projection is in the engine too.
         let stem = stem.only_positions();
-        let vit = reading(&tower.source, recipe, used, report, |read| {
+        let vit = reading(&tower.source, recipe, report, |read| {
             percept_cpu::vit::Vit::new(shape, kernel, read)
         })?;
         Ok(report.is_complete().then(|| Self {
@@ -143,26 +142,23 @@ impl ImageEncoder for CpuImageEncoder {
     }
 }
 
+/// Reads the parameter of this name and shape.
+type Read<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>, ModelError> + Sync + 'a;
+
 /// Gives `build` what reads parameters by our names, as percept-cpu asks for them. One that is missing or has
 /// another shape is added to `report` and is all zeros, so that the others are looked for as well.
 fn reading<T>(
     source: &Source,
     recipe: impl Fn(&str) -> Recipe + Sync,
-    used: &mut BTreeSet<String>,
     report: &mut LoadReport,
-    build: impl FnOnce(
-        &(dyn Fn(&str, &[usize]) -> Result<Vec<f32>, ModelError> + Sync),
-    ) -> Result<T, ModelError>,
+    build: impl FnOnce(&Read) -> Result<T, ModelError>,
 ) -> Result<T, ModelError> {
-    let found = Mutex::new((used, &mut *report));
+    let found = Mutex::new(&mut *report);
     let built = build(&|name, shape| {
-        let (mut of_one, mut names) = (LoadReport::default(), BTreeSet::new());
-        let values = weights::values(source, recipe(name), shape, &mut names, &mut of_one);
+        let mut of_one = LoadReport::default();
+        let values = weights::values(source, recipe(name), shape, &mut of_one);
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (used, report) = &mut *found;
-        used.append(&mut names);
-        report.missing.append(&mut of_one.missing);
-        report.misshaped.append(&mut of_one.misshaped);
+        found.join(of_one);
         Ok(values?.unwrap_or_else(|| vec![0.0; shape.iter().product()]))
     });
     // Threads come to them in any order.
@@ -177,6 +173,8 @@ fn reading<T>(
 #[derive(Debug)]
 pub struct CpuTextEncoder {
     tower: Tower,
+    /// The dense layers behind the pooling.
+    dense: Vec<Dense>,
     dim: usize,
 }
 
@@ -201,12 +199,24 @@ impl CpuTextEncoder {
         config: &TextConfig,
         tower: &TowerFiles<TextLayout>,
         kernel: Kernel,
-        used: &mut BTreeSet<String>,
         report: &mut LoadReport,
     ) -> Result<Option<Self>, ModelError> {
         let recipe = |name: &str| tower.layout.recipe(name);
         let (source, dim) = (&tower.source, config.dim());
-        let tower = reading(source, recipe, used, report, |read| match config {
+        let pooling = pooling(config.head().pooling);
+        let dense_layers = |mut width: usize, read: &Read| {
+            let layers = config.head().dense.iter().enumerate();
+            let layer = |(i, layer): (usize, &DenseConfig)| {
+                let sides = [layer.width, std::mem::replace(&mut width, layer.width)];
+                let name = format!("head.layers.{i}");
+                let activation = activation(layer.activation);
+                Dense::read(&name, sides, layer.bias, activation, kernel, &read)
+            };
+            layers
+                .map(layer)
+                .collect::<Result<Vec<Dense>, ModelError>>()
+        };
+        let (tower, dense) = reading(source, recipe, report, |read| match config {
             TextConfig::T5(config) => {
                 let shape = T5Shape {
                     dim: config.dim,
@@ -220,8 +230,10 @@ impl CpuTextEncoder {
                     max_distance: config.relative_max_distance,
                     epsilon: config.rms_norm_eps as f32,
                     projection: config.projection,
+                    pooling,
                 };
-                T5::new(shape, kernel, read).map(Tower::T5)
+                let dense = dense_layers(config.projection.unwrap_or(config.dim), read)?;
+                Ok((Tower::T5(T5::new(shape, kernel, read)?), dense))
             }
             TextConfig::Bert(config) => {
                 let shape = BertShape {
@@ -232,20 +244,47 @@ impl CpuTextEncoder {
                     vocabulary: config.vocab_size,
                     positions: config.max_positions,
                     token_types: config.token_types,
+                    first_position: config.first_position,
                     epsilon: config.layer_norm_eps as f32,
+                    pooling,
                 };
-                Bert::new(shape, kernel, read).map(Tower::Bert)
+                let dense = dense_layers(config.dim, read)?;
+                Ok((Tower::Bert(Bert::new(shape, kernel, read)?), dense))
             }
         })?;
-        Ok(report.is_complete().then_some(Self { tower, dim }))
+        Ok(report.is_complete().then_some(Self { tower, dense, dim }))
     }
 }
 
 impl TextEncoder for CpuTextEncoder {
     fn encode(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        Ok(in_batches(texts, self.dim, |ids| match &self.tower {
-            Tower::T5(t5) => t5.forward(ids),
-            Tower::Bert(bert) => bert.forward(ids),
+        Ok(in_batches(texts, self.dim, |ids| {
+            let pooled = match &self.tower {
+                Tower::T5(t5) => t5.forward(ids),
+                Tower::Bert(bert) => bert.forward(ids),
+            };
+            let layers = self.dense.iter();
+            layers.fold(pooled, |x, layer| layer.apply(&x))
         }))
+    }
+}
+
+fn pooling(pooling: TextPooling) -> Pooling {
+    match pooling {
+        TextPooling::Mean => Pooling::Mean,
+        TextPooling::Cls => Pooling::Cls,
+        TextPooling::Max => Pooling::Max,
+        TextPooling::MeanSqrtLen => Pooling::MeanSqrtLen,
+        TextPooling::WeightedMean => Pooling::WeightedMean,
+        TextPooling::LastToken => Pooling::LastToken,
+    }
+}
+
+fn activation(activation: DenseActivation) -> Activation {
+    match activation {
+        DenseActivation::Identity => Activation::Identity,
+        DenseActivation::Tanh => Activation::Tanh,
+        DenseActivation::Relu => Activation::Relu,
+        DenseActivation::Gelu => Activation::Gelu,
     }
 }

@@ -34,8 +34,9 @@ pub enum ModelError {
 
     /// No tower's names were recognised.
     #[error(
-        "{}: no image or text tower recognised among its {} tensors ({})",
-        path.display(), count, examples.join(", ")
+        "{}: no image or text tower recognised among its {} tensors ({}){}",
+        path.display(), count, examples.join(", "),
+        owner.map(|owner| format!("; it looks like {owner}, which percept does not read")).unwrap_or_default()
     )]
     UnknownLayout {
         /// The checkpoint.
@@ -44,10 +45,15 @@ pub enum ModelError {
         count: usize,
         /// Some of their names.
         examples: Vec<String>,
+        /// Whose layout it may be.
+        owner: Option<&'static str>,
     },
 
     /// The weights do not fit the model.
-    #[error("{}: {report}", path.display())]
+    #[error(
+        "{}: {report}{}", path.display(),
+        if report.is_complete() { "; --allow-unused goes on without them" } else { "" }
+    )]
     Weights {
         /// The checkpoint.
         path: PathBuf,

@@ -1,13 +1,13 @@
 //! Checkpoint layouts: which towers a file holds, and under which names.
 //!
-//! A layout is told from the tensors' names alone. It answers two questions: where the values of
-//! a parameter of ours stand ([`ImageLayout::recipe`], [`TextLayout::recipe`]), and what the
-//! shapes say about the tower.
+//! A layout is told from the tensors' names alone. It answers where the values of a parameter of ours stand
+//! ([`ImageLayout::recipe`], [`TextLayout::recipe`]). What nothing asks for is judged in `leftover.rs`.
 
 use std::fmt;
 
-use crate::source::{DENSE, Source};
+use crate::source::Source;
 use crate::weights::Recipe;
+use crate::{ModelError, names};
 
 /// Spelling of an image tower's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,10 @@ pub struct TextLayout {
     pub style: TextStyle,
     /// What stands before every name, such as `text.0.auto_model.`.
     pub prefix: String,
-    /// Name of the dense layer's matrix in the same checkpoint, if there is one.
+    /// Name of the dense layer's matrix, if there is one without bias and activation.
     pub dense: Option<String>,
+    /// What stands before the names of the dense layers in folders of their own, such as `2_Dense/linear.`.
+    pub head: Vec<String>,
 }
 
 impl fmt::Display for ImageLayout {
@@ -83,33 +85,106 @@ fn describe(f: &mut fmt::Formatter<'_>, style: &str, prefix: &str) -> fmt::Resul
     }
 }
 
-/// The shortest prefix that some name of `checkpoint` has before `suffix`. The shortest: with
-/// copies of a tower nested in a file, the outermost is the one in use.
-fn prefix_of(checkpoint: &Source, suffix: &str) -> Option<String> {
+/// A tower that was found, and where else in the file there are towers of its kind.
+#[derive(Debug)]
+pub(crate) struct Found<L> {
+    pub(crate) layout: L,
+    /// Prefixes of copies that were passed over.
+    pub(crate) others: Vec<String>,
+}
+
+/// A prefix before some name of `checkpoint` that ends in `suffix`, and what is known of the tower there.
+fn places<S: Copy>(checkpoint: &Source, suffix: &str, style: S) -> Vec<(String, S)> {
     checkpoint
         .names()
-        .filter_map(|name| name.strip_suffix(suffix).map(str::to_owned))
+        .filter_map(|name| name.strip_suffix(suffix))
         .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-        .min_by_key(String::len)
+        .map(|prefix| (prefix.to_owned(), style))
+        .collect()
+}
+
+/// Which of several copies of a tower its trainer evaluates: small is better. DINO evaluates the teacher, MoCo the query
+/// encoder, timm the moving average.
+fn rank(prefix: &str) -> u8 {
+    let is = |names: &[&str]| prefix.split('.').any(|part| names.contains(&part));
+    let chosen = [
+        "teacher",
+        "ema",
+        "ema_model",
+        "model_ema",
+        "encoder_q",
+        "base_encoder",
+    ];
+    let other = ["student", "encoder_k", "momentum_encoder"];
+    if is(&chosen) {
+        0
+    } else if is(&other) || prefix.split('.').any(|part| part.ends_with("_m")) {
+        2
+    } else {
+        1
+    }
+}
+
+/// Takes the tower under `wanted` or, where nothing is asked for, the one that its trainer evaluates, else the outermost.
+fn choose<S>(
+    checkpoint: &Source,
+    kind: &str,
+    mut places: Vec<(String, S)>,
+    wanted: Option<&str>,
+) -> Result<Option<(String, S, Vec<String>)>, ModelError> {
+    if let Some(wanted) = wanted {
+        let wanted = names::canonical(wanted.trim_end_matches('.'));
+        let is_there = |prefix: &str| format!(".{prefix}").starts_with(&format!(".{wanted}."));
+        if !wanted.is_empty() && places.iter().any(|(prefix, _)| is_there(prefix)) {
+            places.retain(|(prefix, _)| is_there(prefix));
+        }
+    }
+    places.sort_by_key(|(prefix, _)| (rank(prefix), prefix.len()));
+    let Some((first, _)) = places.first() else {
+        return Ok(None);
+    };
+    // With copies of a tower nested in a file, the outermost is the one in use.
+    let is_rival =
+        |prefix: &str| rank(prefix) == rank(first) && !prefix.starts_with(first.as_str());
+    if places.iter().any(|(prefix, _)| is_rival(prefix)) {
+        let all: Vec<String> = places
+            .iter()
+            .map(|(prefix, _)| format!("{prefix}*"))
+            .collect();
+        return Err(ModelError::config(
+            checkpoint.main().path(),
+            format!(
+                "holds several {kind} towers ({}); say which with `percept convert --prefix PREFIX`",
+                all.join(", ")
+            ),
+        ));
+    }
+    let (prefix, style) = places.remove(0);
+    let others = places.into_iter().map(|(prefix, _)| prefix).collect();
+    Ok(Some((prefix, style, others)))
 }
 
 impl ImageLayout {
-    /// Looks for an image tower.
-    pub fn detect(checkpoint: &Source) -> Option<Self> {
-        if let Some(prefix) = prefix_of(checkpoint, "patch_embed.proj.weight") {
-            return Some(Self {
-                style: ImageStyle::Timm,
-                prefix,
-            });
+    /// Looks for an image tower, under `wanted` if there is one.
+    pub(crate) fn detect(
+        checkpoint: &Source,
+        wanted: Option<&str>,
+    ) -> Result<Option<Found<Self>>, ModelError> {
+        let mut all = places(checkpoint, "patch_embed.proj.weight", ImageStyle::Timm);
+        let suffix = "embeddings.patch_embeddings.projection.weight";
+        for (prefix, _) in places(checkpoint, suffix, ()) {
+            let dinov2 = format!("{prefix}encoder.layer.0.norm1.weight");
+            let style = match checkpoint.info(&dinov2) {
+                Some(_) => ImageStyle::HfDinov2,
+                None => ImageStyle::HfVit,
+            };
+            all.push((prefix, style));
         }
-        let prefix = prefix_of(checkpoint, "embeddings.patch_embeddings.projection.weight")?;
-        let dinov2 = format!("{prefix}encoder.layer.0.norm1.weight");
-        let style = if checkpoint.info(&dinov2).is_some() {
-            ImageStyle::HfDinov2
-        } else {
-            ImageStyle::HfVit
-        };
-        Some(Self { style, prefix })
+        let chosen = choose(checkpoint, "image", all, wanted)?;
+        Ok(chosen.map(|(prefix, style, others)| Found {
+            layout: Self { style, prefix },
+            others,
+        }))
     }
 
     /// Where the parameter `name` of [`Vit`](crate::vit::Vit) stands.
@@ -154,57 +229,49 @@ impl ImageLayout {
         let kind = if kind == "gamma" { "lambda1" } else { kind };
         Recipe::Copy(format!("{layer}.{part}.{kind}"))
     }
-
-    /// Whether a name that no parameter asked for belongs to a part that percept never uses.
-    pub fn ignores(&self, name: &str) -> bool {
-        name.strip_prefix(&self.prefix).is_some_and(|name| {
-            matches!(name, "mask_token" | "embeddings.mask_token")
-                || ["head.", "pooler.", "classifier.", "fc_norm."]
-                    .iter()
-                    .any(|part| name.starts_with(part))
-        })
-    }
 }
 
 impl TextLayout {
-    /// Looks for a text tower.
-    pub fn detect(checkpoint: &Source) -> Option<Self> {
-        if checkpoint.info("text.embedding.weight").is_some() {
-            let dense = "text.dense.weight";
-            return Some(Self {
-                style: TextStyle::PerceptT5,
-                prefix: "text.".into(),
-                dense: checkpoint.info(dense).map(|_| dense.to_owned()),
-            });
-        }
-        if checkpoint.info("text.word.weight").is_some() {
-            return Some(Self {
-                style: TextStyle::PerceptBert,
-                prefix: "text.".into(),
-                dense: None,
-            });
-        }
-        let t5 = "encoder.block.0.layer.0.SelfAttention.q.weight";
-        if let Some(prefix) = prefix_of(checkpoint, t5) {
-            // clippy_5k.pt holds a sentence-transformers pipeline: part 0 is T5, part 2 the dense.
-            let pipeline = prefix.strip_suffix("0.auto_model.");
-            let dense = pipeline
-                .map(|pipeline| format!("{pipeline}2.linear.weight"))
-                .into_iter()
-                .chain([format!("{DENSE}linear.weight")])
-                .find(|name| checkpoint.info(name).is_some());
-            return Some(Self {
-                style: TextStyle::HfT5,
+    /// Looks for a text tower, under `wanted` if there is one.
+    pub(crate) fn detect(
+        checkpoint: &Source,
+        wanted: Option<&str>,
+    ) -> Result<Option<Found<Self>>, ModelError> {
+        let of = |style, prefix: String, dense: Option<String>, others| {
+            let (layout, head) = (style, Vec::new());
+            let layout = Self {
+                style: layout,
                 prefix,
                 dense,
-            });
+                head,
+            };
+            Ok(Some(Found { layout, others }))
+        };
+        if checkpoint.info("text.embedding.weight").is_some() {
+            let dense = "text.dense.weight";
+            let dense = checkpoint.info(dense).map(|_| dense.to_owned());
+            return of(TextStyle::PerceptT5, "text.".into(), dense, Vec::new());
         }
-        let prefix = prefix_of(checkpoint, "embeddings.word_embeddings.weight")?;
-        Some(Self {
-            style: TextStyle::HfBert,
-            prefix,
-            dense: None,
-        })
+        if checkpoint.info("text.word.weight").is_some() {
+            return of(TextStyle::PerceptBert, "text.".into(), None, Vec::new());
+        }
+        let t5 = "encoder.block.0.layer.0.SelfAttention.q.weight";
+        let mut all = places(checkpoint, t5, TextStyle::HfT5);
+        let bert = "embeddings.word_embeddings.weight";
+        all.extend(places(checkpoint, bert, TextStyle::HfBert));
+        let Some((prefix, style, others)) = choose(checkpoint, "text", all, wanted)? else {
+            return Ok(None);
+        };
+        // clippy_5k.pt holds a sentence-transformers pipeline: part 0 is T5, part 2 the dense.
+        let dense = (pipeline(&prefix))
+            .map(|pipeline| format!("{pipeline}2.linear.weight"))
+            .filter(|name| style == TextStyle::HfT5 && checkpoint.info(name).is_some());
+        of(style, prefix, dense, others)
+    }
+
+    /// Whether it stands as a sentence-transformers pipeline does in memory, after its pooling and dense layers.
+    pub(crate) fn is_pipeline(&self) -> bool {
+        pipeline(&self.prefix).is_some()
     }
 
     /// Where the parameter `name` of [`T5`](crate::t5::T5) or [`Bert`](crate::bert::Bert) stands.
@@ -214,6 +281,12 @@ impl TextLayout {
         {
             return Recipe::Copy(dense.clone());
         }
+        if let Some((index, kind)) =
+            (name.strip_prefix("head.layers.")).and_then(|layer| layer.split_once('.'))
+            && let Some(layer) = index.parse().ok().and_then(|i: usize| self.head.get(i))
+        {
+            return Recipe::Copy(format!("{layer}{kind}"));
+        }
         let translated = match self.style {
             TextStyle::PerceptT5 | TextStyle::PerceptBert => name.to_owned(),
             TextStyle::HfT5 => hf_t5(name),
@@ -221,19 +294,12 @@ impl TextLayout {
         };
         Recipe::Copy(format!("{}{translated}", self.prefix))
     }
+}
 
-    /// As [`ImageLayout::ignores`].
-    pub fn ignores(&self, name: &str) -> bool {
-        name.strip_prefix(&self.prefix).is_some_and(|name| {
-            matches!(
-                name,
-                // The same table as `shared.weight`, saved twice.
-                "encoder.embed_tokens.weight" | "embeddings.position_ids"
-            ) || ["decoder.", "lm_head.", "pooler.", "cls."]
-                .iter()
-                .any(|part| name.starts_with(part))
-        })
-    }
+/// What stands before the parts of a sentence-transformers pipeline, whose part 0 has this prefix.
+fn pipeline(prefix: &str) -> Option<&str> {
+    let outer = (prefix.strip_suffix("0.auto_model.")).or(prefix.strip_suffix("0.model."))?;
+    (outer.is_empty() || outer.ends_with('.')).then_some(outer)
 }
 
 fn hf_t5(name: &str) -> String {

@@ -18,9 +18,14 @@ mod files;
 mod frozen;
 #[cfg(feature = "autodiff")]
 mod grad;
+mod json_file;
 mod layout;
+mod leftover;
 mod model;
+mod names;
 mod ops;
+mod preprocessing;
+mod sentence_transformers;
 mod source;
 mod spare;
 mod text_cache;
@@ -35,8 +40,9 @@ pub mod weights;
 
 pub use burn::tensor::Device;
 pub use config::{
-    BertConfig, DEFAULT_TEMPLATE, FORMAT, ImageConfig, ModelConfig, Pooling, PositionInterpolation,
-    T5Config, T5FeedForward, TextConfig, VitConfig, default_templates,
+    BertConfig, DEFAULT_TEMPLATE, DenseActivation, DenseConfig, FORMAT, ImageConfig, ModelConfig,
+    Pooling, PositionInterpolation, T5Config, T5FeedForward, TextConfig, TextHead, TextPooling,
+    VitConfig, default_templates,
 };
 pub use cpu::{CpuImageEncoder, CpuTextEncoder};
 pub use device::device;
@@ -44,7 +50,7 @@ pub use encoder::{
     BurnImageEncoder, BurnTextEncoder, ImageEncoder, MAX_PATCHES, TextEncoder, TokenGrid, normalize,
 };
 pub use error::ModelError;
-pub use files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};
+pub use files::{CONFIG_FILE, Hints, ModelFiles, Origin, TOKENIZER_FILE, TowerFiles, WEIGHTS_FILE};
 pub use frozen::FrozenVit;
 pub use layout::{ImageLayout, ImageStyle, TextLayout, TextStyle};
 pub use model::{Model, Storage, TextEmbeddings, Towers};

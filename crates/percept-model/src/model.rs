@@ -1,6 +1,6 @@
 //! A loaded model: towers, tokeniser and temperature, ready to encode.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -12,7 +12,6 @@ use percept_image::ChwImage;
 use crate::cpu::{CpuImageEncoder, CpuTextEncoder};
 use crate::encoder::{BurnImageEncoder, BurnTextEncoder, ImageEncoder, TextEncoder, TokenGrid};
 use crate::files::{CONFIG_FILE, Hints, ModelFiles, TOKENIZER_FILE, WEIGHTS_FILE};
-use crate::layout::TextLayout;
 use crate::text::TextTower;
 use crate::text_cache::TextCache;
 use crate::tokenizer::Tokenizer;
@@ -107,7 +106,7 @@ pub struct Towers {
     pub text: Option<TextTower>,
     /// The learned temperature, as a logarithm (paper §2.1).
     pub logit_scale: Option<f32>,
-    /// Which names of the checkpoint were missing, misshaped or unused.
+    /// What of the checkpoint was not used.
     pub report: LoadReport,
 }
 
@@ -122,7 +121,7 @@ impl Towers {
             image: loading.image(device)?,
             text: loading.text(device)?,
             logit_scale: loading.logit_scale()?,
-            report: loading.finish(false),
+            report: files.report.clone(),
         })
     }
 
@@ -255,10 +254,10 @@ impl Towers {
     }
 }
 
-/// Weights on their way out of files, with what was found there.
+/// Weights on their way out of files.
 struct Loading<'a> {
     files: &'a ModelFiles,
-    used: BTreeMap<&'a Path, BTreeSet<String>>,
+    /// What is missing or has another shape, after all: [`ModelFiles::open`] looked before.
     report: LoadReport,
 }
 
@@ -266,7 +265,6 @@ impl<'a> Loading<'a> {
     fn new(files: &'a ModelFiles) -> Self {
         Self {
             files,
-            used: BTreeMap::new(),
             report: LoadReport::default(),
         }
     }
@@ -281,7 +279,6 @@ impl<'a> Loading<'a> {
             config.vit.init(device),
             &tower.source,
             |name| tower.layout.recipe(name),
-            self.used.entry(path).or_default(),
             &mut self.report,
         )?;
         fail_if_incomplete(path, &self.report)?;
@@ -305,8 +302,7 @@ impl<'a> Loading<'a> {
             }));
         }
         let path = tower.source.main().path();
-        let used = self.used.entry(path).or_default();
-        let encoder = CpuImageEncoder::load(config, tower, kernel, used, &mut self.report)?;
+        let encoder = CpuImageEncoder::load(config, tower, kernel, &mut self.report)?;
         fail_if_incomplete(path, &self.report)?;
         Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn ImageEncoder>))
     }
@@ -317,13 +313,11 @@ impl<'a> Loading<'a> {
         };
         let path = tower.source.main().path();
         let recipe = |name: &str| tower.layout.recipe(name);
-        let (used, report) = (self.used.entry(path).or_default(), &mut self.report);
+        let report = &mut self.report;
         let text = match config.init(device) {
-            TextTower::T5(t5) => {
-                TextTower::T5(weights::load(t5, &tower.source, recipe, used, report)?)
-            }
+            TextTower::T5(t5) => TextTower::T5(weights::load(t5, &tower.source, recipe, report)?),
             TextTower::Bert(bert) => {
-                TextTower::Bert(weights::load(bert, &tower.source, recipe, used, report)?)
+                TextTower::Bert(weights::load(bert, &tower.source, recipe, report)?)
             }
         };
         fail_if_incomplete(path, &self.report)?;
@@ -347,8 +341,7 @@ impl<'a> Loading<'a> {
             }));
         }
         let path = tower.source.main().path();
-        let used = self.used.entry(path).or_default();
-        let encoder = CpuTextEncoder::load(config, tower, kernel, used, &mut self.report)?;
+        let encoder = CpuTextEncoder::load(config, tower, kernel, &mut self.report)?;
         fail_if_incomplete(path, &self.report)?;
         Ok(encoder.map(|encoder| Box::new(encoder) as Box<dyn TextEncoder>))
     }
@@ -378,22 +371,7 @@ impl<'a> Loading<'a> {
         let Some((source, name)) = &self.files.logit_scale else {
             return Ok(None);
         };
-        let used = self.used.entry(source.main().path()).or_default();
-        used.insert(name.clone());
         Ok(source.read_f32(name)?.first().copied())
-    }
-
-    /// What was found; the text tower may be read `later`.
-    fn finish(mut self, later: bool) -> LoadReport {
-        self.report.unused = unused(self.files, &self.used);
-        if let (true, Some(text)) = (later, &self.files.text) {
-            // Without a prefix, any name may be one of its.
-            let TextLayout { prefix, dense, .. } = &text.layout;
-            let may_be_used =
-                |name: &String| name.starts_with(prefix) || Some(name) == dense.as_ref();
-            self.report.unused.retain(|name| !may_be_used(name));
-        }
-        self.report
     }
 }
 
@@ -405,29 +383,6 @@ fn fail_if_incomplete(path: &Path, report: &LoadReport) -> Result<(), ModelError
         path: path.to_owned(),
         report: report.clone(),
     })
-}
-
-/// Names that nothing asked for, less those that are known to be of no use.
-fn unused(files: &ModelFiles, used: &BTreeMap<&Path, BTreeSet<String>>) -> Vec<String> {
-    let mut names = BTreeSet::new();
-    let sources = [
-        files.image.as_ref().map(|tower| &tower.source),
-        files.text.as_ref().map(|tower| &tower.source),
-    ];
-    for source in sources.into_iter().flatten() {
-        let read = used.get(source.main().path());
-        for name in source.names() {
-            let ignored = files
-                .image
-                .as_ref()
-                .is_some_and(|t| t.layout.ignores(&name))
-                || files.text.as_ref().is_some_and(|t| t.layout.ignores(&name));
-            if !ignored && !read.is_some_and(|read| read.contains(&name)) {
-                names.insert(name);
-            }
-        }
-    }
-    names.into_iter().collect()
 }
 
 impl Model {
@@ -461,8 +416,7 @@ impl Model {
 
     /// As [`from_files`](Self::from_files), for programs that run often. Embeddings of lists of texts that were
     /// embedded before are read from the folder `cache`, where there is one; the text tower is loaded when
-    /// others are asked for, so that what is wrong with it is found only then, and its names are never among the
-    /// unused ones of [`report`](Self::report).
+    /// others are asked for, so that weights that are not finite, or a wrong tokeniser, are found only then.
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files), less those of the text tower.
@@ -496,13 +450,12 @@ impl Model {
         text: Option<TextSide>,
     ) -> Result<Self, ModelError> {
         let image = loading.image_encoder(device, kernel)?;
-        let later = text.as_ref().is_some_and(|text| text.later.is_some());
         Ok(Self {
             config: loading.files.config.clone(),
             image,
             text,
             logit_scale: loading.logit_scale()?,
-            report: loading.finish(later),
+            report: loading.files.report.clone(),
             kernel: (*device == Device::flex()).then_some(kernel),
         })
     }
@@ -532,7 +485,7 @@ impl Model {
         self.logit_scale
     }
 
-    /// Names of the checkpoint that were not used.
+    /// What of the checkpoint was not used.
     pub fn report(&self) -> &LoadReport {
         &self.report
     }

@@ -1,4 +1,4 @@
-//! Position embeddings for any image size: DINO's rule and timm's.
+//! Position embeddings for any image size: the rules of DINO, timm and transformers.
 //!
 //! Bicubic resampling is separable and linear, so it is two small matrix products,
 //! `rows · grid · columnsᵀ`. That runs on every device and lets gradients through.
@@ -27,17 +27,17 @@ pub fn interpolate(grid: Tensor<3>, target: [usize; 2], rule: PositionInterpolat
 
 fn weights(from: usize, to: usize, rule: PositionInterpolation, device: &Device) -> Tensor<2> {
     let values = match rule {
-        PositionInterpolation::Dino => dino_weights(from, to),
+        PositionInterpolation::Dino => plain_weights(from, to, from as f64 / (to as f64 + 0.1)),
         PositionInterpolation::Timm => timm_weights(from, to),
+        PositionInterpolation::Size => plain_weights(from, to, from as f64 / to as f64),
     };
     Tensor::from_data(TensorData::new(values, [to, from]), device)
 }
 
-/// torch's `interpolate(scale_factor=(to + 0.1) / from, mode="bicubic")`: sample positions follow
-/// the scale factor, not the ratio of the sizes. `[to, from]`, row-major.
-fn dino_weights(from: usize, to: usize) -> Vec<f32> {
+/// torch's `interpolate(mode="bicubic")` with samples `step` cells apart, `[to, from]`, row-major. With
+/// `scale_factor=(to + 0.1) / from` they follow that factor, with `size=to` the ratio of the sizes.
+fn plain_weights(from: usize, to: usize, step: f64) -> Vec<f32> {
     const A: f64 = -0.75;
-    let step = from as f64 / (to as f64 + 0.1);
     let mut weights = vec![0.0; to * from];
     for (i, row) in weights.chunks_mut(from).enumerate() {
         let center = (i as f64 + 0.5) * step - 0.5;
@@ -90,17 +90,21 @@ fn cubic(x: f64, a: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const RULES: [PositionInterpolation; 3] = [
+        PositionInterpolation::Dino,
+        PositionInterpolation::Timm,
+        PositionInterpolation::Size,
+    ];
+
     #[test]
     fn every_row_of_weights_sums_to_one() {
+        let device = Device::flex();
         for (from, to) in [(14, 21), (37, 32), (14, 7), (5, 1), (1, 5)] {
-            for row in dino_weights(from, to)
-                .chunks(from)
-                .chain(timm_weights(from, to).chunks(from))
-            {
-                assert!(
-                    (row.iter().sum::<f32>() - 1.0).abs() < 1e-5,
-                    "{from} to {to}"
-                );
+            for rule in RULES {
+                let sums = weights(from, to, rule, &device).sum_dim(1).into_data();
+                for sum in sums.iter::<f32>() {
+                    assert!((sum - 1.0).abs() < 1e-5, "{from} to {to}");
+                }
             }
         }
     }
@@ -109,7 +113,7 @@ mod tests {
     fn the_same_size_changes_nothing() {
         let device = Device::flex();
         let grid = Tensor::<3>::from_floats([[[1.0], [2.0]], [[3.0], [5.0]]], &device);
-        for rule in [PositionInterpolation::Dino, PositionInterpolation::Timm] {
+        for rule in RULES {
             let same: Vec<f32> = interpolate(grid.clone(), [2, 2], rule)
                 .into_data()
                 .try_to_vec()

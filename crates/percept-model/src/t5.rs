@@ -6,10 +6,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use percept_cpu::t5::bucket;
 
 use crate::ops::{self, Activation};
-use crate::text::{TokenBatch, masked_mean};
+use crate::text::{Head, TokenBatch};
 use crate::{T5Config, T5FeedForward};
 
-/// T5 encoder, masked mean over tokens, optional dense layer.
+/// T5 encoder, with what makes an embedding of its tokens.
 #[derive(Module, Debug)]
 pub struct T5 {
     embedding: Embedding,
@@ -17,6 +17,7 @@ pub struct T5 {
     blocks: Vec<Block>,
     norm: RmsNorm,
     dense: Option<Linear>,
+    head: Head,
     #[module(skip)]
     buckets: usize,
     #[module(skip)]
@@ -38,6 +39,7 @@ impl T5Config {
             dense: self
                 .projection
                 .map(|width| linear(self.dim, width, (self.dim as f64).powf(-0.5), device)),
+            head: Head::init(&self.head, self.projection.unwrap_or(self.dim), device),
             buckets: self.relative_buckets,
             max_distance: self.relative_max_distance,
         }
@@ -60,11 +62,11 @@ impl T5 {
             .blocks
             .iter()
             .fold(tokens, |x, block| block.forward(x, bias.clone()));
-        let pooled = masked_mean(self.norm.forward(tokens), batch);
-        match &self.dense {
+        let pooled = self.head.pool(self.norm.forward(tokens), batch);
+        self.head.dense(match &self.dense {
             Some(dense) => dense.forward(pooled),
             None => pooled,
-        }
+        })
     }
 
     /// Relative position bias `[1, heads, length, length]`: one table for all blocks.

@@ -3,7 +3,7 @@
 //! The path of a field is the parameter's name (`blocks.0.attn.qkv.weight`), spelled as PyTorch
 //! spells it: norms have `weight` and `bias`, linear layers keep `[out, in]` in files.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -23,7 +23,8 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    fn names(&self) -> &[String] {
+    /// The names of the tensors, in the spelling of layouts.
+    pub fn names(&self) -> &[String] {
         match self {
             Recipe::Copy(name) => std::slice::from_ref(name),
             Recipe::Stack(names) => names,
@@ -38,8 +39,28 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// There with another shape than the model's.
     pub misshaped: Vec<Misshaped>,
-    /// There, and not needed.
-    pub unused: Vec<String>,
+    /// There and not understood: they may change what the model computes.
+    pub unused: Vec<Unused>,
+    /// There and of no use to tokens and embeddings: names by the reason.
+    pub left_out: BTreeMap<String, Vec<String>>,
+}
+
+/// A tensor that nothing uses, and that may matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// What it is, if its name tells.
+    pub what: Option<&'static str>,
+}
+
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.what {
+            Some(what) => write!(f, "{} ({what})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// A tensor of the wrong shape.
@@ -58,6 +79,23 @@ impl LoadReport {
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.misshaped.is_empty()
     }
+
+    /// What is in the checkpoint and left out, by the reason: a line for each.
+    pub fn left_out_lines(&self) -> impl Iterator<Item = String> {
+        self.left_out
+            .iter()
+            .map(|(reason, names)| format!("{} of {reason}: {}", names.len(), shorten(names)))
+    }
+
+    /// Adds what another one has.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.missing.extend(other.missing);
+        self.misshaped.extend(other.misshaped);
+        self.unused.extend(other.unused);
+        for (reason, names) in other.left_out {
+            self.left_out.entry(reason).or_default().extend(names);
+        }
+    }
 }
 
 impl fmt::Display for LoadReport {
@@ -75,7 +113,8 @@ impl fmt::Display for LoadReport {
             parts.push(format!("wrong shape: {}", shorten(&described)));
         }
         if !self.unused.is_empty() {
-            parts.push(format!("unused: {}", shorten(&self.unused)));
+            let described: Vec<String> = self.unused.iter().map(Unused::to_string).collect();
+            parts.push(format!("not understood: {}", shorten(&described)));
         }
         f.write_str(&parts.join("; "))
     }
@@ -93,8 +132,7 @@ fn shorten(items: &[String]) -> String {
 
 /// Fills `module` from `checkpoint`: `recipe` says for each parameter name where its values are.
 ///
-/// Names that were read are added to `used`; missing and misshaped ones to `report`, and their
-/// parameters are left as they were.
+/// Missing and misshaped names are added to `report`, and their parameters are left as they were.
 ///
 /// # Errors
 /// A tensor's bytes cannot be read, or are not finite.
@@ -102,14 +140,12 @@ pub fn load<M: Module>(
     module: M,
     checkpoint: &Source,
     recipe: impl Fn(&str) -> Recipe,
-    used: &mut BTreeSet<String>,
     report: &mut LoadReport,
 ) -> Result<M, CheckpointError> {
     let mut loader = Loader {
         path: Path::default(),
         checkpoint,
         recipe,
-        used,
         report,
         error: None,
     };
@@ -167,9 +203,39 @@ struct Loader<'a, F> {
     path: Path,
     checkpoint: &'a Source,
     recipe: F,
-    used: &'a mut BTreeSet<String>,
     report: &'a mut LoadReport,
     error: Option<CheckpointError>,
+}
+
+/// Whether one parameter of this shape is in the file; what is missing or has another shape is added to `report`.
+pub(crate) fn check(
+    checkpoint: &Source,
+    recipe: &Recipe,
+    shape: &[usize],
+    report: &mut LoadReport,
+) -> bool {
+    let names = recipe.names();
+    let mut part = shape.to_vec();
+    if names.len() > 1 {
+        part[0] /= names.len();
+    }
+    let mut is_complete = true;
+    for name in names {
+        let stored = checkpoint.stored_name(name).to_owned();
+        match checkpoint.info(name) {
+            None => report.missing.push(stored),
+            Some(info) if !same_matrix(&info.shape, &part) => {
+                report.misshaped.push(Misshaped {
+                    name: stored,
+                    expected: part.clone(),
+                    found: info.shape.clone(),
+                });
+            }
+            Some(_) => continue,
+        }
+        is_complete = false;
+    }
+    is_complete
 }
 
 /// The values of one parameter of this shape in the file, row-major; `None` when they are missing or
@@ -178,35 +244,13 @@ pub(crate) fn values(
     checkpoint: &Source,
     recipe: Recipe,
     shape: &[usize],
-    used: &mut BTreeSet<String>,
     report: &mut LoadReport,
 ) -> Result<Option<Vec<f32>>, CheckpointError> {
-    let names = recipe.names();
-    let mut part = shape.to_vec();
-    if names.len() > 1 {
-        part[0] /= names.len();
-    }
-    let mut complete = true;
-    for name in names {
-        used.insert(name.clone());
-        match checkpoint.info(name) {
-            None => report.missing.push(name.clone()),
-            Some(info) if !same_matrix(&info.shape, &part) => {
-                report.misshaped.push(Misshaped {
-                    name: name.clone(),
-                    expected: part.clone(),
-                    found: info.shape.clone(),
-                });
-            }
-            Some(_) => continue,
-        }
-        complete = false;
-    }
-    if !complete {
+    if !check(checkpoint, &recipe, shape, report) {
         return Ok(None);
     }
     let mut values = Vec::new();
-    for name in names {
+    for name in recipe.names() {
         let part = checkpoint.read_f32(name)?;
         if values.is_empty() {
             values = part;
@@ -247,7 +291,7 @@ impl<F: Fn(&str) -> Recipe> ModuleMapper for Loader<'_, F> {
             in_file.reverse();
         }
         let recipe = (self.recipe)(&self.path.name());
-        let read = values(self.checkpoint, recipe, &in_file, self.used, self.report);
+        let read = values(self.checkpoint, recipe, &in_file, self.report);
         let mut values = match read {
             Ok(Some(values)) => values,
             Ok(None) => return param,
@@ -356,6 +400,35 @@ impl See for Shapes {
     fn see<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
         self.0.push((name, param.lazy_shape().to_vec()));
     }
+}
+
+/// As [`shapes`], with the shapes that files have: a linear layer's matrix is `[out, in]`.
+pub(crate) fn shapes_in_files<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    #[derive(Default)]
+    struct InFiles {
+        path: Path,
+        found: Vec<(String, Vec<usize>)>,
+    }
+    impl ModuleVisitor for InFiles {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let mut shape = param.lazy_shape().to_vec();
+            if self.path.is_linear_weight() {
+                shape.reverse();
+            }
+            self.found.push((self.path.name(), shape));
+        }
+    }
+    let mut visitor = InFiles::default();
+    module.visit(&mut visitor);
+    visitor.found
 }
 
 /// Gives the name and the values of every parameter, row-major in the shapes of [`shapes`].

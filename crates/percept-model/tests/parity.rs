@@ -87,6 +87,7 @@ fn check_case(folder: &Path) {
         heads: config["num_heads"].as_u64().map(|v| v as usize),
         interpolation: config["pos_interpolation"].as_str().map(|v| match v {
             "dino" => PositionInterpolation::Dino,
+            "size" => PositionInterpolation::Size,
             _ => PositionInterpolation::Timm,
         }),
         layer_norm_eps: config["layer_norm_eps"].as_f64(),
@@ -235,6 +236,7 @@ fn position_grids_agree_with_pytorch() {
         let interpolation = match rule {
             "dino" => PositionInterpolation::Dino,
             "timm" => PositionInterpolation::Timm,
+            "size" => PositionInterpolation::Size,
             _ => continue,
         };
         // `RULE.FROM.HxW`

@@ -9,7 +9,9 @@
 
 use std::time::Instant;
 
-use percept_model::{BertConfig, Pooling, PositionInterpolation, TextConfig, VitConfig, device};
+use percept_model::{
+    BertConfig, Pooling, PositionInterpolation, TextConfig, TextHead, VitConfig, device,
+};
 use percept_train::gradcache::{Keep, Learning};
 use percept_train::loss::{INITIAL_LOGIT_SCALE, Targets};
 use percept_train::optim::OptimConfig;
@@ -64,6 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         token_types: 2,
         layer_norm_eps: 1e-12,
         max_tokens: 256,
+        first_position: 0,
+        head: TextHead::default(),
     });
     let config = StepConfig {
         pooling: Pooling::Max,

@@ -10,8 +10,8 @@ use percept_model::text::TextTower;
 use percept_model::vit::Vit;
 use percept_model::{
     BertConfig, FORMAT, Hints, ImageConfig, ModelConfig, ModelError, ModelFiles, Pooling,
-    PositionInterpolation, T5Config, T5FeedForward, TextConfig, Tokenizer, Towers, VitConfig,
-    default_templates, weights,
+    PositionInterpolation, T5Config, T5FeedForward, TextConfig, TextHead, Tokenizer, Towers,
+    VitConfig, default_templates, weights,
 };
 
 use crate::TrainError;
@@ -271,6 +271,7 @@ fn shape_of_text(name: &str) -> Option<TextConfig> {
             rms_norm_eps: 1e-6,
             projection: Some(768),
             max_tokens: 256,
+            head: TextHead::default(),
         })),
         "minilm" => Some(TextConfig::Bert(BertConfig {
             vocab_size: 30_522,
@@ -282,6 +283,8 @@ fn shape_of_text(name: &str) -> Option<TextConfig> {
             token_types: 2,
             layer_norm_eps: 1e-12,
             max_tokens: 256,
+            first_position: 0,
+            head: TextHead::default(),
         })),
         _ => None,
     }

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use percept::image::Normalization as Numbers;
+use percept::image::{Filter, Normalization as Numbers};
 use percept::model::{PositionInterpolation, Storage as Stored, Tokenizer};
 use percept::{Hints, ModelFiles, Templates, Towers};
 use serde_json::json;
 
-use crate::args::{Common, ConvertArgs, HintArgs, Interpolation, Normalization, Storage};
+use crate::args::{
+    Common, ConvertArgs, HintArgs, Interpolation, Normalization, ResizeFilter, Storage,
+};
 use crate::console::Console;
 use crate::output::print_line;
 use crate::{Outcome, Usage, models};
@@ -18,7 +20,10 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
         [source, out] => (Some(source), out),
         _ => return Err(Usage("convert takes a model and a folder to write".into()).into()),
     };
-    let hints = hints(&args.hints);
+    let hints = Hints {
+        allow_unused: common.allow_unused,
+        ..hints(&args.hints)
+    };
     let mut files = find(source, args, &hints)?;
     if !args.templates.is_empty() {
         Templates::new(args.templates.clone())?;
@@ -47,9 +52,7 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
         let others: anyhow::Result<Vec<Towers>> = args.average.iter().map(load).collect();
         towers = towers.mean_with(&others?)?;
     }
-    if !towers.report.unused.is_empty() {
-        console.note(&format!("{}", towers.report));
-    }
+    models::tell_left_out(&towers.report, console);
     let storage = match args.storage {
         Storage::F32 => Stored::F32,
         Storage::F16 => Stored::F16,
@@ -61,7 +64,8 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
         let line = json!({
             "model": out.display().to_string(),
             "config": files.config,
-            "unused": towers.report.unused,
+            "unused": towers.report.unused.iter().map(|unused| &unused.name).collect::<Vec<_>>(),
+            "left_out": towers.report.left_out,
         });
         print_line(&line.to_string())?;
     } else {
@@ -102,13 +106,24 @@ fn hints(args: &HintArgs) -> Hints {
         interpolation: args.interpolation.map(|rule| match rule {
             Interpolation::Dino => PositionInterpolation::Dino,
             Interpolation::Timm => PositionInterpolation::Timm,
+            Interpolation::Size => PositionInterpolation::Size,
         }),
-        normalization: args.normalization.map(|numbers| match numbers {
-            Normalization::Imagenet => Numbers::IMAGENET,
-            Normalization::Openai => Numbers::OPENAI,
+        normalization: match (args.normalization, args.mean.zip(args.std)) {
+            (Some(Normalization::Imagenet), _) => Some(Numbers::IMAGENET),
+            (Some(Normalization::Openai), _) => Some(Numbers::OPENAI),
+            (None, Some((mean, std))) => Some(Numbers { mean, std }),
+            (None, None) => None,
+        },
+        filter: args.filter.map(|filter| match filter {
+            ResizeFilter::Nearest => Filter::Nearest,
+            ResizeFilter::Box => Filter::Box,
+            ResizeFilter::Bilinear => Filter::Bilinear,
+            ResizeFilter::Bicubic => Filter::Bicubic,
+            ResizeFilter::Lanczos => Filter::Lanczos,
         }),
         image_size: args.image_size,
-        layer_norm_eps: None,
+        prefix: args.prefix.clone(),
         tokenizer: args.tokenizer.clone(),
+        ..Hints::default()
     }
 }

@@ -173,7 +173,7 @@ impl Prepare {
             }
             _ => decode(bytes, &limits()),
         };
-        let photo = photo.map_err(|error| Bad::new(BadKind::Image, error.to_string()))?;
+        let photo = photo.map_err(|error| Bad::new(BadKind::Image, message(&error)))?;
         let (width, height) = photo.dimensions();
         // Pages count their visitors with such images, and fill space.
         if width.min(height) < 2 {

@@ -1,0 +1,276 @@
+//! What files beside the weights say about photos: transformers' `preprocessor_config.json`, the `pretrained_cfg` of
+//! timm's `config.json`, and `preprocess_cfg` of open_clip's `open_clip_config.json`.
+
+use std::path::Path;
+
+use percept_image::{Filter, Normalization};
+use serde_json::Value;
+
+use crate::ModelError;
+use crate::json_file::JsonFile;
+
+/// What a file says; `None` where it says nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Preprocessing {
+    /// The file's name.
+    pub(crate) from: String,
+    pub(crate) normalization: Option<Normalization>,
+    pub(crate) filter: Option<Filter>,
+    /// Side of the square that the model sees, in pixels.
+    pub(crate) image_size: Option<usize>,
+    /// How the library brings a photo to that square, where percept does so in another way.
+    pub(crate) other_fit: Option<String>,
+}
+
+impl Preprocessing {
+    /// What the files in `folder` say. `config` is its `config.json`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or asks for what percept does not do.
+    pub(crate) fn read(folder: &Path, config: &JsonFile) -> Result<Self, ModelError> {
+        let open_clip = JsonFile::read(&folder.join("open_clip_config.json"))?;
+        if open_clip.is_there() {
+            return of_open_clip(&open_clip);
+        }
+        let transformers = JsonFile::read(&folder.join("preprocessor_config.json"))?;
+        if transformers.is_there() {
+            return of_transformers(&transformers);
+        }
+        let pretrained = config.inside("pretrained_cfg");
+        if pretrained.is_there() {
+            return of_timm(&pretrained);
+        }
+        // timm's files before 0.8 have the same keys at the top.
+        match config.get("architecture").is_some() && config.get("mean").is_some() {
+            true => of_timm(config),
+            false => Ok(Self::default()),
+        }
+    }
+}
+
+fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
+    let mut fit = None;
+    let mut image_size = None;
+    if file.bool("do_resize") != Some(false)
+        && let Some(size) = file.get("size")
+    {
+        let [height, width] = sides(file, "size", size)?;
+        if height != width {
+            return Err(file.refuse_value("size", size));
+        }
+        image_size = Some(height);
+        // `shortest_edge` keeps the aspect; a height and a width do not.
+        if size.get("shortest_edge").is_none() && size.as_u64().is_none() {
+            fit = Some("squashes".to_owned());
+        }
+    }
+    if file.bool("do_center_crop") == Some(true)
+        && let Some(size) = file.get("crop_size")
+    {
+        let [height, width] = sides(file, "crop_size", size)?;
+        if height != width {
+            return Err(file.refuse_value("crop_size", size));
+        }
+        if let Some(resized) = image_size.filter(|resized| *resized != height) {
+            fit = Some(format!("resizes to {resized} px, then cuts out"));
+        }
+        image_size = Some(height);
+    }
+    if file.bool("do_resize") == Some(false) && file.bool("do_center_crop") != Some(true) {
+        fit = Some("does not resize to".to_owned());
+    }
+    let mean = triple(file, "image_mean")?;
+    let std = triple(file, "image_std")?;
+    let scale = match file.bool("do_rescale") {
+        Some(false) => 1.0,
+        _ => file.f64("rescale_factor").unwrap_or(1.0 / 255.0),
+    };
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(file.refuse(format!("rescale_factor {scale} is not supported")));
+    }
+    // Some processors shift values to -1..1 with a flag of their own.
+    file.only_bool("rescale_offset", false)?;
+    file.only_bool("do_flip_channel_order", false)?;
+    let stated = match file.bool("do_normalize") {
+        Some(false) => Some(([0.0; 3], [1.0; 3])),
+        _ => mean.zip(std),
+    };
+    // percept's values are 0..1 before the mean is taken off: other factors go into mean and deviation.
+    let factor = 255.0 * scale;
+    let scaled = |values: [f64; 3]| values.map(|value| (value / factor) as f32);
+    let normalization = stated.map(|(mean, std)| Normalization {
+        mean: scaled(mean),
+        std: scaled(std),
+    });
+    Ok(Preprocessing {
+        from: file.name(),
+        normalization: checked(file, normalization)?,
+        filter: file
+            .get("resample")
+            .map(|value| filter(file, "resample", value))
+            .transpose()?,
+        image_size: positive(file, image_size)?,
+        other_fit: fit,
+    })
+}
+
+fn of_timm(file: &JsonFile) -> Result<Preprocessing, ModelError> {
+    let side = match file.get("input_size") {
+        None => None,
+        Some(value) => {
+            let sides: Option<Vec<u64>> = (value.as_array().into_iter().flatten())
+                .map(Value::as_u64)
+                .collect();
+            match sides.as_deref() {
+                Some(&[3, height, width]) if height == width => usize::try_from(height).ok(),
+                _ => return Err(file.refuse_value("input_size", value)),
+            }
+        }
+    };
+    file.only("crop_mode", &["center", "squash", "border"])?;
+    let crop = file.f64("crop_pct").unwrap_or(0.875);
+    let fit = match file.str("crop_mode") {
+        Some("squash") => Some("squashes".to_owned()),
+        Some("border") => Some("pads".to_owned()),
+        _ if crop < 1.0 => side.map(|side| {
+            let resized = (side as f64 / crop).floor();
+            format!("resizes to {resized} px, then cuts out")
+        }),
+        _ => None,
+    };
+    let mean = triple(file, "mean")?;
+    let normalization = mean.zip(triple(file, "std")?).map(single);
+    Ok(Preprocessing {
+        from: file.name(),
+        normalization: checked(file, normalization)?,
+        filter: (file.get("interpolation"))
+            .map(|value| filter(file, "interpolation", value))
+            .transpose()?,
+        image_size: positive(file, side)?,
+        other_fit: fit,
+    })
+}
+
+fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
+    let own = file.inside("preprocess_cfg");
+    own.only("resize_mode", &["shortest", "squash", "longest"])?;
+    let fit = match own.str("resize_mode") {
+        Some("squash") => Some("squashes".to_owned()),
+        Some("longest") => Some("pads".to_owned()),
+        _ => None,
+    };
+    let mean = triple(&own, "mean")?;
+    let normalization = mean.zip(triple(&own, "std")?).map(single);
+    let size = match own.get("size") {
+        Some(size) => Some(square(&own, "size", size)?),
+        None => {
+            let vision = file.inside("model_cfg").inside("vision_cfg");
+            let size = vision.get("image_size").cloned();
+            size.map(|size| square(&vision, "image_size", &size))
+                .transpose()?
+        }
+    };
+    Ok(Preprocessing {
+        from: file.name(),
+        // open_clip's own where the file has none.
+        normalization: Some(checked(file, normalization)?.unwrap_or(Normalization::OPENAI)),
+        filter: (own.get("interpolation"))
+            .map(|value| filter(&own, "interpolation", value))
+            .transpose()?,
+        image_size: positive(file, size)?,
+        other_fit: fit,
+    })
+}
+
+fn single((mean, std): ([f64; 3], [f64; 3])) -> Normalization {
+    Normalization {
+        mean: mean.map(|value| value as f32),
+        std: std.map(|value| value as f32),
+    }
+}
+
+fn checked(
+    file: &JsonFile,
+    normalization: Option<Normalization>,
+) -> Result<Option<Normalization>, ModelError> {
+    let is_usable = |numbers: &Normalization| {
+        (numbers.mean.iter()).all(|v| v.is_finite())
+            && (numbers.std.iter()).all(|v| v.is_finite() && *v > 0.0)
+    };
+    match normalization {
+        Some(numbers) if !is_usable(&numbers) => {
+            Err(file.refuse("its mean or deviation is not finite, or a deviation not positive"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn positive(file: &JsonFile, side: Option<usize>) -> Result<Option<usize>, ModelError> {
+    match side {
+        Some(0) => Err(file.refuse("a size of 0 pixels")),
+        other => Ok(other),
+    }
+}
+
+/// Three numbers, one for each channel.
+fn triple(file: &JsonFile, key: &str) -> Result<Option<[f64; 3]>, ModelError> {
+    let Some(value) = file.get(key) else {
+        return Ok(None);
+    };
+    // One number, or a list of one, is that of every channel.
+    let numbers: Option<Vec<f64>> = match value {
+        Value::Array(values) => values.iter().map(Value::as_f64).collect(),
+        single => single.as_f64().map(|value| vec![value]),
+    };
+    match numbers.as_deref() {
+        Some(&[r, g, b]) => Ok(Some([r, g, b])),
+        Some(&[all]) => Ok(Some([all; 3])),
+        _ => Err(file.refuse_value(key, value)),
+    }
+}
+
+/// Height and width: a number, `{height, width}` or `{shortest_edge}`, as the releases of transformers have them.
+fn sides(file: &JsonFile, key: &str, value: &Value) -> Result<[usize; 2], ModelError> {
+    let number = |value: &Value| value.as_u64().and_then(|v| usize::try_from(v).ok());
+    let of = |key: &str| value.get(key).and_then(number);
+    let both = (number(value).or(of("shortest_edge"))).map(|side| [side, side]);
+    let both = both.or_else(|| Some([of("height")?, of("width")?]));
+    both.ok_or_else(|| file.refuse_value(key, value))
+}
+
+fn square(file: &JsonFile, key: &str, value: &Value) -> Result<usize, ModelError> {
+    let number = |value: &Value| value.as_u64().and_then(|v| usize::try_from(v).ok());
+    let side = match value {
+        Value::Array(sides) => match sides.as_slice() {
+            [height, width] if height == width => number(height),
+            _ => None,
+        },
+        single => number(single),
+    };
+    side.ok_or_else(|| file.refuse_value(key, value))
+}
+
+/// A resampling filter by Pillow's number or by its name.
+fn filter(file: &JsonFile, key: &str, value: &Value) -> Result<Filter, ModelError> {
+    let by_name = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "nearest" => Some(Filter::Nearest),
+        "lanczos" => Some(Filter::Lanczos),
+        "bilinear" => Some(Filter::Bilinear),
+        "bicubic" => Some(Filter::Bicubic),
+        "box" => Some(Filter::Box),
+        _ => None,
+    };
+    let found = match value {
+        Value::String(name) => by_name(name),
+        // PIL.Image.Resampling.
+        other => match other.as_u64() {
+            Some(0) => Some(Filter::Nearest),
+            Some(1) => Some(Filter::Lanczos),
+            Some(2) => Some(Filter::Bilinear),
+            Some(3) => Some(Filter::Bicubic),
+            Some(4) => Some(Filter::Box),
+            _ => None,
+        },
+    };
+    found.ok_or_else(|| file.refuse_value(key, value))
+}
