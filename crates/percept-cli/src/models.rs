@@ -113,12 +113,8 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let reference: Reference = name
         .parse()
         .map_err(|e: percept_hub::HubError| Usage(e.to_string()))?;
-    Hub::from_env()?.cached(&reference).ok_or_else(|| {
-        Usage(format!(
-            "model {name} has not been downloaded; run `percept pull {name}` first"
-        ))
-        .into()
-    })
+    let found = Hub::from_env()?.find(&reference);
+    found.map_err(|e| Usage(e.to_string()).into())
 }
 
 /// Looks for the model that comes with percept: in the working folder; in the folder of the program
