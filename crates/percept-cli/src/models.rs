@@ -125,12 +125,8 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let reference: Reference = name
         .parse()
         .map_err(|e: percept_hub::HubError| Usage::of(e))?;
-    Hub::from_env()?.cached(&reference).ok_or_else(|| {
-        Usage(format!(
-            "model {name} has not been downloaded; run `percept pull {name}` first"
-        ))
-        .into()
-    })
+    let found = Hub::from_env()?.find(&reference);
+    found.map_err(|e| Usage::of(e).into())
 }
 
 /// Looks for the model that comes with percept: in the working folder; in the folder of the program

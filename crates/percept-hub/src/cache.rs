@@ -19,14 +19,17 @@ use crate::error::HubError;
 #[derive(Debug, Clone)]
 pub(crate) struct RepoCache {
     hub: PathBuf,
+    /// Where percept notes what it pulled.
+    notes: PathBuf,
     /// `models--ORG--NAME`.
     folder: String,
 }
 
 impl RepoCache {
-    pub(crate) fn new(hub: &Path, repo: &str) -> Self {
+    pub(crate) fn new(hub: &Path, notes: &Path, repo: &str) -> Self {
         Self {
             hub: hub.to_owned(),
+            notes: notes.to_owned(),
             folder: format!("models--{}", repo.replace('/', "--")),
         }
     }
@@ -61,6 +64,36 @@ impl RepoCache {
         };
         let snapshot = is_commit(&commit).then(|| self.snapshot(&commit))?;
         snapshot.is_dir().then_some(snapshot)
+    }
+
+    /// The commits of which there is a snapshot, sorted.
+    pub(crate) fn commits(&self) -> Vec<String> {
+        let folder = fs::read_dir(self.root().join("snapshots"));
+        let mut commits: Vec<String> = (folder.into_iter().flatten().flatten())
+            .filter(|entry| entry.path().is_dir())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| is_commit(name))
+            .collect();
+        commits.sort_unstable();
+        commits
+    }
+
+    fn pulled_note(&self, commit: &str) -> PathBuf {
+        self.notes.join(&self.folder).join(commit)
+    }
+
+    /// Notes that these files are all that percept wants of a commit.
+    pub(crate) fn note_pulled(&self, commit: &str, files: &[&str]) -> Result<(), HubError> {
+        let lines: String = files.iter().map(|file| format!("{file}\n")).collect();
+        write_whole(&self.pulled_note(commit), lines.as_bytes())
+    }
+
+    /// The files that percept wants of a snapshot, if it pulled it once.
+    pub(crate) fn pulled(&self, snapshot: &Path) -> Option<Vec<String>> {
+        let commit = snapshot.file_name()?.to_str()?;
+        let note = fs::read_to_string(self.pulled_note(commit)).ok()?;
+        let files: Vec<String> = note.lines().map(str::to_owned).collect();
+        (!files.is_empty() && files.iter().all(|file| is_safe_path(file))).then_some(files)
     }
 
     /// Records which commit a revision means.

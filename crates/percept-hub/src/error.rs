@@ -32,15 +32,46 @@ pub enum HubError {
 
     /// Not in the cache, and downloads are switched off.
     #[error(
-        "`{reference}` is not in the cache ({}) and HF_HUB_OFFLINE forbids downloading; \
+        "`{reference}` is not in the cache ({}){} and HF_HUB_OFFLINE forbids downloading; \
          on a machine with a connection run `percept pull {reference}`",
-        cache.display()
+        cache.display(),
+        if missing.is_empty() { String::new() } else { format!(" but in part: {} missing,", listed(missing)) }
     )]
     Offline {
         /// The reference.
         reference: String,
         /// The cache that was searched.
         cache: PathBuf,
+        /// What is missing, where some of it is there.
+        missing: Vec<String>,
+    },
+
+    /// Some files of a model are in the cache, and not all.
+    #[error(
+        "`{reference}` is only partly in the cache: {} lacks {}; run `percept pull {reference}`, \
+         which fetches what is missing",
+        folder.display(),
+        listed(missing)
+    )]
+    PartlyCached {
+        /// The reference.
+        reference: String,
+        /// Where the files are that are there.
+        folder: PathBuf,
+        /// Those that are not.
+        missing: Vec<String>,
+    },
+
+    /// Not in the cache.
+    #[error(
+        "model {reference} has not been downloaded; run `percept pull {reference}` first{}",
+        if others.is_empty() { String::new() } else { format!("; the cache has other versions: {}", listed(others)) }
+    )]
+    NotCached {
+        /// The reference.
+        reference: String,
+        /// References to other versions that are there.
+        others: Vec<String>,
     },
 
     /// Neither `HF_HOME` nor a home directory.
@@ -201,4 +232,19 @@ pub enum HubError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// The first few of a list, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
 }

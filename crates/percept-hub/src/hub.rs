@@ -14,7 +14,7 @@ use crate::http::Http;
 use crate::known::{KnownFile, KnownModel, Origin, Source};
 use crate::progress::{Progress, Silent};
 use crate::reference::Reference;
-use crate::repository::{Repository, is_complete, weights_in};
+use crate::repository::{Repository, missing, weights_in};
 
 /// Before the second attempt; doubled for each further one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -47,6 +47,25 @@ impl Default for PullOptions<'_> {
             progress: &Silent,
         }
     }
+}
+
+/// How much of a model the cache has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// All of it: its folder, or its file.
+    Whole(PathBuf),
+    /// Some of it.
+    Partly {
+        /// Its folder.
+        folder: PathBuf,
+        /// What is not there, as paths in that folder.
+        missing: Vec<String>,
+    },
+    /// Nothing.
+    Absent {
+        /// References to other versions of the same repository that the cache has.
+        others: Vec<String>,
+    },
 }
 
 impl fmt::Debug for PullOptions<'_> {
@@ -164,8 +183,9 @@ impl Hub {
     /// Finds a model in the cache, or downloads it. Of a repository or a known model the folder is
     /// returned, of an address the file.
     ///
-    /// What the cache has is taken as it is, without asking the server whether there is something
-    /// newer. To get a newer version of a repository, name its revision.
+    /// What the cache has whole is taken as it is, without asking the server whether there is something
+    /// newer. To get a newer version of a repository, name its revision. Of a snapshot that another
+    /// program made, the server is asked what belongs to that commit, and what is missing is fetched.
     ///
     /// # Errors
     /// [`HubError::Offline`] when it is not in the cache and must not be downloaded; otherwise what
@@ -184,21 +204,27 @@ impl Hub {
             });
         }
         let sha256 = options.sha256.as_deref();
-        if let Some(path) = self.cached(reference) {
-            match self.check_cached(reference, &path, sha256) {
+        let cached = self.look(reference);
+        if let Cached::Whole(path) = &cached {
+            match self.check_cached(reference, path, sha256) {
                 // A file at an address may have been replaced since; ask again.
                 Err(HubError::WrongDigest { .. })
                     if !self.offline && matches!(reference, Reference::Url(_)) => {}
-                other => return other.map(|()| path),
+                Err(error) => return Err(error),
+                Ok(()) => return self.complete(reference, path, options),
             }
         }
         if self.offline {
             return Err(HubError::Offline {
                 reference: reference.to_string(),
                 cache: self.cache.clone(),
+                missing: match cached {
+                    Cached::Partly { missing, .. } => missing,
+                    _ => Vec::new(),
+                },
             });
         }
-        let http = Http::new(self.endpoint.clone(), self.token.clone(), self.retry_delay);
+        let http = self.http();
         match reference {
             Reference::Repo { repo, revision } => {
                 let repository = self.repository(&http, repo, revision.as_deref());
@@ -216,27 +242,116 @@ impl Hub {
         }
     }
 
+    /// Brings what a snapshot of another program lacks though its own files do not tell, such as a
+    /// tokeniser; one of percept's own is whole. Where the server cannot be asked it is left as it is.
+    fn complete(
+        &self,
+        reference: &Reference,
+        snapshot: &Path,
+        options: &PullOptions<'_>,
+    ) -> Result<PathBuf, HubError> {
+        let repo = match reference {
+            Reference::Repo { repo, .. } => repo.as_str(),
+            Reference::Known(model) => match &model.source {
+                Source::Repository(repo) => repo,
+                Source::Files(_) => return Ok(snapshot.to_owned()),
+            },
+            Reference::Url(_) => return Ok(snapshot.to_owned()),
+        };
+        let commit = snapshot.file_name().and_then(|name| name.to_str());
+        let noted = self.repo_cache(repo).pulled(snapshot).is_some();
+        let (Some(commit), false) = (commit, noted || self.offline) else {
+            return Ok(snapshot.to_owned());
+        };
+        let http = self.http();
+        let repository = self.repository(&http, repo, Some(commit));
+        match repository.list() {
+            Ok(listing) => repository.pull_listed(&listing, None, true, options.progress),
+            Err(_) => Ok(snapshot.to_owned()),
+        }
+    }
+
     /// Where a model is in the cache, if all of it is there. Never connects.
     #[must_use]
     pub fn cached(&self, reference: &Reference) -> Option<PathBuf> {
-        let repository = |repo: &str, revision: Option<&str>| {
-            RepoCache::new(&self.cache, repo)
-                .find(revision.unwrap_or("main"))
-                .filter(|snapshot| is_complete(snapshot))
-        };
+        match self.look(reference) {
+            Cached::Whole(path) => Some(path),
+            Cached::Partly { .. } | Cached::Absent { .. } => None,
+        }
+    }
+
+    /// As [`Hub::cached`], with a reason that says what to do.
+    ///
+    /// # Errors
+    /// [`HubError::PartlyCached`] names what is missing, [`HubError::NotCached`] what else there is.
+    pub fn find(&self, reference: &Reference) -> Result<PathBuf, HubError> {
+        match self.look(reference) {
+            Cached::Whole(path) => Ok(path),
+            Cached::Partly { folder, missing } => Err(HubError::PartlyCached {
+                reference: reference.to_string(),
+                folder,
+                missing,
+            }),
+            Cached::Absent { others } => Err(HubError::NotCached {
+                reference: reference.to_string(),
+                others,
+            }),
+        }
+    }
+
+    /// How much of a model the cache has. Never connects.
+    ///
+    /// A snapshot that percept pulled is whole if all files are there that it pulled; one of another
+    /// program if nothing that its own files name is missing.
+    #[must_use]
+    pub fn look(&self, reference: &Reference) -> Cached {
         match reference {
-            Reference::Repo { repo, revision } => repository(repo, revision.as_deref()),
-            Reference::Url(url) => self.find_url(url),
+            Reference::Repo { repo, revision } => self.look_for(repo, revision.as_deref()),
+            Reference::Url(url) => match self.find_url(url) {
+                Some(path) => Cached::Whole(path),
+                None => Cached::Absent { others: Vec::new() },
+            },
             Reference::Known(model) => match &model.source {
-                Source::Repository(repo) => repository(repo, None),
+                Source::Repository(repo) => self.look_for(repo, None),
                 Source::Files(files) => {
                     let folder = self.model_folder(model);
-                    (files.iter())
-                        .all(|file| folder.join(file.path).is_file())
-                        .then_some(folder)
+                    let (there, missing): (Vec<_>, Vec<_>) = (files.iter().map(|file| file.path))
+                        .partition(|path| folder.join(path).is_file());
+                    match (&there[..], &missing[..]) {
+                        (_, []) => Cached::Whole(folder),
+                        ([], _) => Cached::Absent { others: Vec::new() },
+                        _ => Cached::Partly {
+                            folder,
+                            missing: missing.into_iter().map(str::to_owned).collect(),
+                        },
+                    }
                 }
             },
         }
+    }
+
+    fn look_for(&self, repo: &str, revision: Option<&str>) -> Cached {
+        let cache = self.repo_cache(repo);
+        let Some(folder) = cache.find(revision.unwrap_or("main")) else {
+            let commits = cache.commits().into_iter();
+            return Cached::Absent {
+                others: commits.map(|c| format!("hf:{repo}@{c}")).collect(),
+            };
+        };
+        let missing = missing(&folder, cache.pulled(&folder).as_deref());
+        match missing[..] {
+            [] => Cached::Whole(folder),
+            _ => Cached::Partly { folder, missing },
+        }
+    }
+
+    fn http(&self) -> Http {
+        Http::new(self.endpoint.clone(), self.token.clone(), self.retry_delay)
+    }
+
+    fn repo_cache(&self, repo: &str) -> RepoCache {
+        let notes = self.home.join("percept").join("pulled");
+        RepoCache::new(&self.cache, &notes, repo)
     }
 
     fn repository<'a>(
@@ -247,7 +362,7 @@ impl Hub {
     ) -> Repository<'a> {
         Repository {
             http,
-            cache: RepoCache::new(&self.cache, repo),
+            cache: self.repo_cache(repo),
             repo,
             revision: revision.unwrap_or("main"),
         }

@@ -42,7 +42,7 @@ mod repository;
 mod test_server;
 
 pub use error::HubError;
-pub use hub::{Hub, PullOptions};
+pub use hub::{Cached, Hub, PullOptions};
 pub use known::{KnownFile, KnownModel, Origin, Part, Source, known_models};
 pub use progress::{Progress, Silent};
 pub use reference::Reference;

@@ -17,15 +17,33 @@ const MAX_LISTING: u64 = 16 << 20;
 const MAX_FILES: usize = 100_000;
 
 /// Everything small that percept reads at the top of a repository.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 9] = [
     "config.json",
-    "modules.json",
+    "config_sentence_transformers.json",
+    MODULES,
     "open_clip_config.json",
     "preprocessor_config.json",
-    "sentence_bert_config.json",
+    "processor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+];
+
+/// Where Sentence Transformers list the parts of a model, each in a folder.
+const MODULES: &str = "modules.json";
+
+/// Names that training runs leave beside a model, which are not models.
+const NOT_MODELS: [&str; 4] = [
+    "training_args.bin",
+    "optimizer.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+];
+
+/// Forms of weights, best first: the whole and the end of the name of the index of its shards.
+const FORMS: [(&str, &str); 2] = [
+    ("model.safetensors", ".safetensors.index.json"),
+    ("pytorch_model.bin", ".bin.index.json"),
 ];
 
 /// A repository at a revision.
@@ -36,8 +54,9 @@ pub(crate) struct Repository<'a> {
     pub(crate) revision: &'a str,
 }
 
+/// The files of a repository at a commit.
 #[derive(Deserialize)]
-struct Listing {
+pub(crate) struct Listing {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -62,7 +81,18 @@ impl Repository<'_> {
         sha256: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<PathBuf, HubError> {
-        let listing = self.list()?;
+        self.pull_listed(&self.list()?, sha256, false, progress)
+    }
+
+    /// As [`Repository::pull`], of a repository whose files are known. What the snapshot has already
+    /// is not asked for again if `trusted`.
+    pub(crate) fn pull_listed(
+        &self,
+        listing: &Listing,
+        sha256: Option<&str>,
+        trusted: bool,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, HubError> {
         let names: Vec<&str> = (listing.siblings.iter())
             .map(|s| s.rfilename.as_str())
             .collect();
@@ -72,24 +102,41 @@ impl Repository<'_> {
                 path: (*path).to_owned(),
             });
         }
-        let Selection { others, weights } = select(&names).ok_or_else(|| HubError::NoWeights {
+        let commit = listing.sha.as_str();
+        let snapshot = self.cache.snapshot(commit);
+        let fetch = |path: &str, sha256| {
+            if trusted && snapshot.join(path).is_file() {
+                return Ok(());
+            }
+            self.pull_file(path, Some(commit), None, sha256, progress)
+                .map(drop)
+        };
+        // Before anything else is downloaded in vain.
+        let known_weights = weights(&names).ok_or_else(|| HubError::NoWeights {
             repo: self.repo.to_owned(),
         })?;
-        if sha256.is_some() && weights.len() > 1 {
+        if sha256.is_some() && known_weights.len() > 1 {
             return Err(HubError::AmbiguousDigest {
                 reference: format!("hf:{}", self.repo),
-                files: weights.len(),
+                files: known_weights.len(),
             });
         }
+        if names.contains(&MODULES) {
+            fetch(MODULES, None)?;
+        }
+        let others = others(&names, &module_folders(&snapshot));
         // Weights last, so that a snapshot with weights is a complete one.
-        for path in others {
-            self.pull_file(path, Some(&listing.sha), None, None, progress)?;
+        for path in &others {
+            fetch(path, None)?;
         }
-        for path in weights {
-            self.pull_file(path, Some(&listing.sha), None, sha256, progress)?;
+        for path in &known_weights {
+            fetch(path, sha256)?;
         }
-        self.cache.set_reference(self.revision, &listing.sha)?;
-        Ok(self.cache.snapshot(&listing.sha))
+        self.cache.set_reference(self.revision, commit)?;
+        let pulled: Vec<&str> = others.into_iter().chain(known_weights).collect();
+        // Without the note the hub is only asked once more.
+        let _ = self.cache.note_pulled(commit, &pulled);
+        Ok(snapshot)
     }
 
     /// Downloads one file, unless its blob is there, and returns its place in the snapshot. Without
@@ -174,7 +221,8 @@ impl Repository<'_> {
         Ok(entry)
     }
 
-    fn list(&self) -> Result<Listing, HubError> {
+    /// Asks the hub what files there are.
+    pub(crate) fn list(&self) -> Result<Listing, HubError> {
         let url = format!(
             "{}/api/models/{}/revision/{}",
             self.http.endpoint(),
@@ -242,114 +290,186 @@ impl Repository<'_> {
     }
 }
 
-/// What to take of a repository.
-struct Selection<'a> {
-    others: Vec<&'a str>,
-    weights: Vec<&'a str>,
-}
-
-/// Chooses the files that percept reads: settings, the tokeniser, the layers that Sentence
-/// Transformers keep in folders, and one form of the weights, safetensors if there are any.
-fn select<'a>(names: &[&'a str]) -> Option<Selection<'a>> {
-    let weights = weights(names)?;
+/// Chooses the small files that percept reads: settings, the tokeniser, and what Sentence Transformers
+/// keep in folders, those of `modules` and any that are numbered as theirs are.
+fn others<'a>(names: &[&'a str], modules: &[String]) -> Vec<&'a str> {
+    let is_module = |folder: &str| modules.iter().any(|m| m == folder) || is_numbered(folder);
     let mut others: Vec<&str> = (names.iter().copied())
-        .filter(|name| match name.split_once('/') {
-            None => SETTINGS.contains(name) || name.ends_with(".safetensors.index.json"),
-            Some((folder, "config.json")) => is_module(folder, &["Pooling", "Dense"]),
-            Some((folder, "model.safetensors")) => is_module(folder, &["Dense"]),
+        .filter(|name| match name.rsplit_once('/') {
+            None => {
+                SETTINGS.contains(name)
+                    // `sentence_bert_config.json`, and the same for other kinds of model.
+                    || (name.starts_with("sentence_") && name.ends_with("_config.json"))
+                    || FORMS.iter().any(|(_, index)| name.ends_with(index))
+            }
+            Some((folder, _)) if !is_module(folder) => false,
+            Some((_, "config.json" | "model.safetensors")) => true,
             Some((folder, "pytorch_model.bin")) => {
-                is_module(folder, &["Dense"])
-                    && !names.contains(&format!("{folder}/model.safetensors").as_str())
+                !names.contains(&format!("{folder}/model.safetensors").as_str())
             }
             Some(_) => false,
         })
         .collect();
     others.sort_unstable();
-    Some(Selection { others, weights })
+    others
 }
 
 /// `1_Pooling`, `2_Dense`: a number and a kind.
-fn is_module(folder: &str, kinds: &[&str]) -> bool {
+fn is_numbered(folder: &str) -> bool {
     folder.split_once('_').is_some_and(|(number, kind)| {
-        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) && kinds.contains(&kind)
+        !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && ["Pooling", "Dense"].contains(&kind)
     })
 }
 
+/// One part of a model of Sentence Transformers.
+#[derive(Deserialize)]
+struct Module {
+    #[serde(default)]
+    path: String,
+    #[serde(default, rename = "type")]
+    kind: String,
+}
+
+impl Module {
+    /// Whether it is a layer with weights of its own.
+    fn has_weights(&self) -> bool {
+        self.kind.ends_with("Dense") || (is_numbered(&self.path) && self.path.ends_with("Dense"))
+    }
+
+    /// Whether it is nothing without its settings.
+    fn has_settings(&self) -> bool {
+        self.has_weights() || self.kind.ends_with("Pooling") || is_numbered(&self.path)
+    }
+}
+
+fn modules(snapshot: &Path) -> Vec<Module> {
+    read_json(&snapshot.join(MODULES)).unwrap_or_default()
+}
+
+/// The folders that `modules.json` names.
+fn module_folders(snapshot: &Path) -> Vec<String> {
+    let paths = modules(snapshot).into_iter().map(|module| module.path);
+    paths.filter(|path| is_safe_path(path)).collect()
+}
+
+/// One form of the weights: safetensors if there are any, whole before split.
 fn weights<'a>(names: &[&'a str]) -> Option<Vec<&'a str>> {
     let ending = |suffixes: &[&str]| -> Vec<&'a str> {
         (names.iter().copied())
             .filter(|n| !n.contains('/') && suffixes.iter().any(|s| n.ends_with(s)))
+            .filter(|n| !NOT_MODELS.contains(n))
             .collect()
     };
-    let whole = |name: &str| names.iter().copied().find(|n| *n == name);
-    if let Some(name) = whole("model.safetensors") {
-        return Some(vec![name]);
+    let form = |(whole, index): (&str, &str), ends: &str| {
+        if let Some(name) = names.iter().copied().find(|n| *n == whole) {
+            return Some(vec![name]);
+        }
+        let mut shards = ending(&[ends]);
+        if ending(&[index]).is_empty() || shards.is_empty() {
+            return None;
+        }
+        // Beside its parts there may be the same model in one, under another name.
+        if shards.iter().any(|name| name.contains("-of-")) {
+            shards.retain(|name| name.contains("-of-"));
+        }
+        Some(shards)
+    };
+    if let Some(found) = form(FORMS[0], ".safetensors") {
+        return Some(found);
     }
     let safetensors = ending(&[".safetensors"]);
-    let sharded = !ending(&[".safetensors.index.json"]).is_empty();
-    if safetensors.len() == 1 || (sharded && !safetensors.is_empty()) {
+    if safetensors.len() == 1 {
         return Some(safetensors);
     }
-    if let Some(name) = whole("pytorch_model.bin") {
-        return Some(vec![name]);
+    if let Some(found) = form(FORMS[1], ".bin") {
+        return Some(found);
     }
     let torch = ending(&[".pt", ".pth", ".bin"]);
     (torch.len() == 1).then_some(torch)
 }
 
-/// Whether a snapshot has all that [`Repository::pull`] would have brought, as far as its own files
-/// tell. It may have been made by another program, which downloads in any order.
-pub(crate) fn is_complete(snapshot: &Path) -> bool {
-    let names: Vec<String> = std::fs::read_dir(snapshot)
-        .into_iter()
-        .flatten()
-        .flatten()
-        // Follows the link: a dangling one is no file.
-        .filter(|entry| entry.path().is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+/// What a snapshot lacks of what [`Repository::pull`] would have brought: by the note of an earlier
+/// pull, else as far as its own files tell. It may have been made by another program, which downloads
+/// in any order, or what it likes.
+pub(crate) fn missing(snapshot: &Path, pulled: Option<&[String]>) -> Vec<String> {
+    let is_there = |name: &str| snapshot.join(name).is_file();
+    if let Some(pulled) = pulled {
+        return (pulled.iter().filter(|name| !is_there(name)).cloned()).collect();
+    }
+    let names = entries(snapshot);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    weights(&names).is_some() && shards_are_there(snapshot, &names) && modules_are_there(snapshot)
+    let mut missing: Vec<String> = others(&names, &module_folders(snapshot))
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    match weights(&names) {
+        None => missing.push("the weights".to_owned()),
+        Some(weights) => {
+            missing.extend(weights.iter().map(|name| (*name).to_owned()));
+            // Their libraries never save the one without the other.
+            if FORMS.iter().any(|(whole, _)| weights.contains(whole)) {
+                missing.push("config.json".to_owned());
+            }
+            missing.extend(shards(snapshot, &names, &weights));
+        }
+    }
+    for module in modules(snapshot) {
+        let file = |name: &str| format!("{}/{name}", module.path);
+        if module.has_settings() {
+            missing.push(file("config.json"));
+        }
+        let weights = FORMS.map(|(whole, _)| file(whole));
+        if module.has_weights() && !weights.iter().any(|name| is_there(name)) {
+            missing.push(file("model.safetensors"));
+        }
+    }
+    missing.retain(|name| !is_there(name));
+    missing.sort_unstable();
+    missing.dedup();
+    missing
 }
 
-/// Every shard that an index names.
-fn shards_are_there(snapshot: &Path, names: &[&str]) -> bool {
+/// The shards that the index of these weights names.
+fn shards(snapshot: &Path, names: &[&str], weights: &[&str]) -> Vec<String> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
-    if names.contains(&"model.safetensors") {
-        return true;
-    }
-    (names.iter())
-        .filter(|n| n.ends_with(".safetensors.index.json"))
-        .all(|name| {
-            read_json::<Index>(&snapshot.join(name))
-                .is_some_and(|i| i.weight_map.values().all(|s| names.contains(&s.as_str())))
-        })
+    let index = FORMS.iter().find_map(|(whole, index)| {
+        let ends = whole.rsplit_once('.').map_or("", |(_, ends)| ends);
+        let of_this_form = !weights.contains(whole) && weights.iter().all(|w| w.ends_with(ends));
+        let index = names.iter().find(|name| name.ends_with(index));
+        index.filter(|_| of_this_form)
+    });
+    let index = index.and_then(|name| read_json::<Index>(&snapshot.join(name)));
+    let shards = index
+        .into_iter()
+        .flat_map(|index| index.weight_map.into_values());
+    shards.filter(|name| is_safe_path(name)).collect()
 }
 
-/// The dense layers that `modules.json` names.
-fn modules_are_there(snapshot: &Path) -> bool {
-    #[derive(Deserialize)]
-    struct Module {
-        path: String,
-    }
-    let path = snapshot.join("modules.json");
-    if !path.exists() {
-        return true;
-    }
-    let Some(modules) = read_json::<Vec<Module>>(&path) else {
-        return false;
+/// The names in a snapshot and in the folders in it, links that lead nowhere too.
+fn entries(snapshot: &Path) -> Vec<String> {
+    let list = |folder: &Path| -> Vec<(String, bool)> {
+        (std::fs::read_dir(folder).into_iter().flatten().flatten())
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                Some((name, entry.path().is_dir()))
+            })
+            .collect()
     };
-    (modules.iter())
-        .filter(|m| is_module(&m.path, &["Dense"]))
-        .all(|m| {
-            let folder = snapshot.join(&m.path);
-            ["model.safetensors", "pytorch_model.bin"]
-                .iter()
-                .any(|name| folder.join(name).is_file())
-        })
+    let mut names = Vec::new();
+    for (name, is_folder) in list(snapshot) {
+        if is_folder {
+            let inside = list(&snapshot.join(&name)).into_iter();
+            names.extend(inside.map(|(file, _)| format!("{name}/{file}")));
+        } else {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// A small JSON file of the cache, or nothing if it is not what it should be.
@@ -359,12 +479,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 
 /// The weight files of a snapshot or folder.
 pub(crate) fn weights_in(snapshot: &Path) -> Vec<PathBuf> {
-    let names: Vec<String> = std::fs::read_dir(snapshot)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let names = entries(snapshot);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     (weights(&names).unwrap_or_default().iter())
         .map(|name| snapshot.join(name))
@@ -391,8 +506,8 @@ mod tests {
     use super::*;
 
     fn selected(names: &[&str]) -> Option<Vec<String>> {
-        let selection = select(names)?;
-        let all = [selection.others, selection.weights].concat();
+        let weights = weights(names)?;
+        let all = [others(names, &["head".to_owned()]), weights].concat();
         Some(all.into_iter().map(str::to_owned).collect())
     }
 
@@ -406,12 +521,16 @@ mod tests {
             "2_Dense/pytorch_model.bin",
             "README.md",
             "config.json",
+            "head/config.json",
+            "head/pytorch_model.bin",
             "model.safetensors",
             "modules.json",
             "onnx/model.onnx",
             "pytorch_model.bin",
+            "sentence_roberta_config.json",
             "spiece.model",
             "tokenizer.json",
+            "training_args.bin",
         ];
         assert_eq!(
             selected(&names).unwrap(),
@@ -420,7 +539,10 @@ mod tests {
                 "2_Dense/config.json",
                 "2_Dense/model.safetensors",
                 "config.json",
+                "head/config.json",
+                "head/pytorch_model.bin",
                 "modules.json",
+                "sentence_roberta_config.json",
                 "tokenizer.json",
                 "model.safetensors",
             ]
@@ -445,6 +567,15 @@ mod tests {
             "model.safetensors.index.json",
         ];
         assert_eq!(weights(&sharded).unwrap(), sharded[..2].join(" "));
+        let both = [&sharded[..], &["consolidated.safetensors"]].concat();
+        assert_eq!(weights(&both).unwrap(), sharded[..2].join(" "));
+        let torch = [
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model-00002-of-00002.bin",
+            "pytorch_model.bin.index.json",
+            "training_args.bin",
+        ];
+        assert_eq!(weights(&torch).unwrap(), torch[..2].join(" "));
         assert_eq!(weights(&["a.pt", "b.pt"]), None);
         assert_eq!(weights(&["onnx/model.safetensors"]), None);
     }

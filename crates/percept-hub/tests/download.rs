@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use common::{Request, Response, Server};
-use percept_hub::{Hub, HubError, Progress, PullOptions, Reference};
+use percept_hub::{Cached, Hub, HubError, Progress, PullOptions, Reference};
 use sha2::{Digest, Sha256};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -415,6 +415,7 @@ fn a_repository_lands_in_the_layout_of_huggingface_hub() {
         format!("{root}/snapshots/{COMMIT}/1_Pooling/config.json"),
         format!("{root}/snapshots/{COMMIT}/config.json"),
         format!("{root}/snapshots/{COMMIT}/model.safetensors"),
+        format!("percept/pulled/models--org--name/{COMMIT}"),
     ];
     expected.sort();
     assert_eq!(setup.files(), expected);
@@ -463,6 +464,195 @@ fn a_snapshot_without_its_weights_is_not_taken_for_complete() {
     // Its blob is still there, so only the link is made again.
     setup.pull("hf:org/name").unwrap();
     assert_eq!(storage.log().len(), 1);
+
+    // Any file that was pulled once belongs to it.
+    std::fs::remove_file(folder.join("1_Pooling/config.json")).unwrap();
+    let partly = Cached::Partly {
+        folder: folder.clone(),
+        missing: vec!["1_Pooling/config.json".to_owned()],
+    };
+    assert_eq!(setup.hub.look(&parse("hf:org/name")), partly);
+    setup.pull("hf:org/name").unwrap();
+    let whole = Cached::Whole(folder);
+    assert_eq!(setup.hub.look(&parse("hf:org/name")), whole);
+}
+
+// Caches that other programs filled.
+
+impl Setup {
+    /// Puts files into the snapshot of `commit`, as plain files.
+    fn snapshot(&self, commit: &str, files: &[(&str, &[u8])]) -> PathBuf {
+        let folder = (self.home.path().join("hub/models--org--name/snapshots")).join(commit);
+        for (name, bytes) in files {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        folder
+    }
+
+    fn refer(&self, revision: &str, commit: &str) {
+        let refs = self.home.path().join("hub/models--org--name/refs");
+        std::fs::create_dir_all(&refs).unwrap();
+        std::fs::write(refs.join(revision), commit).unwrap();
+    }
+
+    /// What is missing of `hf:org/name`, by the error that a command gives.
+    fn missing(&self) -> Vec<String> {
+        match self.hub.find(&parse("hf:org/name")) {
+            Err(error @ HubError::PartlyCached { .. }) => {
+                let message = error.to_string();
+                assert!(message.contains("percept pull hf:org/name"), "{message}");
+                let HubError::PartlyCached { missing, .. } = error else {
+                    unreachable!()
+                };
+                assert!(message.contains(&missing[0]), "{message}");
+                missing
+            }
+            Ok(_) => Vec::new(),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_partly_filled_cache_lacks_is_named_and_fetched() {
+    let storage = Server::new(|request, _| Response::ranged(request, &weights()));
+    let server = hub_server(FILES, storage.url.clone());
+    let setup = setup(&server);
+    // As AutoConfig and AutoTokenizer leave it.
+    let settings: &[(&str, &[u8])] = &[("config.json", b"{}"), ("tokenizer.json", b"{}")];
+    let folder = setup.snapshot(COMMIT, settings);
+    setup.refer("main", COMMIT);
+    assert_eq!(setup.missing(), ["the weights"]);
+    let offline = Hub::new(setup.home.path()).offline();
+    let error = offline.pull(&parse("hf:org/name"), &PullOptions::default());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("the weights missing"), "{message}");
+
+    assert_eq!(setup.pull("hf:org/name").unwrap(), folder);
+    let fetched = std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(fetched, weights());
+    assert!(setup.missing().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_are_missing() {
+    let server = Server::new(|_, _| Response::new(404));
+    let setup = setup(&server);
+    let folder = setup.snapshot(COMMIT, &[("config.json", b"{}")]);
+    setup.refer("main", COMMIT);
+    for name in ["model.safetensors", "tokenizer.json", "README.md"] {
+        std::os::unix::fs::symlink("../../blobs/gone", folder.join(name)).unwrap();
+    }
+    assert_eq!(setup.missing(), ["model.safetensors", "tokenizer.json"]);
+}
+
+#[test]
+fn parts_that_other_files_name_are_missing() {
+    let server = Server::new(|_, _| Response::new(404));
+    let setup = setup(&server);
+    setup.refer("main", COMMIT);
+    // Shards of an index, in both forms.
+    for (index, shards) in [
+        (
+            "model.safetensors.index.json",
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors"],
+        ),
+        (
+            "pytorch_model.bin.index.json",
+            ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"],
+        ),
+    ] {
+        let map = format!(
+            r#"{{"weight_map":{{"a":"{}","b":"{}"}}}}"#,
+            shards[0], shards[1]
+        );
+        let files = [
+            ("config.json", &b"{}"[..]),
+            (index, map.as_bytes()),
+            (shards[0], b"w"),
+        ];
+        let folder = setup.snapshot(COMMIT, &files);
+        assert_eq!(setup.missing(), [shards[1]]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    // Weights without the settings that their library saves with them.
+    setup.snapshot(COMMIT, &[("model.safetensors", b"w")]);
+    assert_eq!(setup.missing(), ["config.json"]);
+    // The modules of Sentence Transformers, of any name.
+    let modules = br#"[
+        {"idx":0,"path":"","type":"sentence_transformers.models.Transformer"},
+        {"idx":1,"path":"1_Pooling","type":"sentence_transformers.models.Pooling"},
+        {"idx":2,"path":"head","type":"sentence_transformers.models.Dense"},
+        {"idx":3,"path":"3_Normalize","type":"sentence_transformers.models.Normalize"}]"#;
+    setup.snapshot(COMMIT, &[("config.json", b"{}"), ("modules.json", modules)]);
+    let missing = [
+        "1_Pooling/config.json",
+        "head/config.json",
+        "head/model.safetensors",
+    ];
+    assert_eq!(setup.missing(), missing);
+    let rest: &[(&str, &[u8])] = &[
+        ("1_Pooling/config.json", b"{}"),
+        ("head/config.json", b"{}"),
+        ("head/pytorch_model.bin", b"w"),
+    ];
+    setup.snapshot(COMMIT, rest);
+    assert!(setup.missing().is_empty());
+}
+
+#[test]
+fn what_no_file_of_the_cache_tells_is_asked_of_the_server() {
+    let storage = Server::new(|request, _| Response::ranged(request, &weights()));
+    let server = hub_server(FILES, storage.url.clone());
+    let setup = setup(&server);
+    // Weights and settings, and no word of the pooling.
+    let files: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", b"w")];
+    let folder = setup.snapshot(COMMIT, files);
+    setup.refer("main", COMMIT);
+    assert!(setup.missing().is_empty());
+    assert_eq!(setup.pull("hf:org/name").unwrap(), folder);
+    assert!(folder.join("1_Pooling/config.json").is_file());
+    // What was there is left as it was, and nobody is asked again.
+    assert_eq!(
+        std::fs::read(folder.join("model.safetensors")).unwrap(),
+        b"w"
+    );
+    let asked = server.log().len();
+    setup.pull("hf:org/name").unwrap();
+    assert_eq!(server.log().len(), asked);
+    assert_eq!(storage.log(), [""; 0]);
+
+    // Without an answer, what is there is all that can be had.
+    let silent = Server::new(|_, _| Response::new(404));
+    let other = self::setup(&silent);
+    let folder = other.snapshot(COMMIT, files);
+    other.refer("main", COMMIT);
+    assert_eq!(other.pull("hf:org/name").unwrap(), folder);
+}
+
+#[test]
+fn versions_that_nobody_named_are_offered_and_not_taken() {
+    let server = Server::new(|_, _| Response::new(404));
+    let setup = setup(&server);
+    let files: &[(&str, &[u8])] = &[("config.json", b"{}"), ("model.safetensors", b"w")];
+    let folder = setup.snapshot(COMMIT, files);
+    let offered = || {
+        let error = setup.hub.find(&parse("hf:org/name")).unwrap_err();
+        assert!(error.to_string().contains("percept pull hf:org/name"));
+        match error {
+            HubError::NotCached { others, .. } => others,
+            other => panic!("{other:?}"),
+        }
+    };
+    // Neither without a reference, as mirrors copy it, nor with one that names another snapshot.
+    let other = format!("hf:org/name@{COMMIT}");
+    assert_eq!(offered(), [other.as_str()]);
+    setup.refer("main", &"b".repeat(40));
+    assert_eq!(offered(), [other.as_str()]);
+    assert_eq!(setup.hub.find(&parse(&other)).unwrap(), folder);
 }
 
 #[test]

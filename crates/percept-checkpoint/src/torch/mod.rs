@@ -13,6 +13,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 use zip::read::ZipFile;
+use zip::result::ZipError;
 
 use self::pickle::MAX_PICKLE;
 use self::state_dict::Extent;
@@ -24,8 +25,15 @@ use crate::read::Source;
 /// The number 0x1950a86a20f9469cfc6c and the end of its pickle, with which a legacy file begins.
 const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// Whether a file begins as legacy files do: the protocol, from 4 on perhaps a frame, the number.
+/// The same in protocol 1.
+const LEGACY_MAGIC_TEXT: &[u8] = b"L119547037146038801333356L\n.";
+
+/// Whether a file begins as legacy files do: the protocol from 2 on, from 4 on perhaps a frame, the
+/// number.
 pub(crate) fn is_legacy(start: &[u8]) -> bool {
+    if start.starts_with(LEGACY_MAGIC_TEXT) {
+        return true;
+    }
     let number = match start {
         [0x80, 2..=5, 0x95, rest @ ..] => rest.get(8..),
         [0x80, 2..=5, rest @ ..] => Some(rest),
@@ -42,6 +50,7 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
         source,
     };
     let len = file_len(path, &file)?;
+    check_end(&file, len).map_err(zip_error)?;
     // Offsets count from the beginning of the file, as PyTorch has them. To look for data before the
     // archive, as the crate does unasked, takes the second entry of some directories for the first.
     let config = zip::read::Config {
@@ -100,6 +109,43 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
     Ok(parts)
 }
 
+/// Refuses an archive whose directory does not stand before its end: its offsets then lead into
+/// something else, such as another archive in the same file.
+fn check_end(mut file: &File, len: u64) -> Result<(), ZipError> {
+    /// The end record without a comment, and with the longest.
+    const END: usize = 22;
+    const LONGEST: u64 = END as u64 + u16::MAX as u64;
+    /// The end record of zip64 and its locator, which may stand between directory and end.
+    const ZIP64: u64 = 56 + 20;
+
+    let start = len.saturating_sub(LONGEST);
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(start))?;
+    file.take(LONGEST).read_to_end(&mut tail)?;
+    file.seek(SeekFrom::Start(0))?;
+    let number = |record: &[u8], at: usize| {
+        record[at..at + 4]
+            .first_chunk()
+            .map_or(0, |b| u32::from_le_bytes(*b))
+    };
+    let end = (tail.windows(END).enumerate().rev()).find(|(at, record)| {
+        let comment = usize::from(u16::from_le_bytes([record[20], record[21]]));
+        record.starts_with(b"PK\x05\x06") && at + END + comment == tail.len()
+    });
+    // Without one, or with numbers that only zip64 has, the crate says what is wrong.
+    let Some((at, record)) = end else {
+        return Ok(());
+    };
+    let (size, offset) = (number(record, 12), number(record, 16));
+    let (at, directory_end) = (start + at as u64, u64::from(size) + u64::from(offset));
+    match offset == u32::MAX || directory_end == at || directory_end + ZIP64 == at {
+        true => Ok(()),
+        false => Err(ZipError::InvalidArchive(
+            "its directory does not stand before its end".into(),
+        )),
+    }
+}
+
 /// Where a stored entry's bytes are, in a file of `len` bytes.
 fn extent<R: Read>(
     path: &Path,
@@ -142,8 +188,7 @@ fn read_entry<R: Read + Seek>(
         path: path.to_owned(),
         source,
     };
-    let index = (archive.index_for_name(name))
-        .ok_or_else(|| zip_error(zip::result::ZipError::FileNotFound))?;
+    let index = (archive.index_for_name(name)).ok_or_else(|| zip_error(ZipError::FileNotFound))?;
     let mut entry = archive.by_index_raw(index).map_err(zip_error)?;
     let extent = extent(path, name, &entry, len)?;
     if extent.len > limit as u64 {

@@ -1,6 +1,6 @@
 //! A pickle interpreter that can only make data.
 //!
-//! The instructions are those that PyTorch and CPython write with protocols 2 to 5. Values live in
+//! The instructions are those that PyTorch and CPython write with protocols 1 to 5. Values live in
 //! one flat list and refer to each other by index, so deep nesting, sharing and cycles cost nothing
 //! to build or to drop, and nothing here recurses. Nothing is ever called: a few names of
 //! [`super::globals`] stand for fixed behaviours of [`super::calls`], any other callable makes an opaque
@@ -112,6 +112,12 @@ impl Machine<'_> {
             b'M' => {
                 let n = u16::from_le_bytes(self.bytes()?);
                 self.push_new(Value::Int(n.into()))
+            }
+            // INT, LONG, FLOAT: numbers as text, in protocol 1.
+            b'I' | b'L' => self.number(),
+            b'F' => {
+                self.line()?;
+                self.push(INERT)
             }
             // LONG1, LONG4.
             0x8a => {
@@ -329,6 +335,22 @@ impl Machine<'_> {
             let mut wide = if negative { [0xff; 8] } else { [0; 8] };
             wide[..len].copy_from_slice(bytes);
             Value::Int(i64::from_le_bytes(wide))
+        };
+        self.push_new(value)
+    }
+
+    /// A line with a number, with the `L` of Python 2 behind it perhaps, or with `00` and `01` for the
+    /// truth values.
+    fn number(&mut self) -> Step {
+        let line = self.line()?;
+        let text = match &self.values[line as usize] {
+            Value::Text(text) => text.trim_end_matches('L'),
+            _ => "",
+        };
+        let value = match text {
+            "00" => return self.push(FALSE),
+            "01" => return self.push(INERT),
+            _ => text.parse().map_or(Value::Inert, Value::Int),
         };
         self.push_new(value)
     }

@@ -157,7 +157,7 @@ pub(super) fn qualified_name(values: &[Value], id: Id) -> String {
         Some(Value::Opaque(Opaque::Call(callable))) if *callable != id => {
             match values.get(*callable as usize) {
                 Some(Value::Global { .. }) => qualified_name(values, *callable),
-                _ => "the result of a call".to_owned(),
+                _ => "a result of another call".to_owned(),
             }
         }
         _ => "something that is not a function".to_owned(),

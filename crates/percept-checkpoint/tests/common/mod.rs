@@ -99,6 +99,7 @@ pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 
 /// A file in a folder of its own, both gone when it is dropped.
 pub struct TempFile {
+    #[allow(dead_code)]
     pub folder: tempfile::TempDir,
     pub path: PathBuf,
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use percept_image::{ChwImage, message};
+use percept_image::ChwImage;
 
 use super::augment::Prepare;
 use super::bad::{Bad, BadKind};
