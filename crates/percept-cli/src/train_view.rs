@@ -88,10 +88,14 @@ impl Observer for TrainView<'_> {
             }
             Event::Logged(line) => self.logged(line),
             Event::Validated { step, found } => self.line(&format!(
-                "step {step}: validation loss {:.4}, image to text {:.1} %, text to image {:.1} %",
+                "step {step}: validation loss {:.4}, image to text {:.1} %, text to image {:.1} %{}",
                 found.loss,
                 100.0 * found.image_to_text,
-                100.0 * found.text_to_image
+                100.0 * found.text_to_image,
+                match found.bad_samples {
+                    0 => String::new(),
+                    left_out => format!(", of {} pairs, {left_out} left out", found.samples),
+                }
             )),
             Event::Evaluated { step, metrics } => {
                 let text: Vec<String> = metrics
@@ -101,6 +105,7 @@ impl Observer for TrainView<'_> {
                 self.line(&format!("step {step}: {}", text.join(", ")));
             }
             Event::BadSample(bad) => self.line(&format!("skipped {bad}")),
+            Event::BadValidation(bad) => self.line(&format!("not validated on {bad}")),
             Event::Note(note) => self.line(&format!("note: {note}")),
             // Often, and as expected.
             Event::Saved { .. } => {}

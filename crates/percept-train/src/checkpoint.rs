@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use percept_checkpoint::{
     Checkpoint, CheckpointError, Format, Precision, TensorToWrite, write_safetensors,
 };
-use percept_data::pairs::Position;
+use percept_data::Omissions;
+use percept_data::pairs::{Fingerprint, Position};
 use percept_model::weights;
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +51,14 @@ pub struct Progress {
     pub positions: Vec<Position>,
     /// Pairs seen, of all processes.
     pub samples: u64,
-    /// Pairs that could not be used.
+    /// Pairs that could not be used, of all processes.
     pub bad_samples: u64,
+    /// Those of the first process, by kind, and pairs used otherwise than they are written.
+    #[serde(default)]
+    pub left_out: Omissions,
+    /// What the data were that the positions are in.
+    #[serde(default)]
+    pub data: Option<Fingerprint>,
     /// Updates of the average of the weights.
     pub ema_updates: u64,
     /// The least loss on the validation pairs, and its step.

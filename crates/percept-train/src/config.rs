@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use percept_data::pairs::{
-    Augment, CaptionChoice, CsvOptions, Decoding, HoldOut, LoaderOptions, PairOptions, PairOrder,
-    PairSource, Part, Sampling,
+    Augment, CaptionChoice, CsvOptions, Damaged, Decoding, HoldOut, LoaderOptions, PairOptions,
+    PairOrder, PairSource, Part, Quoting, Sampling,
 };
 use percept_image::Normalization;
 use percept_model::{ImageConfig, Pooling};
@@ -50,6 +50,10 @@ pub struct TrainConfig {
     pub csv_img_key: String,
     /// A CSV's column of captions.
     pub csv_caption_key: String,
+    /// What quotes mean in a CSV.
+    pub csv_quoting: CsvQuoting,
+    /// What becomes of a shard that is cut short or damaged otherwise.
+    pub damaged_shards: DamagedShards,
     /// Pairs of an epoch, of all processes together; each once unless given.
     pub train_num_samples: Option<u64>,
     /// Draw shards with replacement.
@@ -195,6 +199,8 @@ impl Default for TrainConfig {
             dataset_type: DatasetType::Auto,
             csv_img_key: "filepath".into(),
             csv_caption_key: "title".into(),
+            csv_quoting: CsvQuoting::Minimal,
+            damaged_shards: DamagedShards::Warn,
             train_num_samples: None,
             dataset_resampled: false,
             shuffle_buffer: 5000,
@@ -268,13 +274,35 @@ impl Default for TrainConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DatasetType {
-    /// A CSV if it ends in `.csv` or `.tsv`, else shards.
+    /// A CSV if it ends in `.csv` or `.tsv`, in letters of either case, else shards.
     #[default]
     Auto,
     /// Shards.
     Webdataset,
     /// A CSV.
     Csv,
+}
+
+/// What quotes mean in a CSV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CsvQuoting {
+    /// A value that begins with one ends with one.
+    #[default]
+    Minimal,
+    /// Nothing: they are letters as others.
+    None,
+}
+
+/// What becomes of a shard that is cut short or damaged otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DamagedShards {
+    /// Its samples before the damage are used, and it is counted and named.
+    #[default]
+    Warn,
+    /// The run ends.
+    Stop,
 }
 
 /// Which of a sample's captions is taken.
@@ -686,6 +714,7 @@ impl TrainConfig {
             part,
             captions,
             labels,
+            damaged: self.damaged(),
         };
         self.source(&self.train_data, options)
     }
@@ -708,13 +737,24 @@ impl TrainConfig {
             part,
             captions,
             labels: false,
+            damaged: self.damaged(),
         };
         self.source(data, options).map(Some)
     }
 
+    fn damaged(&self) -> Damaged {
+        match self.damaged_shards {
+            DamagedShards::Warn => Damaged::Warn,
+            DamagedShards::Stop => Damaged::Stop,
+        }
+    }
+
     fn source(&self, data: &str, options: PairOptions) -> Result<PairSource, TrainError> {
         let table = match self.dataset_type {
-            DatasetType::Auto => [".csv", ".tsv"].iter().any(|ending| data.ends_with(ending)),
+            DatasetType::Auto => {
+                let data = data.to_ascii_lowercase();
+                [".csv", ".tsv"].iter().any(|ending| data.ends_with(ending))
+            }
             DatasetType::Webdataset => false,
             DatasetType::Csv => true,
         };
@@ -724,6 +764,10 @@ impl TrainConfig {
         let columns = CsvOptions {
             image_column: self.csv_img_key.clone(),
             caption_column: self.csv_caption_key.clone(),
+            quoting: match self.csv_quoting {
+                CsvQuoting::Minimal => Quoting::Minimal,
+                CsvQuoting::None => Quoting::None,
+            },
             ..CsvOptions::default()
         };
         Ok(PairSource::csv(Path::new(data), &columns, options)?)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use percept_data::Omissions;
 use percept_data::pairs::BadSample;
 use serde::Serialize;
 
@@ -54,12 +55,14 @@ pub enum Event<'a> {
     },
     /// A pair could not be used; another one took its place.
     BadSample(&'a BadSample),
+    /// A pair could not be used to validate.
+    BadValidation(&'a BadSample),
     /// Something that may not be expected.
     Note(&'a str),
 }
 
 /// The steps since the last line.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogLine {
     /// Steps taken.
     pub step: u64,
@@ -83,6 +86,9 @@ pub struct LogLine {
     pub data_wait: f64,
     /// Pairs that could not be used so far.
     pub bad_samples: u64,
+    /// What was left out so far, by kind: pairs, and what in the data files is no pair.
+    #[serde(skip_serializing_if = "Omissions::is_empty")]
+    pub left_out: Omissions,
     /// Seconds since the run began, pauses between its parts not counted.
     pub seconds: f64,
     /// Seconds to the end at this speed.

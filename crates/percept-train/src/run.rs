@@ -5,12 +5,16 @@
 //!                                └─ evaluate ─┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use percept_data::pairs::{Augment, PairBatch, PairLoader, PairOrder, PairSource, Position};
+use percept_data::Omissions;
+use percept_data::pairs::{
+    Augment, DAMAGED, PairBatch, PairLoader, PairOrder, PairSource, Position,
+};
 use percept_image::message;
 use percept_model::weights::{self, LoadReport};
 use percept_model::{ImageConfig, Storage};
@@ -54,6 +58,8 @@ pub struct Finished {
     pub folder: PathBuf,
     /// The last validation.
     pub validation: Option<Validation>,
+    /// What this process left out, by kind: pairs, and what in the data files is no pair.
+    pub left_out: Omissions,
 }
 
 /// Why a run ended.
@@ -181,8 +187,13 @@ struct Run<'a> {
     progress: Progress,
     position: Position,
     meter: Meter,
-    /// Bad samples of the present loader that have been told.
+    /// Bad samples of the present loader that have been told, and those that were counted.
     told: usize,
+    counted: u64,
+    /// What was left out before the present loader.
+    left_out_before: Omissions,
+    /// Kinds of omissions that the observer has been told of.
+    kinds_told: BTreeSet<String>,
     /// Steps of the whole run.
     steps: u64,
     /// Steps at which it was last validated, evaluated and saved.
@@ -231,6 +242,8 @@ impl<'a> Run<'a> {
         if let Some(folder) = &config.locked_cache {
             trainer.keep_locked(folder)?;
         }
+        let now = data.source.fingerprint()?;
+        let mut changed = None;
         let rank = hooks.collective.rank() as usize;
         let (mut progress, mut position) = (Progress::default(), Position::default());
         match &resume {
@@ -246,12 +259,27 @@ impl<'a> Run<'a> {
                     ));
                 }
                 position = positions.get(rank).copied().unwrap_or_default();
+                changed = (progress.data.filter(|then| *then != now)).map(|then| {
+                    let files = match (then.files, now.files) {
+                        (then, now) if then == now => "names or sizes of files differ".to_owned(),
+                        (then, now) => format!("{then} files then, {now} now"),
+                    };
+                    format!(
+                        "the training data are not those of the checkpoint ({files}): from here on \
+                         pairs may be seen again, or not at all, in this epoch"
+                    )
+                });
             }
         }
+        progress.data = Some(now);
         let checkpoints = Checkpoints::open(&folder.join(CHECKPOINTS), config.keep)?;
         let mut log = Log::open(&folder, &config, progress.step, hooks.collective.rank())?;
         if let Resume::From(saved) = &resume {
             log.line(&format!("goes on from {}", saved.path().display()))?;
+            if let Some(changed) = &changed {
+                log.line(changed)?;
+                hooks.observer.event(&Event::Note(changed));
+            }
             for difference in config.differences(saved.config()) {
                 log.line(&format!("changed: {difference}"))?;
                 hooks
@@ -267,6 +295,9 @@ impl<'a> Run<'a> {
             position,
             meter: Meter::new(),
             told: 0,
+            counted: 0,
+            left_out_before: progress.left_out.clone(),
+            kinds_told: BTreeSet::new(),
             data,
             validated: None,
             evaluated: None,
@@ -302,7 +333,39 @@ impl<'a> Run<'a> {
             steps: self.steps,
             parameters,
         });
+        self.tell_omissions()?;
+        let held = self.held.as_ref().map(Held::omissions);
+        for kind in held.unwrap_or_default().kinds() {
+            self.note(&format!("validation pairs: {kind}"))?;
+        }
         Ok(())
+    }
+
+    /// A line of the log that is told as well.
+    fn note(&mut self, note: &str) -> Result<(), TrainError> {
+        self.log.line(note)?;
+        self.hooks.observer.event(&Event::Note(note));
+        Ok(())
+    }
+
+    /// Tells what is no pair in the files that were listed since this was last done: each kind once, and
+    /// every damaged shard; the log has all.
+    fn tell_omissions(&mut self) -> Result<(), TrainError> {
+        for kind in self.data.source.new_omissions().kinds() {
+            let is_new = self.kinds_told.insert(kind.kind.clone());
+            match is_new || kind.kind == DAMAGED {
+                true => self.note(&kind.to_string())?,
+                false => self.log.line(&kind.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What was left out so far: pairs, and what in the files is no pair.
+    fn left_out(&self) -> Omissions {
+        let mut left_out = self.data.source.omissions();
+        left_out.merge(&self.progress.left_out);
+        left_out
     }
 
     /// The next pairs; none once a process has no more, even where others have: every step is
@@ -343,16 +406,27 @@ impl<'a> Run<'a> {
         pairs: &PairBatch,
         loader: &PairLoader,
     ) -> Result<(), TrainError> {
-        let behind = pairs.position.sample - self.position.sample;
-        let bad = behind - (pairs.position.taken - self.position.taken);
-        let mut counts = [pairs.keys.len() as f32, bad as f32];
-        self.hooks.collective.sum(&mut counts)?;
         self.progress.step = report.step + 1;
-        self.progress.samples += counts[0] as u64;
-        self.progress.bad_samples += counts[1] as u64;
+        self.count(pairs.keys.len(), loader)?;
         self.position = pairs.position;
         self.tell_bad_samples(loader)?;
+        self.tell_omissions()?;
         self.hooks.observer.event(&Event::Step(report));
+        Ok(())
+    }
+
+    /// Counts the pairs of a step, and those that could not be used since the last one.
+    fn count(&mut self, pairs: usize, loader: &PairLoader) -> Result<(), TrainError> {
+        let skipped = loader.skipped();
+        let mut counts = [pairs as f32, (skipped.total - self.counted) as f32];
+        self.hooks.collective.sum(&mut counts)?;
+        self.counted = skipped.total;
+        self.progress.samples += counts[0] as u64;
+        self.progress.bad_samples += counts[1] as u64;
+        if !skipped.omissions.is_empty() {
+            self.progress.left_out = self.left_out_before.clone();
+            self.progress.left_out.merge(&skipped.omissions);
+        }
         Ok(())
     }
 
@@ -421,15 +495,22 @@ impl<'a> Run<'a> {
         let Some(held) = &self.held else {
             return Ok(());
         };
-        if self.validated.is_some_and(|(at, _)| at == step) {
+        if self.validated.as_ref().is_some_and(|(at, _)| *at == step) {
             return Ok(());
         }
         let found = held.measure(&self.towers(), &self.setup, self.trainer.config())?;
-        self.validated = Some((step, found));
+        // The same each time.
+        let is_first = self.validated.is_none();
+        for bad in found.bad.iter().filter(|_| is_first) {
+            self.log.line(&format!("not validated on {bad}"))?;
+            self.hooks.observer.event(&Event::BadValidation(bad));
+        }
+        self.validated = Some((step, found.clone()));
         self.log.results("val", step, &found)?;
         self.log.line(&format!(
-            "validation at step {step}: loss {:.4} image to text {:.3} text to image {:.3} of {}",
-            found.loss, found.image_to_text, found.text_to_image, found.samples
+            "validation at step {step}: loss {:.4} image to text {:.3} text to image {:.3} of {}, {} \
+             left out",
+            found.loss, found.image_to_text, found.text_to_image, found.samples, found.bad_samples
         ))?;
         self.hooks.observer.event(&Event::Validated {
             step,
@@ -514,8 +595,12 @@ impl<'a> Run<'a> {
     }
 
     fn end_epoch(&mut self, loader: &PairLoader) -> Result<(), TrainError> {
+        // Those behind the last batch.
+        self.count(0, loader)?;
         self.tell_bad_samples(loader)?;
-        self.told = 0;
+        self.tell_omissions()?;
+        (self.told, self.counted) = (0, 0);
+        self.left_out_before = self.progress.left_out.clone();
         self.position = Position::epoch(self.position.epoch + 1);
         let ended = |every: u64| every > 0 && self.position.epoch.is_multiple_of(every);
         let (validate, save) = (
@@ -534,8 +619,17 @@ impl<'a> Run<'a> {
     fn stopped(&mut self) -> Result<Ending, TrainError> {
         self.log()?;
         let checkpoint = self.save()?;
+        self.sum_up()?;
         self.log.line("stopped as asked")?;
         Ok(Ending::Stopped { checkpoint })
+    }
+
+    /// Says in the log what was left out.
+    fn sum_up(&mut self) -> Result<(), TrainError> {
+        for kind in self.left_out().kinds() {
+            self.log.line(&format!("left out: {kind}"))?;
+        }
+        Ok(())
     }
 
     fn complete(&mut self) -> Result<Ending, TrainError> {
@@ -544,12 +638,14 @@ impl<'a> Run<'a> {
         self.save()?;
         self.evaluate()?;
         let model = self.write_model()?;
+        self.sum_up()?;
         self.log.line(&format!("complete: {}", model.display()))?;
         Ok(Ending::Complete { model })
     }
 
     fn finished(self, ending: Ending) -> Finished {
         Finished {
+            left_out: self.left_out(),
             ending,
             progress: self.progress,
             folder: self.folder,
@@ -811,6 +907,7 @@ impl Meter {
             images_per_second: self.pairs as f64 / time,
             data_wait: (self.waiting.as_secs_f64() / time).min(1.0),
             bad_samples: run.progress.bad_samples,
+            left_out: run.left_out(),
             seconds: run.seconds(),
             seconds_left: left * time / steps,
         })

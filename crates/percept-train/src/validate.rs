@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use percept_data::Omissions;
 use percept_data::pairs::{
-    Augment, LastBatch, LoaderOptions, PairLoader, PairOrder, PairSource, Position, Sampling,
+    Augment, BadSample, LastBatch, LoaderOptions, PairLoader, PairOrder, PairSource, Position,
+    Sampling,
 };
 use percept_model::text::{TextTower, TokenBatch};
 use percept_model::vit::Vit;
@@ -20,7 +22,7 @@ use crate::step::{Batch, StepConfig};
 const ROWS: usize = 1024;
 
 /// What was found on the validation pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Validation {
     /// The mean loss in batches of the size that is trained with.
     pub loss: f64,
@@ -32,6 +34,12 @@ pub struct Validation {
     pub samples: u64,
     /// Pairs that could not be used.
     pub bad_samples: u64,
+    /// Those by kind, and what in the data files is no pair.
+    #[serde(skip_serializing_if = "Omissions::is_empty")]
+    pub left_out: Omissions,
+    /// The first of those that could not be used.
+    #[serde(skip)]
+    pub bad: Vec<BadSample>,
 }
 
 /// Two towers as they are at some moment.
@@ -68,7 +76,7 @@ impl Held {
                 reason: "there are fewer than two pairs to validate on",
             });
         }
-        Ok(Some(Self {
+        let held = Self {
             source: Arc::new(source),
             options: LoaderOptions {
                 last: LastBatch::Keep,
@@ -76,7 +84,31 @@ impl Held {
             },
             most: config.val_num_samples,
             size: crate::run::side(&setup.image_config),
-        }))
+        };
+        // Before hours of training: that there is one to measure.
+        held.pairs(setup)?.next().transpose()?;
+        Ok(Some(held))
+    }
+
+    /// What is no pair in the files that were listed.
+    pub(crate) fn omissions(&self) -> Omissions {
+        self.source.omissions()
+    }
+
+    fn pairs(&self, setup: &Setup) -> Result<PairLoader, TrainError> {
+        let order = PairOrder {
+            sampling: Sampling::InOrder,
+            ..PairOrder::default()
+        };
+        let prepare = Augment::eval(self.size, setup.image_config.normalization);
+        let (source, start) = (self.source.clone(), Position::default());
+        Ok(PairLoader::new(
+            source,
+            order,
+            prepare,
+            self.options,
+            start,
+        )?)
     }
 
     /// Measures two towers.
@@ -86,18 +118,7 @@ impl Held {
         setup: &Setup,
         step: &StepConfig,
     ) -> Result<Validation, TrainError> {
-        let order = PairOrder {
-            sampling: Sampling::InOrder,
-            ..PairOrder::default()
-        };
-        let prepare = Augment::eval(self.size, setup.image_config.normalization);
-        let mut loader = PairLoader::new(
-            self.source.clone(),
-            order,
-            prepare,
-            self.options,
-            Position::default(),
-        )?;
+        let mut loader = self.pairs(setup)?;
         let device = &setup.device;
         let (mut images, mut texts, mut captions) = (Vec::new(), Vec::new(), Vec::new());
         let (mut loss, mut samples) = (0.0, 0);
@@ -118,6 +139,8 @@ impl Held {
             texts.push(normalize(text));
             captions.extend(batch.captions);
         }
+        let mut left_out = self.source.omissions();
+        left_out.merge(&loader.skipped().omissions);
         let groups = group(captions);
         let (images, texts) = (Tensor::cat(images, 0), Tensor::cat(texts, 0));
         Ok(Validation {
@@ -126,6 +149,8 @@ impl Held {
             text_to_image: right_at_first(&texts, &images, &groups),
             samples,
             bad_samples: loader.skipped().total,
+            left_out,
+            bad: loader.skipped().first.clone(),
         })
     }
 }

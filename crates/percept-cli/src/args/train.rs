@@ -25,7 +25,7 @@ Towers (--init-image, --init-text):
 
 What is written to LOGS/NAME/:
   params.json   all settings
-  out.log       what happened, with every pair that was skipped
+  out.log       what happened, with every pair that was skipped, and what was left out by kind
   results.jsonl the numbers, one object a line; tensorboard/ has them as well
   checkpoints/  the last --keep states, and the best by the loss on held-out pairs
   model/        the trained model, for `percept segment --model`
@@ -85,12 +85,21 @@ pub struct TrainSettings {
     /// What that is; told from its ending unless given.
     #[arg(long, value_name = "TYPE", value_parser = ["auto", "webdataset", "csv"], help_heading = "Data")]
     dataset_type: Option<String>,
-    /// A CSV's column of photos [default: filepath]. Its header tells commas from tabs.
+    /// A CSV's column of photos [default: filepath]. Its header tells what stands between columns: a tab, a comma, a
+    /// semicolon or a bar.
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     csv_img_key: Option<String>,
     /// A CSV's column of captions [default: title].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     csv_caption_key: Option<String>,
+    /// What quotes mean in a CSV [default: minimal]: a value that begins with one ends with one; or, for captions with
+    /// stray quotes, none: they are letters as others.
+    #[arg(long, value_name = "HOW", value_parser = ["minimal", "none"], help_heading = "Data")]
+    csv_quoting: Option<String>,
+    /// A shard that is cut short or damaged otherwise: use what comes before, count and name it, or end the run
+    /// [default: warn].
+    #[arg(long, value_name = "WHAT", value_parser = ["warn", "stop"], help_heading = "Data")]
+    damaged_shards: Option<String>,
     /// Pairs of an epoch; each once unless given.
     #[arg(long, value_name = "N", help_heading = "Data")]
     train_num_samples: Option<u64>,

@@ -98,6 +98,9 @@ fn run_as(
     view.finish();
     let finished = finished?;
 
+    for kind in finished.left_out.kinds() {
+        console.note(&format!("left out: {kind}"));
+    }
     let progress = &finished.progress;
     let (path, outcome) = match &finished.ending {
         Ending::Complete { model } => {
@@ -122,6 +125,7 @@ fn run_as(
             "step": progress.step,
             "samples": progress.samples,
             "bad_samples": progress.bad_samples,
+            "left_out": finished.left_out,
             "seconds": progress.seconds,
             "validation": finished.validation,
         });
