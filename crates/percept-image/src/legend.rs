@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage, imageops};
 
-use crate::palette::colour;
-use crate::render::{LegendEntry, mix};
+use crate::render::{LegendEntry, OverlayStyle, mix};
 
 /// Narrowest strip that has room for a swatch, a short word and a percentage at the smallest text.
 const MIN_WIDTH: u32 = 160;
@@ -30,21 +29,15 @@ const MAX_NAME: f32 = 14.0;
 const PAPER: [u8; 3] = [250, 250, 248];
 const INK: [u8; 3] = [28, 31, 36];
 const FAINT_INK: [u8; 3] = [112, 118, 128];
-/// The swatch of the background, which has no colour of its own in the overlay.
-const NO_COLOUR: [u8; 3] = [188, 190, 194];
 
 /// `photo` with a legend below it; a plain copy if there are no entries.
-pub(crate) fn attach(
-    photo: &RgbImage,
-    entries: &[LegendEntry],
-    background: Option<u16>,
-) -> RgbImage {
+pub(crate) fn attach(photo: &RgbImage, entries: &[LegendEntry], style: &OverlayStyle) -> RgbImage {
     let Some(font) = font().filter(|_| !entries.is_empty()) else {
         return photo.clone();
     };
     let width = photo.width().max(MIN_WIDTH);
     let type_setter = TypeSetter::new(font, width);
-    let cells = cells(entries, background, &type_setter, width);
+    let cells = cells(entries, style, &type_setter, width);
     let grid = Grid::new(&cells, entries.len(), &type_setter, width, photo.height());
 
     let mut canvas = RgbImage::from_pixel(width, photo.height() + grid.height(), Rgb(PAPER));
@@ -72,7 +65,7 @@ struct Cell {
 /// The entries that may be shown, largest share first.
 fn cells(
     entries: &[LegendEntry],
-    background: Option<u16>,
+    style: &OverlayStyle,
     type_setter: &TypeSetter,
     width: u32,
 ) -> Vec<Cell> {
@@ -90,11 +83,7 @@ fn cells(
             let most = (room - beside).min(MAX_NAME * type_setter.size);
             let name = type_setter.shorten(&printable(entry), most);
             Cell {
-                swatch: if Some(entry.index) == background {
-                    NO_COLOUR
-                } else {
-                    colour(entry.index)
-                },
+                swatch: style.palette.colour(entry.index),
                 width: beside + type_setter.width(&name),
                 name,
                 share,

@@ -41,9 +41,12 @@ pub use decode::{EXTENSIONS, ImageError, Limits, decode, decode_reduced, open};
 pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use message::message;
-pub use palette::{colour, voc_palette};
+pub use palette::{Palette, colour, voc_palette};
 pub use preprocess::{ChwImage, Fit, Normalization, Preprocess};
-pub use render::{LegendEntry, OVERLAY_OPACITY, RenderError, heatmap, mask_png, overlay};
+pub use render::{
+    LegendEntry, OVERLAY_OPACITY, OverlayStyle, RenderError, heatmap, mask_png, mask_png_with,
+    overlay, overlay_with,
+};
 pub use resize::{Filter, resize, resize_labels};
 pub use rle::{Rle, RleError};
-pub use save::{jpeg_rgb, npy_f32, png_rgb, write_atomic};
+pub use save::{is_result, jpeg_rgb, npy_f32, png_rgb, result_png, write_atomic};

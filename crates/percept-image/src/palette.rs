@@ -26,6 +26,40 @@ const CATEGORICAL: [[u8; 3]; 20] = [
     [20, 95, 120],   // petrol
 ];
 
+/// Which colours the labels of a result have, in its mask, its overlay and its list of labels alike.
+///
+/// Index 0, the background of every result, is black in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Palette {
+    /// Percept's own, whose first colours are told apart with ease: [`colour`].
+    #[default]
+    Percept,
+    /// The PASCAL VOC devkit's: [`voc_palette`], which repeats after 255.
+    Voc,
+}
+
+impl Palette {
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Percept => "percept",
+            Self::Voc => "voc",
+        }
+    }
+
+    /// The colour of a label, red, green and blue.
+    pub fn colour(self, index: u16) -> [u8; 3] {
+        match (self, index) {
+            (_, 0) => BACKGROUND,
+            (Self::Percept, _) => colour(index),
+            (Self::Voc, _) => repeated_voc(usize::from(index)),
+        }
+    }
+}
+
+/// The colour of index 0, where that is the background.
+const BACKGROUND: [u8; 3] = [0, 0, 0];
+
 /// The palette of the PASCAL VOC devkit: the bits of the index, lowest first, are dealt out to red,
 /// green and blue, filling each channel from the top. Index 0 is black, 255 (void) is cream.
 pub fn voc_palette() -> [[u8; 3]; 256] {
@@ -47,8 +81,13 @@ pub fn colour(index: u16) -> [u8; 3] {
     let index = usize::from(index);
     match CATEGORICAL.get(index) {
         Some(&colour) => colour,
-        None => voc_colour(1 + (index - 1) % 255),
+        None => repeated_voc(index),
     }
+}
+
+/// The VOC palette, over and over; black is left out.
+fn repeated_voc(index: usize) -> [u8; 3] {
+    voc_colour(1 + (index - 1) % 255)
 }
 
 /// Colours for scores from 0 (first) to 1 (last): dark blue over magenta and orange to pale yellow.
@@ -109,6 +148,17 @@ mod tests {
         assert!((0..=u16::MAX).all(|index| colour(index) != [0, 0, 0]));
         let first: HashSet<_> = (0..150).map(colour).collect();
         assert_eq!(first.len(), 150);
+    }
+
+    #[test]
+    fn the_background_is_black_and_nothing_else_is() {
+        for palette in [Palette::Percept, Palette::Voc] {
+            assert_eq!(palette.colour(0), [0, 0, 0]);
+            assert!((1..=u16::MAX).all(|index| palette.colour(index) != [0, 0, 0]));
+        }
+        assert_eq!(Palette::Percept.colour(1), colour(1));
+        assert_eq!(Palette::Voc.colour(15), [192, 128, 128]);
+        assert_eq!(Palette::Voc.colour(256), [128, 0, 0]);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use image::{Rgb, RgbImage};
 
 use crate::label_map::LabelMap;
 use crate::legend;
-use crate::palette::{colour, heat_ramp, voc_palette};
-use crate::resize::resize_labels;
-use crate::save::{check_not_empty, encoding};
+use crate::palette::{Palette, heat_ramp};
+use crate::resize::{Filter, resize, resize_labels};
+use crate::save::{check_not_empty, encoding, png_as_result};
 
 /// Share of a region's colour in an [`overlay`] that shows both well.
 pub const OVERLAY_OPACITY: f32 = 0.5;
@@ -60,20 +60,31 @@ pub struct LegendEntry {
 
 /// A label map as a lossless mask file.
 ///
-/// Up to index 255: 8-bit palette PNG (Pillow's mode `P`) with the [VOC palette](voc_palette),
-/// where the stored bytes are the labels. If any index is higher: 16-bit grey PNG, where the stored
-/// values are the labels. Either way, reading the file without converting it gives the map back.
+/// Up to index 255: 8-bit palette PNG (Pillow's mode `P`) in the colours of an [`overlay`], where the
+/// stored bytes are the labels. If any index is higher: 16-bit grey PNG, where the stored values are
+/// the labels. Either way, reading the file without converting it gives the map back.
+///
+/// The file says that it is a result ([`is_result`](crate::is_result)).
 ///
 /// # Errors
 /// [`RenderError`] if the map has no pixels.
 pub fn mask_png(map: &LabelMap) -> Result<Vec<u8>, RenderError> {
+    mask_png_with(map, Palette::default())
+}
+
+/// As [`mask_png`], in the colours of a palette.
+///
+/// # Errors
+/// [`RenderError`] if the map has no pixels.
+pub fn mask_png_with(map: &LabelMap, palette: Palette) -> Result<Vec<u8>, RenderError> {
     check_not_empty(map.width(), map.height())?;
     let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, map.width(), map.height());
+    let mut encoder = png_as_result(&mut file, map.width(), map.height())?;
     let bytes: Vec<u8> = if map.data().iter().all(|&label| label <= 255) {
         encoder.set_color(png::ColorType::Indexed);
         encoder.set_depth(png::BitDepth::Eight);
-        encoder.set_palette(voc_palette().concat());
+        let colours: Vec<_> = (0..=255).map(|index| palette.colour(index)).collect();
+        encoder.set_palette(colours.concat());
         map.data().iter().map(|&label| label as u8).collect()
     } else {
         encoder.set_color(png::ColorType::Grayscale);
@@ -88,7 +99,7 @@ pub fn mask_png(map: &LabelMap) -> Result<Vec<u8>, RenderError> {
 
 /// The photo with its labels painted over it, and a legend in a strip below.
 ///
-/// - Each region is tinted with its [`colour`] at opacity `alpha` (0 to 1), and thin white lines
+/// - Each region is tinted with its [colour](Palette) at opacity `alpha` (0 to 1), and thin white lines
 ///   run between regions (not on thumbnails). Pixels of the `background` label show the photo, a
 ///   little darker.
 /// - A map of another size is resized to the photo's (nearest).
@@ -107,25 +118,80 @@ pub fn overlay(
     alpha: f32,
     background: Option<u16>,
 ) -> RgbImage {
+    let style = OverlayStyle {
+        opacity: alpha,
+        background,
+        ..OverlayStyle::default()
+    };
+    overlay_with(img, map, legend, &style)
+}
+
+/// How an [`overlay`] looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OverlayStyle {
+    /// Share of a region's colour, 0 to 1.
+    pub opacity: f32,
+    /// The label whose pixels show the photo, if any.
+    pub background: Option<u16>,
+    /// Colours of the other labels.
+    pub palette: Palette,
+    /// Most pixels along the longer side of the photo in the overlay; larger ones are shrunk.
+    pub max_side: Option<u32>,
+}
+
+impl Default for OverlayStyle {
+    /// [`OVERLAY_OPACITY`], a background of index 0, percept's colours and the photo's own size.
+    fn default() -> Self {
+        Self {
+            opacity: OVERLAY_OPACITY,
+            background: Some(0),
+            palette: Palette::default(),
+            max_side: None,
+        }
+    }
+}
+
+/// As [`overlay`], in a style.
+pub fn overlay_with(
+    img: &RgbImage,
+    map: &LabelMap,
+    legend: &[LegendEntry],
+    style: &OverlayStyle,
+) -> RgbImage {
+    let mut painted = within(img, style.max_side);
+    let img = &painted;
     let map = if (map.width(), map.height()) == img.dimensions() {
         Cow::Borrowed(map)
     } else {
         Cow::Owned(resize_labels(map, img.width(), img.height()))
     };
-    let mut painted = img.clone();
-    // A cast takes NaN to zero.
-    let opacity = (alpha.clamp(0.0, 1.0) * 256.0) as u32;
-    tint(&mut painted, &map, opacity, background);
+    tint(&mut painted, &map, style);
     draw_outlines(&mut painted, &map);
-    legend::attach(&painted, legend, background)
+    legend::attach(&painted, legend, style)
 }
 
-fn tint(img: &mut RgbImage, map: &LabelMap, opacity: u32, background: Option<u16>) {
+/// A copy of a photo whose sides have `most` pixels at most; the aspect is kept.
+fn within(img: &RgbImage, most: Option<u32>) -> RgbImage {
+    let (width, height) = img.dimensions();
+    let longest = width.max(height);
+    let Some(most) = most.filter(|&most| most > 0 && longest > most) else {
+        return img.clone();
+    };
+    let scaled = |side: u32| {
+        let scaled = f64::from(side) * f64::from(most) / f64::from(longest);
+        (scaled.round() as u32).max(1)
+    };
+    resize(img, scaled(width), scaled(height), Filter::Bicubic)
+}
+
+fn tint(img: &mut RgbImage, map: &LabelMap, style: &OverlayStyle) {
+    // A cast takes NaN to zero.
+    let opacity = (style.opacity.clamp(0.0, 1.0) * 256.0) as u32;
     for (pixel, &label) in img.pixels_mut().zip(map.data()) {
-        if Some(label) == background {
+        if Some(label) == style.background {
             mix(pixel, [0; 3], 256 - BACKGROUND_BRIGHTNESS);
         } else {
-            mix(pixel, colour(label), opacity);
+            mix(pixel, style.palette.colour(label), opacity);
         }
     }
 }
@@ -193,6 +259,7 @@ pub fn heatmap(scores: &[f32], width: u32, height: u32) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::palette::{colour, voc_palette};
 
     fn entry(index: u16, name: &str, share: f32) -> LegendEntry {
         LegendEntry {
@@ -210,13 +277,69 @@ mod tests {
             .read_info()
             .unwrap();
         assert_eq!(reader.info().color_type, png::ColorType::Indexed);
-        assert_eq!(
-            reader.info().palette.as_deref(),
-            Some(voc_palette().as_flattened())
-        );
+        let palette = reader.info().palette.as_deref().unwrap();
+        assert_eq!(palette.len(), 3 * 256);
+        assert_eq!(palette[..3], [0, 0, 0]);
+        assert_eq!(palette[3 * 20..3 * 21], colour(20));
         let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut bytes).unwrap();
         assert_eq!(bytes, [0, 1, 2, 20, 255, 0]);
+    }
+
+    #[test]
+    fn masks_have_vocs_colours_where_they_are_asked_for() {
+        let map = LabelMap::new(1, 1, vec![15]).unwrap();
+        let file = mask_png_with(&map, Palette::Voc).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(&file)).read_info();
+        let palette = reader.unwrap().info().palette.clone().unwrap();
+        assert_eq!(palette[..], voc_palette().concat());
+    }
+
+    #[test]
+    fn masks_and_overlays_say_that_they_are_results() {
+        let map = LabelMap::new(3, 1, vec![0, 1, 300]).unwrap();
+        let photo = RgbImage::new(3, 1);
+        assert!(crate::is_result(&mask_png(&map).unwrap()));
+        assert!(crate::is_result(&crate::result_png(&photo).unwrap()));
+        // Pixels as they were.
+        let limits = crate::Limits::default();
+        let png = crate::result_png(&photo).unwrap();
+        assert_eq!(crate::decode(&png, &limits).unwrap(), photo);
+        // A photo of anybody's is none.
+        assert!(!crate::is_result(&crate::png_rgb(&photo).unwrap()));
+    }
+
+    #[test]
+    fn large_photos_have_smaller_overlays_with_the_same_colours() {
+        let img = RgbImage::from_pixel(1000, 100, Rgb([100, 100, 100]));
+        let map = LabelMap::from_fn(1000, 100, |x, _| 2 * u16::from(x >= 500));
+        let style = OverlayStyle {
+            opacity: 1.0,
+            palette: Palette::Voc,
+            max_side: Some(200),
+            ..OverlayStyle::default()
+        };
+        let small = overlay_with(&img, &map, &[], &style);
+        assert_eq!(small.dimensions(), (200, 20));
+        assert_eq!(small.get_pixel(150, 10).0, voc_palette()[2]);
+        assert_eq!(small.get_pixel(50, 10).0, [78; 3]);
+        let legend = [entry(2, "dog", 0.5)];
+        let with = overlay_with(&img, &map, &legend, &style);
+        assert!(
+            with.enumerate_pixels()
+                .any(|(_, y, p)| y >= 20 && p.0 == voc_palette()[2])
+        );
+        // One that is small enough keeps its size.
+        let own = OverlayStyle {
+            max_side: Some(1000),
+            ..style
+        };
+        assert_eq!(
+            overlay_with(&img, &map, &[], &own).dimensions(),
+            (1000, 100)
+        );
+        let thin = overlay_with(&RgbImage::new(5000, 1), &map, &[], &style);
+        assert_eq!(thin.dimensions(), (200, 1));
     }
 
     #[test]

@@ -430,10 +430,10 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_last() {
         panic!("{error}");
     };
     assert!(matches!(**why, TrainError::Save { .. }));
-    let message = error.to_string();
+    let message = percept_image::message(&error);
     assert!(message.contains("cannot save"), "{message}");
     assert!(message.contains("last good checkpoint is"), "{message}");
-    assert!(message.ends_with("step_00000003.safetensors"), "{message}");
+    assert!(message.contains("step_00000003.safetensors"), "{message}");
     let (saved, _) = find_checkpoint(&place.folder("x")).unwrap();
     assert_eq!(saved.unwrap().progress().step, 3);
 
@@ -475,7 +475,7 @@ fn numbers_that_explode_are_told_with_their_pairs() {
     };
     assert_eq!(keys.len(), 8);
     assert!(Saved::open(last_good).is_ok());
-    let message = error.to_string();
+    let message = percept_image::message(&error);
     assert!(
         message.contains("not finite") || message.contains("knowing nothing"),
         "{message}"
