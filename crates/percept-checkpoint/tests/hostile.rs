@@ -630,10 +630,77 @@ fn quantised_tensors_must_fit_their_scales() {
     assert!(matches!(read(&bytes), Err(E::NonFinite { tensor, .. }) if tensor == "w"));
 }
 
+/// An instruction or a few, such as files have, with something to work on or not.
+fn instructions() -> impl Strategy<Value = Vec<u8>> {
+    let names = [
+        ("builtins", "dict"),
+        ("builtins", "getattr"),
+        ("collections", "OrderedDict"),
+        ("mine", "Cls"),
+        ("numpy", "ndarray"),
+        ("torch", "FloatStorage"),
+        ("torch", "QInt8Storage"),
+        ("torch", "uint16"),
+        ("torch._tensor", "_rebuild_from_type_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch._utils", "_rebuild_qtensor"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_tensor_v3"),
+        ("torch.storage", "UntypedStorage"),
+        ("__torch__", "Module"),
+    ];
+    let raw: Vec<Vec<u8>> = (b"NQR.()}]aestubo012\x81\x85\x86\x87\x88\x89\x90\x91\x92\x94".iter())
+        .map(|&opcode| vec![opcode])
+        .chain([b"q\0", b"q\x01", b"h\0", b"h\x01", b"K\x02"].map(|b| b.to_vec()))
+        .chain([&b"I01\n"[..], b"L9L\n", b"F1\n", b"imine\nCls\n"].map(<[u8]>::to_vec))
+        .chain(names.map(|(module, name)| format!("c{module}\n{name}\n").into_bytes()))
+        .chain(
+            ["storage", "module", "state_dict", "model_ema", "w"]
+                .map(|t| Pickle::default().text(t).0),
+        )
+        .chain([Pickle::default().tensor(4, 0, &[2, 2], &[2, 1]).0])
+        .collect();
+    prop::collection::vec(prop::sample::select(raw), 0..40).prop_map(|parts| parts.concat())
+}
+
 proptest! {
     #[test]
     fn no_pickle_panics(bytes: Vec<u8>) {
         let _ = percept_checkpoint::fuzzing::pickle(&bytes);
+    }
+
+    #[test]
+    fn no_assembled_pickle_panics(code in instructions(), into in 0usize..3) {
+        // Alone, as a value of a state dict, and as the arguments of a call.
+        let bytes = match into {
+            0 => Pickle::new().raw(&code).stop(),
+            1 => Pickle::new().raw(b"}").text("state_dict").raw(&code).raw(b"s").stop(),
+            _ => {
+                let function = Pickle::new().global("torch._utils", "_rebuild_tensor_v3");
+                function.raw(b"(").raw(&code).raw(b"tR").stop()
+            }
+        };
+        let _ = percept_checkpoint::fuzzing::pickle(&bytes);
+    }
+
+    #[test]
+    fn no_shard_index_panics(map in "[{}\\[\\]\",:a-c./0-9 ]{0,60}", whole: bool) {
+        let json = match whole {
+            true => format!(r#"{{"w":"{map}"}}"#),
+            false => map,
+        };
+        let _ = Checkpoint::open(index(&json).folder.path());
+    }
+
+    #[test]
+    fn any_bytes_are_a_stand_in_or_not(bytes: Vec<u8>, text: String) {
+        let _ = StandIn::of("m.bin".as_ref(), &bytes);
+        let _ = StandIn::of(text.as_ref(), text.as_bytes());
+        // A length of safetensors, which fits a file, is never taken for one.
+        let mut start = (bytes.len() as u64 + 1).to_le_bytes().to_vec();
+        start.push(b'{');
+        start.extend(&bytes);
+        prop_assert_eq!(StandIn::of("m.safetensors".as_ref(), &start), None);
     }
 
     #[test]
