@@ -212,6 +212,8 @@ pub(crate) fn signature(parts: &[&str]) -> Option<&'static str> {
         Some("a LoRA adapter; merge it into the weights first")
     } else if has(&["norm_pre", "ln_pre", "pre_layrnorm", "pre_layernorm"]) {
         Some("a norm before the blocks, as CLIP has")
+    } else if has(&["storage_tokens", "bias_mask", "local_cls_norm"]) {
+        Some("DINOv3's")
     } else if has(&["q_norm", "k_norm"]) {
         Some("norms of queries and keys")
     } else if has(&["fc_norm"]) {

@@ -159,4 +159,12 @@ mod tests {
             assert_eq!(canonical(memory), file);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_has_a_spelling(name in "(\\PC{0,6}|blocks|layers|layer|attention|q_proj|module|_orig_mod|[0-9]{1,2}|\\.){0,12}") {
+            let spelled = canonical(&name);
+            proptest::prop_assert!(spelled.split('.').all(|part| !super::WRAPPERS.contains(&part)));
+        }
+    }
 }

@@ -274,3 +274,46 @@ fn filter(file: &JsonFile, key: &str, value: &Value) -> Result<Filter, ModelErro
     };
     found.ok_or_else(|| file.refuse_value(key, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Some JSON under the keys that are looked at.
+    fn content() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-z]{0,9}".prop_map(Value::from),
+        ];
+        let keys = "(do_resize|do_center_crop|do_rescale|do_normalize|size|crop_size|height|width|shortest_edge\
+            |image_mean|image_std|mean|std|resample|interpolation|rescale_factor|input_size|crop_pct|preprocess_cfg\
+            |model_cfg|vision_cfg|image_size)";
+        leaf.prop_recursive(4, 32, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(keys, inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_can_be_used(json in content()) {
+            let mut file = JsonFile::none(Path::new("some.json"));
+            file.json = json;
+            for read in [of_transformers, of_timm, of_open_clip] {
+                let Ok(found) = read(&file) else { continue };
+                if let Some(numbers) = found.normalization {
+                    prop_assert!(numbers.std.iter().all(|std| *std > 0.0 && std.is_finite()));
+                }
+                prop_assert!(found.image_size != Some(0));
+            }
+        }
+    }
+}

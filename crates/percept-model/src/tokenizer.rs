@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::{Tokenizer as HfTokenizer, TruncationParams};
 
 use crate::ModelError;
+use crate::json_file::stand_in;
 
 /// T5's and BERT's files are 1 to 3 MB; the largest multilingual ones stay below this.
 const MAX_BYTES: u64 = 64 << 20;
@@ -50,6 +51,9 @@ impl Tokenizer {
             return Err(bad("larger than any tokeniser (64 MiB)".into()));
         }
         let bytes = std::fs::read(path).map_err(io)?;
+        if let Some(what) = stand_in(&bytes) {
+            return Err(bad(what.into()));
+        }
         let mut inner =
             HfTokenizer::from_bytes(&bytes).map_err(|e| bad(format!("not a tokeniser: {e}")))?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
