@@ -47,7 +47,7 @@ pub use percept_model::{
     TokenGrid, Towers, device,
 };
 pub use prompt::{Label, Templates, labels_of, parse_labels, read_labels};
-pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};
+pub use region::{Categories, CocoResult, CompressedRle, ImageId, Nearest, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};
 pub use stream::{Together, stream};
