@@ -6,6 +6,7 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use percept::image::OVERLAY_OPACITY;
 use percept::{Pooling, Size};
 
 pub use serve::ServeArgs;
@@ -209,10 +210,65 @@ pub struct OutputArgs {
         default_value = "overlay,mask"
     )]
     pub format: Vec<Format>,
-    /// Folder that results are written to.
-    #[arg(short, long, value_name = "DIR", default_value = "percept-out")]
-    pub out: PathBuf,
+    /// Folder that results are written to
+    ///
+    /// [default: percept-out, or percept-out-2 and so on where that has other results]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace the results of an earlier run with other settings; files that are not percept's own
+    /// never.
+    #[arg(long, conflicts_with = "resume")]
+    pub force: bool,
+    /// Go on with a run that was stopped: photos that have results with the same settings are not done
+    /// again.
+    #[arg(long)]
+    pub resume: bool,
+    /// Colours of masks and overlays.
+    #[arg(long, value_enum, default_value = "percept", value_name = "NAME")]
+    pub palette: Palette,
+    /// How much of the colours overlays show, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = OVERLAY_OPACITY, value_parser = share)]
+    pub opacity: f32,
+    /// Longest side of an overlay's photo in pixels, or `full` for the photo's own size.
+    #[arg(long, value_name = "PX|full", default_value = "2048", value_parser = overlay_size)]
+    pub overlay_size: OverlaySize,
+    /// No legend below overlays.
+    #[arg(long)]
+    pub no_legend: bool,
 }
+
+impl OutputArgs {
+    /// How overlays look, as settings tell it.
+    pub fn overlay_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "opacity": self.opacity,
+            "size": self.overlay_size.0,
+            "legend": !self.no_legend,
+        })
+    }
+}
+
+/// Colours of masks and overlays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Palette {
+    /// Those of overlays and the web page, easily told apart.
+    Percept,
+    /// Those of PASCAL VOC's masks.
+    Voc,
+}
+
+impl From<Palette> for percept::image::Palette {
+    fn from(palette: Palette) -> Self {
+        match palette {
+            Palette::Percept => Self::Percept,
+            Palette::Voc => Self::Voc,
+        }
+    }
+}
+
+/// The longest side of an overlay, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlaySize(pub Option<u32>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -226,6 +282,19 @@ pub enum Format {
     Npy,
     /// Classes with their shares and scores.
     Json,
+}
+
+impl Format {
+    /// The name by which it is asked for.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Mask => "mask",
+            Self::Rle => "rle",
+            Self::Npy => "npy",
+            Self::Json => "json",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +322,9 @@ pub struct SegmentArgs {
     pub view: ViewArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+    /// A COCO file: results.json has the numbers that its categories give to the labels.
+    #[arg(long, value_name = "FILE")]
+    pub categories: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -487,6 +559,22 @@ fn size(text: &str) -> Result<Size, String> {
             width: side(width)?,
             height: side(height)?,
         }),
+    }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "not a number from 0 to 1".into())
+}
+
+fn overlay_size(text: &str) -> Result<OverlaySize, String> {
+    match text.parse() {
+        Ok(side) if side > 0 => Ok(OverlaySize(Some(side))),
+        _ if text == "full" => Ok(OverlaySize(None)),
+        _ => Err("neither a number of pixels nor `full`".into()),
     }
 }
 

@@ -1,108 +1,346 @@
-//! Which photos a command works on.
+//! Which photos a command works on, and which files it passes over.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use percept::image::EXTENSIONS;
+use percept::image::{EXTENSIONS, is_result};
+use serde_json::{Value, json};
 
 use crate::Usage;
+use crate::console::Console;
 
-/// Folders within folders are followed this far; a loop of links ends here.
+/// Folders within folders are followed this far.
 const MAX_DEPTH: usize = 32;
+
+/// Bytes of a file in which a result says that it is one.
+const START: u64 = 16 << 10;
+
+/// Names that files of a whole run have, in lower case: no photo's results are called so.
+const RESERVED: [&str; 6] = [
+    "labels",
+    "results",
+    "images",
+    "groups",
+    "groups.results",
+    "groups.images",
+];
+
+/// What is passed over for being percept's own, as it is told.
+const OWN_RESULTS: &str = "made by percept";
 
 /// One photo and the name of its results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// The photo.
     pub path: PathBuf,
-    /// Its results are `OUT/NAME.*`: the path below the folder that was named, without ending.
+    /// Its path below the folder that was named; its file name otherwise.
+    pub file: PathBuf,
+    /// Its results are `OUT/NAME.*`: `file` without ending, where no other photo has that name.
     pub name: PathBuf,
 }
 
+/// A file or folder that was met and is not worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Of which kind, in words that follow a number: `.heic`, `hidden`.
+    pub kind: String,
+}
+
+/// What the arguments of a command name.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The photos, each once.
+    pub photos: Vec<Input>,
+    /// Everything else.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Found {
+    /// `40 files passed over (30 .heic, 10 .mp4)`, the most frequent kinds first; `None` where there are
+    /// none.
+    pub fn told(&self) -> Option<String> {
+        let kinds: Vec<String> = self
+            .kinds()
+            .into_iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        match self.passed_over.len() {
+            0 => None,
+            1 => Some(format!("1 file passed over ({})", kinds.join(", "))),
+            count => Some(format!("{count} files passed over ({})", kinds.join(", "))),
+        }
+    }
+
+    /// As [`Self::told`], with every name.
+    pub fn to_json(&self) -> Value {
+        let kinds: serde_json::Map<_, _> = self
+            .kinds()
+            .into_iter()
+            .map(|(kind, count)| (kind.to_owned(), json!(count)))
+            .collect();
+        let files: Vec<_> = self
+            .passed_over
+            .iter()
+            .map(|passed| json!({ "path": passed.path.display().to_string(), "kind": passed.kind }))
+            .collect();
+        json!({ "count": files.len(), "kinds": kinds, "files": files })
+    }
+
+    fn kinds(&self) -> Vec<(&str, usize)> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for passed in &self.passed_over {
+            *counts.entry(&passed.kind).or_default() += 1;
+        }
+        let mut kinds: Vec<_> = counts.into_iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        kinds
+    }
+}
+
 /// All photos that the arguments name, each once: files as they are, folders searched for image
-/// files in sorted order, globs expanded.
+/// files in sorted order, globs expanded. Masks and overlays that percept made are passed over, as is
+/// what is no image by its ending; both are told.
 ///
 /// # Errors
-/// [`Usage`] for an argument that names nothing.
-pub fn expand(arguments: &[String]) -> anyhow::Result<Vec<Input>> {
-    let mut found = Vec::new();
+/// [`Usage`] for an argument that names nothing, or no photo.
+pub fn expand(arguments: &[String], console: &Console) -> anyhow::Result<Found> {
+    let mut search = Search::default();
     for argument in arguments {
+        search.add(argument)?;
+    }
+    let found = search.finish();
+    if let Some(told) = found.told() {
+        console.note(&format!("{told}; --verbose names them"));
+    }
+    for passed in &found.passed_over {
+        let path = passed.path.display();
+        console.detail(&format!("passed over: {path} ({})", passed.kind));
+    }
+    if found.photos.is_empty() {
+        let told = found.told().unwrap_or_default();
+        return Err(Usage(format!("{}: no photo: {told}", arguments.join(" "))).into());
+    }
+    Ok(found)
+}
+
+/// A search through the arguments of a command.
+#[derive(Debug, Default)]
+struct Search {
+    /// Photos, and their paths below the folders that were named.
+    found: Vec<(PathBuf, PathBuf)>,
+    passed_over: Vec<PassedOver>,
+    /// Folders and photos that were met, by where they really are.
+    met: HashSet<PathBuf>,
+    /// Folders that hold results of a percept that did not mark them.
+    unmarked: BTreeMap<PathBuf, bool>,
+}
+
+impl Search {
+    fn add(&mut self, argument: &str) -> anyhow::Result<()> {
         let path = Path::new(argument);
-        if path.is_dir() {
-            let before = found.len();
-            search(path, path, 0, &mut found)?;
-            if found.len() == before {
+        match path.metadata() {
+            Ok(about) if about.is_dir() => {
+                let photos = self.found.len();
+                let others = self.passed_over.len();
+                self.folder(path, path, 0)?;
+                let passed = &self.passed_over[others..];
+                let nothing = self.found.len() == photos && passed.iter().all(|p| !is_repeated(p));
+                if nothing {
+                    let found = Found {
+                        photos: Vec::new(),
+                        passed_over: passed.to_vec(),
+                    };
+                    let told = found.told().map(|told| format!("; {told}"));
+                    return Err(Usage(format!(
+                        "{argument}: no images in this folder (looked for {}){}",
+                        EXTENSIONS.join(", "),
+                        told.unwrap_or_default()
+                    ))
+                    .into());
+                }
+            }
+            Ok(about) => match special(&about) {
+                Some(kind) => {
+                    return Err(Usage(format!("{argument}: a {kind}, which is no photo")).into());
+                }
+                None => self.photo(path.to_owned(), file_name(path)),
+            },
+            Err(_) if argument.contains(['*', '?', '[']) => self.glob(argument)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Usage(format!(
-                    "{argument}: no images in this folder (looked for {})",
-                    EXTENSIONS.join(", ")
+                    "{argument}: no such file or folder{}",
+                    did_you_mean(path)
                 ))
                 .into());
             }
-        } else if path.exists() {
-            found.push((path.to_owned(), file_name(path)));
-        } else if argument.contains(['*', '?', '[']) {
-            let before = found.len();
-            let matches = glob::glob(argument).map_err(|e| Usage(format!("{argument}: {e}")))?;
-            for path in matches {
-                let path = path?;
-                if path.is_file() {
-                    let name = file_name(&path);
-                    found.push((path, name));
-                }
+            Err(error) => return Err(Usage(format!("{argument}: {error}")).into()),
+        }
+        Ok(())
+    }
+
+    fn glob(&mut self, pattern: &str) -> anyhow::Result<()> {
+        let before = self.found.len() + self.passed_over.len();
+        let matches = glob::glob(pattern).map_err(|e| Usage(format!("{pattern}: {e}")))?;
+        for path in matches {
+            let path = path?;
+            match path.metadata() {
+                Ok(about) if about.is_dir() => {}
+                about => self.file(path.clone(), file_name(&path), about.ok().as_ref()),
             }
-            if found.len() == before {
-                return Err(Usage(format!("{argument}: matches no file")).into());
+        }
+        if self.found.len() + self.passed_over.len() == before {
+            return Err(Usage(format!("{pattern}: matches no file")).into());
+        }
+        Ok(())
+    }
+
+    /// Image files below `folder`, told by their endings; names are relative to `root`.
+    fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> anyhow::Result<()> {
+        let in_folder =
+            |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
+        // Where it really is, so that loops of links end.
+        if !self.met.insert(folder.canonicalize().map_err(in_folder)?) {
+            self.pass_over(folder.to_owned(), "folder met before");
+            return Ok(());
+        }
+        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+            .map_err(in_folder)?;
+        entries.sort();
+        for path in entries {
+            let is_hidden = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let about = path.metadata();
+            let is_folder = about.as_ref().is_ok_and(Metadata::is_dir);
+            if is_hidden {
+                self.pass_over(path, "hidden");
+            } else if is_folder && depth >= MAX_DEPTH {
+                self.pass_over(path, "folder too deep");
+            } else if is_folder {
+                self.folder(root, &path, depth + 1)?;
+            } else if has_image_ending(&path) {
+                let name = path.strip_prefix(root).unwrap_or(&path).to_owned();
+                self.file(path, name, about.ok().as_ref());
+            } else {
+                let kind = kind_by_ending(&path);
+                self.pass_over(path, &kind);
             }
-        } else if let Err(error) = path.metadata()
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Usage(format!("{argument}: {error}")).into());
-        } else {
-            return Err(Usage(format!(
-                "{argument}: no such file or folder{}",
-                did_you_mean(path)
-            ))
-            .into());
+        }
+        Ok(())
+    }
+
+    /// A file that was found, rather than named.
+    fn file(&mut self, path: PathBuf, name: PathBuf, about: Option<&Metadata>) {
+        match about.and_then(special) {
+            Some(kind) => self.pass_over(path, kind),
+            // One that cannot be read fails when it is read, by name.
+            None => self.photo(path, name),
         }
     }
-    Ok(name_results(found))
+
+    fn photo(&mut self, path: PathBuf, name: PathBuf) {
+        if self.is_own(&path) {
+            return self.pass_over(path, OWN_RESULTS);
+        }
+        let really = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if self.met.insert(really) {
+            self.found.push((path, name));
+        } else {
+            self.pass_over(path, "met before");
+        }
+    }
+
+    /// Whether percept made a picture: it says so, or is named as a result in a folder that an older
+    /// percept wrote to.
+    fn is_own(&mut self, path: &Path) -> bool {
+        // What cannot be read is no result.
+        if start_of(path).is_ok_and(|start| is_result(&start)) {
+            return true;
+        }
+        let name = path.to_string_lossy();
+        let is_named_so = [".mask.png", ".overlay.png"]
+            .iter()
+            .any(|ending| name.ends_with(ending));
+        let folder = path.parent().unwrap_or(Path::new(""));
+        is_named_so
+            && *self
+                .unmarked
+                .entry(folder.to_owned())
+                .or_insert_with(|| has_unmarked_results(folder))
+    }
+
+    fn pass_over(&mut self, path: PathBuf, kind: &str) {
+        self.passed_over.push(PassedOver {
+            path,
+            kind: kind.to_owned(),
+        });
+    }
+
+    fn finish(self) -> Found {
+        Found {
+            photos: name_results(self.found),
+            passed_over: self.passed_over,
+        }
+    }
+}
+
+/// As much of a file as tells whether it is a result.
+pub fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(START).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+fn is_repeated(passed: &PassedOver) -> bool {
+    passed.kind.ends_with("met before")
+}
+
+/// Whether a folder has the `labels.json` of a percept that did not mark its masks: those that do
+/// name their command in it.
+fn has_unmarked_results(folder: &Path) -> bool {
+    let Ok(text) = std::fs::read(folder.join("labels.json")) else {
+        return false;
+    };
+    let settings: Value = serde_json::from_slice(&text).unwrap_or_default();
+    settings["percept"].is_string()
+        && settings["classes"].is_array()
+        && settings["command"].is_null()
+}
+
+/// What a thing that is neither file nor folder is. Reading one may wait for ever.
+fn special(about: &Metadata) -> Option<&'static str> {
+    if about.is_file() || about.is_dir() {
+        return None;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = about.file_type();
+        if kind.is_fifo() {
+            return Some("pipe");
+        } else if kind.is_socket() {
+            return Some("socket");
+        }
+    }
+    Some("device")
+}
+
+/// `.heic`, or what to call a file without ending.
+fn kind_by_ending(path: &Path) -> String {
+    match path.extension() {
+        Some(ending) => format!(".{}", ending.to_string_lossy().to_lowercase()),
+        None => "without ending".to_owned(),
+    }
 }
 
 fn file_name(path: &Path) -> PathBuf {
     path.file_name()
         .map_or_else(|| path.to_owned(), PathBuf::from)
-}
-
-/// Image files below `folder`, told by their endings; names are relative to `root`.
-fn search(
-    root: &Path,
-    folder: &Path,
-    depth: usize,
-    found: &mut Vec<(PathBuf, PathBuf)>,
-) -> anyhow::Result<()> {
-    let in_folder =
-        |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-        .map_err(in_folder)?;
-    entries.sort();
-    for path in entries {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            if depth < MAX_DEPTH {
-                search(root, &path, depth + 1, found)?;
-            }
-        } else if has_image_ending(&path) {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_owned();
-            found.push((path, name));
-        }
-    }
-    Ok(())
 }
 
 fn has_image_ending(path: &Path) -> bool {
@@ -112,25 +350,23 @@ fn has_image_ending(path: &Path) -> bool {
     })
 }
 
-/// Gives every photo a name of its own: `a.jpg` and `a.png` become `a` and `a.png`.
+/// Gives every photo a name of its own: `a.jpg` and `a.png` become `a` and `a.png`, and `labels.jpg`
+/// stays `labels.jpg`, for `labels.json` is no photo's.
 fn name_results(found: Vec<(PathBuf, PathBuf)>) -> Vec<Input> {
-    let mut seen = HashSet::new();
     let mut taken = HashSet::new();
     let mut inputs = Vec::with_capacity(found.len());
-    for (path, full) in found {
-        if !seen.insert(path.clone()) {
-            continue;
-        }
-        let mut name = full.with_extension("");
+    for (path, file) in found {
+        let mut name = file.with_extension("");
+        let is_reserved = RESERVED.contains(&name.to_string_lossy().to_lowercase().as_str());
         let mut number = 2;
-        if !taken.insert(name.clone()) {
-            name = full.clone();
+        if is_reserved || !taken.insert(name.clone()) {
+            name = file.clone();
             while !taken.insert(name.clone()) {
-                name = full.with_extension(format!("{number}"));
+                name = file.with_extension(format!("{number}"));
                 number += 1;
             }
         }
-        inputs.push(Input { path, name });
+        inputs.push(Input { path, file, name });
     }
     inputs
 }
@@ -163,11 +399,150 @@ mod tests {
 
     #[test]
     fn results_of_like_named_photos_do_not_collide() {
-        let found = ["x/a.jpg", "y/a.png", "z/a.jpg", "x/a.jpg"]
-            .map(|path| (PathBuf::from(path), file_name(Path::new(path))));
+        let found = [
+            "x/a.jpg",
+            "y/a.png",
+            "z/a.jpg",
+            "w/a.jpg",
+            "labels.jpg",
+            "Results.PNG",
+        ]
+        .map(|path| (PathBuf::from(path), file_name(Path::new(path))));
         let inputs = name_results(found.into());
         let names: Vec<_> = inputs.iter().map(|i| i.name.to_str().unwrap()).collect();
-        assert_eq!(names, ["a", "a.png", "a.jpg"]);
+        let expected = ["a", "a.png", "a.jpg", "a.2", "labels.jpg", "Results.PNG"];
+        assert_eq!(names, expected);
+    }
+
+    fn search(folder: &Path) -> Found {
+        let mut search = Search::default();
+        search.add(folder.to_str().unwrap()).unwrap();
+        search.finish()
+    }
+
+    #[test]
+    fn what_is_passed_over_is_counted_by_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "a.jpg",
+            "b.HEIC",
+            "c.heic",
+            "d.mp4",
+            "README",
+            ".DS_Store",
+            "e.PNG",
+        ] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        let found = search(folder.path());
+        assert_eq!(found.photos.len(), 2);
+        let told = found.told().unwrap();
+        assert!(
+            told.starts_with("5 files passed over (2 .heic, 1 "),
+            "{told}"
+        );
+        for kind in ["1 .mp4", "1 hidden", "1 without ending"] {
+            assert!(told.contains(kind), "{told}");
+        }
+        let json = found.to_json();
+        assert_eq!(json["count"], 5);
+        assert_eq!(json["kinds"][".heic"], 2);
+        assert_eq!(json["files"].as_array().unwrap().len(), 5);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn loops_of_links_end_and_each_photo_comes_once() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        std::fs::write(at("a/b/photo.jpg"), b"x").unwrap();
+        symlink("..", at("a/b/up")).unwrap();
+        symlink(folder.path(), at("self")).unwrap();
+        symlink("a", at("z")).unwrap();
+        symlink("photo.jpg", at("a/b/same.jpg")).unwrap();
+        symlink("nowhere", at("broken.jpg")).unwrap();
+        let found = search(folder.path());
+        let files: Vec<_> = found
+            .photos
+            .iter()
+            .map(|p| p.file.to_str().unwrap())
+            .collect();
+        // The broken link is named when it is read.
+        assert_eq!(files, ["a/b/photo.jpg", "broken.jpg"]);
+        assert_eq!(found.passed_over.len(), 4, "{:?}", found.passed_over);
+        // A folder, and again what is in it.
+        let mut twice = Search::default();
+        twice.add(at("a").to_str().unwrap()).unwrap();
+        twice.add(at("a/b").to_str().unwrap()).unwrap();
+        twice
+            .add(at("a/b/../b/photo.jpg").to_str().unwrap())
+            .unwrap();
+        assert_eq!(twice.finish().photos.len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn sockets_and_devices_are_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jpg"), b"x").unwrap();
+        let socket = folder.path().join("b.jpg");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("c.jpg")).unwrap();
+        let found = search(folder.path());
+        assert_eq!(found.photos.len(), 1);
+        let told = found.told().unwrap();
+        assert!(
+            told.contains("1 socket") && told.contains("1 device"),
+            "{told}"
+        );
+        for (path, kind) in [
+            (socket.to_str().unwrap(), "a socket"),
+            ("/dev/zero", "a device"),
+        ] {
+            let error = Search::default().add(path).unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains(kind), "{error}");
+        }
+    }
+
+    #[test]
+    fn own_results_are_told_by_what_they_hold() {
+        use percept::image::{LabelMap, RgbImage, mask_png, png_rgb};
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        let photo = png_rgb(&RgbImage::new(2, 2)).unwrap();
+        write(
+            "renamed.png",
+            &mask_png(&LabelMap::new(1, 1, vec![1]).unwrap()).unwrap(),
+        );
+        write("a.mask.png", &photo);
+        let names = |found: &Found| -> Vec<String> {
+            found
+                .photos
+                .iter()
+                .map(|p| p.file.display().to_string())
+                .collect()
+        };
+        let found = search(folder.path());
+        assert_eq!(names(&found), ["a.mask.png"]);
+        assert_eq!(
+            found.told().unwrap(),
+            "1 file passed over (1 made by percept)"
+        );
+        // With the labels of a percept that marks its results, and of one that did not.
+        write(
+            "labels.json",
+            br#"{"percept": "1", "classes": [], "command": "segment"}"#,
+        );
+        assert_eq!(names(&search(folder.path())), ["a.mask.png"]);
+        write("b.png", &photo);
+        write("labels.json", br#"{"percept": "1", "classes": []}"#);
+        assert_eq!(names(&search(folder.path())), ["b.png"]);
+        // Somebody else's labels.
+        write("labels.json", b"[\"cat\"]");
+        assert_eq!(names(&search(folder.path())), ["a.mask.png", "b.png"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The percept command line: parses, calls the library, prints.
 //!
 //! Exit codes: 0 when everything worked, 1 when something failed, 2 for a command that cannot be
-//! understood, 130 when a training was stopped by a signal.
+//! understood, 130 when a run was stopped by a signal.
 
 mod args;
 mod commands;
@@ -11,6 +11,8 @@ mod memory;
 mod models;
 mod output;
 mod pipeline;
+mod record;
+mod stop;
 mod train_view;
 
 use std::process::ExitCode;
@@ -55,7 +57,7 @@ pub enum Outcome {
     Done,
     /// Some inputs failed; they have been named.
     SomeFailed,
-    /// Stopped by a signal, with everything saved.
+    /// Stopped by a signal, with all that was done saved.
     Stopped,
 }
 
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
     match run(&cli, &console) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
-        Ok(Outcome::Stopped) => ExitCode::from(commands::train::STOPPED),
+        Ok(Outcome::Stopped) => ExitCode::from(stop::STOPPED),
         // The reader of a pipe has gone (`percept … | head`): nobody is left to tell.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

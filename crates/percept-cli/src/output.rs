@@ -1,19 +1,26 @@
 //! Results as files: masks, overlays, run lengths, arrays.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use percept::image::{
-    LabelMap, OVERLAY_OPACITY, RgbImage, colour, mask_png, npy_f32, overlay, png_rgb, write_atomic,
+    LabelMap, OverlayStyle, Palette, RgbImage, is_result, mask_png_with, npy_f32, overlay_with,
+    result_png, write_atomic,
 };
 use percept::{ImageId, Region, SimilarityMaps};
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
+use crate::Usage;
 use crate::args::{Format, OutputArgs};
 use crate::inputs::Input;
+use crate::record::{Done, Record, Source};
+
+/// Where results go unless another folder is named.
+const FOLDER: &str = "percept-out";
+
+/// Most folders that are tried when the usual ones hold other runs.
+const MAX_FOLDERS: usize = 999;
 
 /// Prints one line to standard output.
 ///
@@ -31,34 +38,251 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomic(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes the results of a run into a folder.
-pub struct Writer {
-    folder: PathBuf,
-    formats: Vec<Format>,
-    results: Option<ResultsFile>,
+/// Writes a file of JSON for people, whole or not at all.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_json(path: &Path, value: &Value) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write_file(path, text.as_bytes())
 }
 
+/// Whose results they are. Each command has names of its own, so that both can write to one folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Segment,
+    Group,
+}
+
+impl Kind {
+    /// The command's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Group => "group",
+        }
+    }
+
+    /// What all photos have in common.
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Segment => "labels.json",
+            Self::Group => "groups.json",
+        }
+    }
+
+    /// What was done for each photo.
+    fn record(self) -> &'static str {
+        match self {
+            Self::Segment => "segment.jsonl",
+            Self::Group => "groups.jsonl",
+        }
+    }
+
+    /// COCO results, and the photos that they are about.
+    fn coco(self) -> [&'static str; 2] {
+        match self {
+            Self::Segment => ["results.json", "images.json"],
+            Self::Group => ["groups.results.json", "groups.images.json"],
+        }
+    }
+
+    /// How a photo's file in a format ends; `None` for one file of all photos.
+    fn ending(self, format: Format) -> Option<&'static str> {
+        Some(match (self, format) {
+            (_, Format::Rle) => return None,
+            (Self::Segment, Format::Overlay) => "overlay.png",
+            (Self::Segment, Format::Mask) => "mask.png",
+            (Self::Segment, Format::Npy) => "npy",
+            (Self::Segment, Format::Json) => "json",
+            (Self::Group, Format::Overlay) => "groups.overlay.png",
+            (Self::Group, Format::Mask) => "groups.png",
+            (Self::Group, Format::Npy) => "groups.npy",
+            (Self::Group, Format::Json) => "groups.json",
+        })
+    }
+}
+
+/// Writes the results of a run into a folder.
+pub struct Writer {
+    kind: Kind,
+    folder: PathBuf,
+    formats: Vec<Format>,
+    style: OverlayStyle,
+    has_legend: bool,
+    /// Numbers of the classes in COCO results, where they are not their indices.
+    categories: Option<Vec<u64>>,
+    record: Record,
+}
+
+/// Why results cannot go to a folder without a loss.
+struct Conflict(String);
+
 impl Writer {
-    /// Makes the folder and writes what all photos have in common to `labels.json`, so that a
-    /// folder that cannot be written to is known before any work is done.
+    /// Makes the folder and writes what all photos have in common, so that a folder that cannot be
+    /// written to is known before any work is done. With it come the photos that are to be done: with
+    /// `--resume` not those that an earlier run did with the same settings.
+    ///
+    /// Nothing is overwritten but results of the same photo with the same settings. Where the usual
+    /// folder has others, the next free one is taken; a folder that was named is refused.
     ///
     /// # Errors
-    /// The folder or the file cannot be written.
-    pub fn new(args: &OutputArgs, common: &Value) -> anyhow::Result<Self> {
-        let folder = args.out.clone();
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
-        write_file(&folder.join("labels.json"), pretty(common).as_bytes())?;
-        let results = args
-            .format
-            .contains(&Format::Rle)
-            .then(|| ResultsFile::create(&folder))
-            .transpose()?;
-        Ok(Self {
+    /// [`Usage`] if results are in the way; or a file cannot be read or written.
+    pub fn new<'a>(
+        args: &OutputArgs,
+        kind: Kind,
+        settings: &Value,
+        inputs: &'a [Input],
+    ) -> anyhow::Result<(Self, Vec<&'a Input>)> {
+        let folders: Vec<PathBuf> = match &args.out {
+            Some(folder) => vec![folder.clone()],
+            None if args.force => vec![FOLDER.into()],
+            None => std::iter::once(FOLDER.to_owned())
+                .chain((2..=MAX_FOLDERS).map(|number| format!("{FOLDER}-{number}")))
+                .map(PathBuf::from)
+                .collect(),
+        };
+        let mut first = None;
+        for folder in folders {
+            match Self::in_folder(args, kind, settings, inputs, folder)? {
+                Ok(found) => return Ok(found),
+                Err(conflict) => first = first.or(Some(conflict)),
+            }
+        }
+        let Conflict(reason) = first.unwrap_or(Conflict("no folder for results".into()));
+        Err(Usage(reason).into())
+    }
+
+    fn in_folder<'a>(
+        args: &OutputArgs,
+        kind: Kind,
+        settings: &Value,
+        inputs: &'a [Input],
+        folder: PathBuf,
+    ) -> anyhow::Result<Result<(Self, Vec<&'a Input>), Conflict>> {
+        let mut record = Record::read(folder.join(kind.record()))?;
+        let settings_path = folder.join(kind.settings());
+        let earlier = std::fs::read(&settings_path).ok();
+        let earlier: Option<Value> =
+            earlier.map(|text| serde_json::from_slice(&text).unwrap_or_default());
+        let is_ours = |value: &Value| value["percept"].is_string();
+        let is_new = earlier.as_ref() != Some(settings);
+        if let Some(earlier) = &earlier
+            && is_new
+        {
+            let path = settings_path.display();
+            if !is_ours(earlier) {
+                return Ok(Err(Conflict(format!(
+                    "{path} is no file of percept's; name another folder with --out"
+                ))));
+            }
+            if !args.force {
+                return Ok(Err(Conflict(format!(
+                    "{path} is of a run with other settings ({}); --force replaces its results, --out \
+                     names another folder",
+                    differences(earlier, settings).join(", ")
+                ))));
+            }
+            remove_results(&folder, kind, &record)?;
+            record = Record::read(folder.join(kind.record()))?;
+        }
+        let mut writer = Self {
+            kind,
             folder,
             formats: args.format.clone(),
-            results,
-        })
+            style: OverlayStyle {
+                opacity: args.opacity,
+                background: Some(0),
+                palette: args.palette.into(),
+                max_side: args.overlay_size.0,
+            },
+            has_legend: !args.no_legend,
+            categories: None,
+            record,
+        };
+        writer.formats.dedup();
+        if let Some(conflict) = writer.conflict(inputs, args.force, earlier.is_some()) {
+            return Ok(Err(conflict));
+        }
+        let to_do = inputs
+            .iter()
+            .filter(|input| !args.resume || !writer.has_done(input))
+            .collect();
+        let folder = &writer.folder;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
+        write_json(&settings_path, settings)?;
+        Ok(Ok((writer, to_do)))
+    }
+
+    /// Gives classes other numbers in COCO results.
+    pub fn number_classes(&mut self, categories: Vec<u64>) {
+        self.categories = Some(categories);
+    }
+
+    /// The folder of results.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A file that is there and would be lost.
+    fn conflict(&self, inputs: &[Input], force: bool, is_ours: bool) -> Option<Conflict> {
+        let [results, _] = self.kind.coco().map(|name| self.folder.join(name));
+        let is_recorded = self.record.photos().next().is_some();
+        if self.formats.contains(&Format::Rle) && results.exists() && !is_recorded && !force {
+            return Some(Conflict(format!(
+                "{} is there already; --force replaces it, --out names another folder",
+                results.display()
+            )));
+        }
+        for input in inputs {
+            let recorded = self.record.get(&input.name);
+            let is_same = |done: &Done| {
+                let source = Source::of(&input.path);
+                source.is_none_or(|source| source.path == done.source.path)
+            };
+            if recorded.is_some_and(is_same) {
+                continue;
+            }
+            for path in self.formats.iter().filter_map(|f| self.path(input, *f)) {
+                if !path.exists() {
+                    continue;
+                }
+                let is_result = match path.extension() {
+                    Some(ending) if ending == "png" => starts_as_result(&path),
+                    _ => is_ours,
+                };
+                let shown = path.display();
+                if !is_result {
+                    return Some(Conflict(format!(
+                        "{shown} is no result of percept's, and would be lost; name another folder with \
+                         --out"
+                    )));
+                }
+                if !force {
+                    let whose = match recorded {
+                        Some(done) => format!("is of {}", done.image),
+                        None => "is there already".into(),
+                    };
+                    return Some(Conflict(format!(
+                        "{shown} {whose}; --force replaces it, --out names another folder"
+                    )));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether all that is wanted of a photo is there, of the photo as it is.
+    fn has_done(&self, input: &Input) -> bool {
+        let Some(done) = self.record.get(&input.name) else {
+            return false;
+        };
+        let mut files = self.formats.iter().filter_map(|f| self.path(input, *f));
+        Source::of(&input.path).is_some_and(|source| source == done.source)
+            && (done.coco.is_some() || !self.formats.contains(&Format::Rle))
+            && files.all(|path| path.is_file())
     }
 
     /// Writes one photo's results and describes them.
@@ -72,6 +296,7 @@ impl Writer {
         labels: &LabelMap,
         similarity: &SimilarityMaps,
         regions: &[Region],
+        more: Value,
     ) -> anyhow::Result<Value> {
         let mut described = json!({
             "image": input.path.display().to_string(),
@@ -79,128 +304,144 @@ impl Writer {
             "height": labels.height(),
             "regions": regions,
         });
+        if let (Value::Object(described), Value::Object(more)) = (&mut described, more) {
+            described.extend(more);
+        }
         let mut files = serde_json::Map::new();
+        let mut written = Vec::new();
+        let mut coco = None;
         for format in self.formats.clone() {
-            let (key, ending, bytes) = match format {
+            let bytes = match format {
                 Format::Overlay => {
-                    let legend: Vec<_> = regions.iter().map(Region::legend_entry).collect();
-                    let picture = overlay(photo, labels, &legend, OVERLAY_OPACITY, Some(0));
-                    ("overlay", "overlay.png", png_rgb(&picture)?)
+                    let entries = regions.iter().map(Region::legend_entry);
+                    let legend: Vec<_> = entries.filter(|_| self.has_legend).collect();
+                    result_png(&overlay_with(photo, labels, &legend, &self.style))?
                 }
-                Format::Mask => ("mask", "mask.png", mask_png(labels)?),
+                Format::Mask => mask_png_with(labels, self.style.palette)?,
                 Format::Npy => {
                     let shape = [similarity.count, similarity.height, similarity.width];
-                    ("npy", "npy", npy_f32(&shape, &similarity.values))
+                    npy_f32(&shape, &similarity.values)
                 }
                 // Written last, when the other files are known.
                 Format::Json => continue,
                 Format::Rle => {
-                    if let Some(results) = &mut self.results {
-                        results.append(input, labels, regions)?;
-                        files.insert("rle".into(), json!(results.path.display().to_string()));
-                    }
+                    coco = Some(self.coco(input, labels, regions));
+                    let [results, _] = self.kind.coco().map(|name| self.folder.join(name));
+                    files.insert("rle".into(), json!(results.display().to_string()));
                     continue;
                 }
             };
-            let path = self.path(input, ending);
-            write_file(&path, &bytes)?;
-            files.insert(key.into(), json!(path.display().to_string()));
+            if let Some(path) = self.path(input, format) {
+                write_file(&path, &bytes)?;
+                files.insert(format.name().into(), json!(path.display().to_string()));
+                written.push(path);
+            }
         }
         described["files"] = Value::Object(files);
-        if self.formats.contains(&Format::Json) {
-            let path = self.path(input, "json");
+        if let Some(path) = self.path(input, Format::Json)
+            && self.formats.contains(&Format::Json)
+        {
             described["files"]["json"] = json!(path.display().to_string());
-            write_file(&path, pretty(&described).as_bytes())?;
+            write_json(&path, &described)?;
+            written.push(path);
+        }
+        if let Some(source) = Source::of(&input.path) {
+            let below = |path: PathBuf| path.strip_prefix(&self.folder).map(Path::to_owned);
+            self.record.add(Done {
+                image: input.path.display().to_string(),
+                file: input.file.display().to_string(),
+                name: input.name.display().to_string(),
+                source,
+                size: [labels.width(), labels.height()],
+                files: written.into_iter().flat_map(below).collect(),
+                coco,
+            })?;
         }
         Ok(described)
     }
 
-    /// Puts `results.json` into place.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn finish(self) -> anyhow::Result<()> {
-        self.results.map_or(Ok(()), ResultsFile::finish)
-    }
-
-    fn path(&self, input: &Input, ending: &str) -> PathBuf {
-        let mut name = input.name.clone().into_os_string();
-        name.push(".");
-        name.push(ending);
-        self.folder.join(name)
-    }
-}
-
-/// COCO results, written as they come and named when complete.
-struct ResultsFile {
-    file: BufWriter<NamedTempFile>,
-    path: PathBuf,
-    is_first: bool,
-}
-
-impl ResultsFile {
-    fn create(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join("results.json");
-        let mut file = BufWriter::new(
-            NamedTempFile::new_in(folder).with_context(|| path.display().to_string())?,
-        );
-        file.write_all(b"[")?;
-        Ok(Self {
-            file,
-            path,
-            is_first: true,
-        })
-    }
-
-    fn append(
-        &mut self,
+    fn coco(
+        &self,
         input: &Input,
         labels: &LabelMap,
         regions: &[Region],
-    ) -> anyhow::Result<()> {
-        let stem = input.path.file_stem().unwrap_or_default().to_string_lossy();
-        let image_id = ImageId::new(&stem, &input.name.to_string_lossy());
-        let file_name = input.path.file_name().unwrap_or_default().to_string_lossy();
-        for result in percept::coco_results(&image_id, &file_name, labels, regions) {
-            let value = serde_json::to_string(&result)?;
-            let separator = if self.is_first { "\n" } else { ",\n" };
-            self.is_first = false;
-            write!(self.file, "{separator}{value}")
-                .with_context(|| self.path.display().to_string())?;
+    ) -> Vec<percept::CocoResult> {
+        let file = input.file.display().to_string();
+        // Photos get their numbers when all are known.
+        let mut results = percept::coco_results(ImageId(0), &file, labels, regions);
+        for result in &mut results {
+            let number = |numbers: &Vec<u64>| numbers.get(result.category_id as usize).copied();
+            result.category_id = self
+                .categories
+                .as_ref()
+                .and_then(number)
+                .unwrap_or(result.category_id);
         }
-        Ok(())
+        results
     }
 
-    fn finish(mut self) -> anyhow::Result<()> {
-        let place = || self.path.display().to_string();
-        self.file.write_all(b"\n]\n").with_context(place)?;
-        let file = self.file.into_inner().map_err(|e| e.into_error())?;
-        share_as_usual(file.as_file());
-        file.persist(&self.path)
-            .with_context(|| self.path.display().to_string())?;
-        Ok(())
+    /// Writes the files that are about all photos: those that were done, where a run was stopped.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish(self) -> anyhow::Result<()> {
+        if !self.formats.contains(&Format::Rle) {
+            return Ok(());
+        }
+        let [results, images] = self.kind.coco().map(|name| self.folder.join(name));
+        self.record.write_coco(&results, &images)
+    }
+
+    fn path(&self, input: &Input, format: Format) -> Option<PathBuf> {
+        let mut name = input.name.clone().into_os_string();
+        name.push(".");
+        name.push(self.kind.ending(format)?);
+        Some(self.folder.join(name))
     }
 }
 
-/// Temporary files are their owner's alone; results are for whom any new file is.
-fn share_as_usual(file: &File) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Not worth failing for.
-        let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
+/// The settings in which two runs differ.
+fn differences(one: &Value, other: &Value) -> Vec<String> {
+    let (Value::Object(one), Value::Object(other)) = (one, other) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .filter(|name| one.get(*name) != other.get(*name))
+        .cloned()
+        .collect()
+}
+
+/// Removes what an earlier run of a command wrote, which its record names.
+fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<()> {
+    let is_below = |file: &&PathBuf| {
+        let mut parts = file.components();
+        parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+    };
+    let of_all = kind.coco().into_iter().chain([kind.record()]);
+    let files = record.photos().flat_map(|photo| &photo.files);
+    let names = files.filter(is_below).cloned();
+    for name in names.chain(of_all.map(PathBuf::from)) {
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
     }
-    #[cfg(not(unix))]
-    let _ = file;
+    Ok(())
 }
 
-/// A class of `labels.json`.
-pub fn class_json(index: u16, name: &str) -> Value {
-    json!({ "index": index, "name": name, "colour": colour(index) })
+/// Whether a PNG says that percept made it.
+fn starts_as_result(path: &Path) -> bool {
+    crate::inputs::start_of(path).is_ok_and(|start| is_result(&start))
 }
 
-fn pretty(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
+/// A class of the settings.
+pub fn class_json(index: u16, name: &str, palette: Palette) -> Value {
+    json!({ "index": index, "name": name, "colour": palette.colour(index) })
 }

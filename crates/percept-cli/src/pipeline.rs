@@ -1,11 +1,16 @@
-//! Photos of a command through a model, with a progress bar; failures are counted and named.
+//! Photos of a command through a model, with a progress bar; failures are counted and named, and a signal
+//! ends a run with what was done.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use percept::image::{ChwImage, Limits, RgbImage, message};
 use percept::{Together, TokenGrid};
+use serde_json::json;
 
-use crate::Outcome;
 use crate::console::Console;
-use crate::inputs::Input;
+use crate::inputs::{Found, Input};
+use crate::{Outcome, stop};
 
 /// A photo on its way.
 pub struct Job<'a> {
@@ -17,27 +22,39 @@ pub struct Job<'a> {
     pub grid: TokenGrid,
 }
 
-/// The photos that failed, with the reasons.
-pub type Failures = Vec<(String, String)>;
+/// How a stream of photos ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Photos with results.
+    pub done: usize,
+    /// The photos that failed, with the reasons.
+    pub failures: Vec<(String, String)>,
+    /// Whether a signal stopped it before the last photo.
+    pub is_stopped: bool,
+}
 
 /// Sends every input through `prepare` and `encode` to `finish`, in order (see
-/// [`percept::stream`]).
+/// [`percept::stream`]). SIGINT and SIGTERM stop it: photos on their way are finished.
 ///
 /// # Errors
 /// The error of `finish` (results cannot be written), with which the stream ends.
-pub fn run(
-    inputs: &[Input],
+pub fn run<'a>(
+    inputs: &[&'a Input],
     together: Together,
     console: &Console,
     prepare: impl Fn(&RgbImage) -> ChwImage + Sync,
     encode: impl Fn(&[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> + Sync,
-    mut finish: impl FnMut(Job<'_>) -> anyhow::Result<()> + Send,
-) -> anyhow::Result<Failures> {
+    mut finish: impl FnMut(Job<'a>) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Ended> {
+    let stop = stop::on_signal("stopping after the photos on their way; again to stop at once")?;
     let bar = console.bar(inputs.len() as u64, "photos");
-    let mut failures = Failures::new();
+    let mut ended = Ended::default();
     let limits = Limits::default();
     let result = percept::stream(
-        inputs.iter(),
+        inputs
+            .iter()
+            .copied()
+            .take_while(|_| !stop.load(Ordering::Relaxed)),
         together,
         |input| {
             let photo = percept::image::open(&input.path, &limits).map_err(|e| message(&e))?;
@@ -47,7 +64,10 @@ pub fn run(
         encode,
         |input, result| {
             match result {
-                Ok((photo, grid)) => finish(Job { input, photo, grid })?,
+                Ok((photo, grid)) => {
+                    finish(Job { input, photo, grid })?;
+                    ended.done += 1;
+                }
                 Err(reason) => {
                     // Errors of reading name the file already.
                     let path = input.path.display().to_string();
@@ -57,7 +77,7 @@ pub fn run(
                         format!("{path}: {reason}")
                     };
                     bar.suspend(|| console.error(&line));
-                    failures.push((path, reason));
+                    ended.failures.push((path, reason));
                 }
             }
             bar.advance(1);
@@ -65,7 +85,8 @@ pub fn run(
         },
     );
     bar.finish();
-    result.map(|()| failures)
+    ended.is_stopped = ended.done + ended.failures.len() < inputs.len();
+    result.map(|()| ended)
 }
 
 /// Says that a photo was encoded at another size than the one asked for.
@@ -79,29 +100,93 @@ pub fn tell_shrunk(console: &Console, input: &Input, size: Option<[u32; 2]>) {
     }
 }
 
-/// Prints how many worked and how many did not, where there is something to tell.
-pub fn summarize(
-    total: usize,
-    failures: &Failures,
-    json: bool,
-    console: &Console,
-) -> anyhow::Result<Outcome> {
-    let done = total - failures.len();
-    if json {
-        let failures: Vec<_> = failures
+/// What is told at the end of a run.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    /// What the command found.
+    pub found: &'a Found,
+    /// Photos that an earlier run did.
+    pub resumed: usize,
+    /// The folder of results, where there is one.
+    pub folder: Option<&'a Path>,
+}
+
+impl Summary<'_> {
+    /// Says how many photos worked and how many did not, and where results are.
+    ///
+    /// # Errors
+    /// Nobody reads it.
+    pub fn tell(&self, ended: &Ended, json: bool, console: &Console) -> anyhow::Result<Outcome> {
+        let failed = ended.failures.len();
+        if json {
+            crate::output::print_line(&self.to_json(ended).to_string())?;
+        } else if self.folder.is_some() {
+            console.progress(&self.line(ended));
+        }
+        if failed > 0 {
+            let total = ended.done + failed;
+            console.error(&format!(
+                "{failed} of {} failed, {} done",
+                photos(total),
+                ended.done
+            ));
+        }
+        Ok(match () {
+            () if ended.is_stopped => Outcome::Stopped,
+            () if failed > 0 => Outcome::SomeFailed,
+            () => Outcome::Done,
+        })
+    }
+
+    fn line(&self, ended: &Ended) -> String {
+        let mut parts = vec![format!("{} done", photos(ended.done))];
+        if ended.is_stopped {
+            let left = self.found.photos.len() - self.resumed - ended.done - ended.failures.len();
+            parts.push(format!("stopped with {left} to do (--resume goes on)"));
+        }
+        if self.resumed > 0 {
+            parts.push(format!("{} done before", self.resumed));
+        }
+        if !ended.failures.is_empty() {
+            parts.push(format!("{} failed", ended.failures.len()));
+        }
+        parts.extend(self.found.told());
+        let folder = self
+            .folder
+            .map(|folder| format!("; results in {}", folder.display()));
+        parts.join(", ") + &folder.unwrap_or_default()
+    }
+
+    fn to_json(&self, ended: &Ended) -> serde_json::Value {
+        let failures: Vec<_> = ended
+            .failures
             .iter()
-            .map(|(path, reason)| serde_json::json!({ "image": path, "error": reason }))
+            .map(|(path, reason)| json!({ "image": path, "error": reason }))
             .collect();
-        let line =
-            serde_json::json!({ "done": done, "failed": failures.len(), "failures": failures });
-        crate::output::print_line(&line.to_string())?;
+        let mut line = json!({
+            "done": ended.done,
+            "failed": failures.len(),
+            "failures": failures,
+            "passed_over": self.found.to_json(),
+            "stopped": ended.is_stopped,
+        });
+        if let Some(folder) = self.folder {
+            line["out"] = json!(folder.display().to_string());
+            line["done_before"] = json!(self.resumed);
+        }
+        line
     }
-    if failures.is_empty() {
-        return Ok(Outcome::Done);
+}
+
+/// `1 photo`, `2 photos`.
+fn photos(count: usize) -> String {
+    plural(count, "photo")
+}
+
+/// A number with its noun.
+pub fn plural(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
     }
-    console.error(&format!(
-        "{} of {total} photos failed, {done} done",
-        failures.len()
-    ));
-    Ok(Outcome::SomeFailed)
 }

@@ -49,4 +49,4 @@ pub use render::{
 };
 pub use resize::{Filter, resize, resize_labels};
 pub use rle::{Rle, RleError};
-pub use save::{is_result, jpeg_rgb, npy_f32, png_rgb, result_png, write_atomic};
+pub use save::{is_result, jpeg_rgb, npy_f32, png_rgb, result_png, temporary_file, write_atomic};

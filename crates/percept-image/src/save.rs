@@ -25,16 +25,24 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     std::fs::create_dir_all(folder)?;
+    let mut file = temporary_file(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+/// A file in `folder` that is removed unless it gets a name, for what is written bit by bit.
+///
+/// # Errors
+/// What the operating system reports.
+pub fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".percept-");
     // Temporary files are private by default; a result should be as readable as any other new file,
     // which is what these permissions less the umask are.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|failed| failed.error)?;
-    Ok(())
+    builder.tempfile_in(folder)
 }
 
 /// An array as a NumPy file: format 1.0, little-endian `f4`, C order.

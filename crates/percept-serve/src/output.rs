@@ -146,7 +146,7 @@ impl Map {
                     .rsplit_once('.')
                     .map_or(self.name.as_str(), |(stem, _)| stem);
                 let id = ImageId::new(stem, &self.name);
-                Rendered::json(&coco_results(&id, &self.name, &self.labels, &self.regions))
+                Rendered::json(&coco_results(id, &self.name, &self.labels, &self.regions))
             }
             Output::Json => Rendered::json(&self.into_json()),
             Output::Heatmap => Err(Problem::invalid("output: groups have no heat map")),

@@ -48,7 +48,7 @@ pub use percept_model::{
     TokenGrid, Towers, device,
 };
 pub use prompt::{Templates, labels_of, parse_labels, read_label_list, read_labels};
-pub use region::{CocoResult, CompressedRle, ImageId, Region, coco_results};
+pub use region::{Categories, CocoResult, CompressedRle, ImageId, Nearest, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};
 pub use stream::{Together, stream};

@@ -7,17 +7,18 @@ use super::{labels, templates};
 use crate::args::{ClassifyArgs, Common};
 use crate::console::Console;
 use crate::output::print_line;
+use crate::pipeline::Summary;
 use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
-    let inputs = inputs::expand(&args.inputs.inputs)?;
+    let found = inputs::expand(&args.inputs.inputs, console)?;
     let labels = labels(&args.labels)?;
     let model = models::load(common, console)?;
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &Background::None)?;
     let classifier = Classifier::new(&model, &bank)?;
-    let failures = pipeline::run(
-        &inputs,
+    let ended = pipeline::run(
+        &found.photos.iter().collect::<Vec<_>>(),
         common.together(&model),
         console,
         |photo| classifier.prepare(photo),
@@ -38,5 +39,10 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
             Ok(())
         },
     )?;
-    pipeline::summarize(inputs.len(), &failures, common.json, console)
+    Summary {
+        found: &found,
+        resumed: 0,
+        folder: None,
+    }
+    .tell(&ended, common.json, console)
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::args::{Common, EmbedArgs};
 use crate::console::Console;
 use crate::output::{print_line, write_file};
+use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
 /// Which file to write.
@@ -67,8 +68,8 @@ fn embed_photos(
     common: &Common,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
-    let inputs = inputs::expand(&args.inputs)?;
-    if args.tokens && kind == Kind::Npy && inputs.len() > 1 {
+    let found = inputs::expand(&args.inputs, console)?;
+    if args.tokens && kind == Kind::Npy && found.photos.len() > 1 {
         return Err(Usage(
             "an .npy file holds the tokens of one photo; use .safetensors for several".into(),
         )
@@ -79,8 +80,8 @@ fn embed_photos(
     let mut names: Vec<String> = Vec::new();
     let mut rows: Vec<Vec<f32>> = Vec::new();
     let mut grids: Vec<Named> = Vec::new();
-    let failures = pipeline::run(
-        &inputs,
+    let ended = pipeline::run(
+        &found.photos.iter().collect::<Vec<_>>(),
         common.together(&model),
         console,
         |photo| embedder.prepare(photo),
@@ -99,8 +100,13 @@ fn embed_photos(
             Ok(())
         },
     )?;
+    let summary = Summary {
+        found: &found,
+        resumed: 0,
+        folder: None,
+    };
     if names.is_empty() {
-        return pipeline::summarize(inputs.len(), &failures, common.json, console);
+        return summary.tell(&ended, common.json, console);
     }
     let tensors = if args.tokens {
         grids
@@ -109,7 +115,7 @@ fn embed_photos(
     };
     write(&args.out, kind, tensors, &names)?;
     report(&args.out, names.len(), common, console)?;
-    pipeline::summarize(inputs.len(), &failures, common.json, console)
+    summary.tell(&ended, common.json, console)
 }
 
 /// Rows of one width as one array, `embeddings` `[count, dim]`.

@@ -1,16 +1,17 @@
 //! `percept group`
 
-use percept::{Centering, GroupOptions, Grouper};
+use percept::{Centering, GroupOptions, Grouper, Grouping};
 use serde_json::json;
 
 use super::{percent, window};
 use crate::args::{Common, GroupArgs};
 use crate::console::Console;
-use crate::output::{Writer, class_json, print_line};
+use crate::output::{Kind, Writer, class_json, print_line};
+use crate::pipeline::{Summary, plural};
 use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
-    let inputs = inputs::expand(&args.inputs.inputs)?;
+    let found = inputs::expand(&args.inputs.inputs, console)?;
     let options = GroupOptions {
         groups: args.groups,
         centering: if args.centered {
@@ -26,21 +27,26 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
 
     let name = |index: u16| format!("group {index}");
     let classes: Vec<_> = (1..=args.groups as u16)
-        .map(|index| class_json(index, &name(index)))
+        .map(|index| class_json(index, &name(index), args.output.palette.into()))
         .collect();
-    let mut writer = Writer::new(
+    let (mut writer, to_do) = Writer::new(
         &args.output,
+        Kind::Group,
         &json!({
             "percept": env!("CARGO_PKG_VERSION"),
+            "command": Kind::Group.name(),
             "model": models::named(common),
             "classes": classes,
             "centered": args.centered,
             "size": format!("{:?}", args.view.size),
             "window": options.window.map(|w| [w.side, w.stride]),
+            "palette": percept::image::Palette::from(args.output.palette).name(),
+            "overlay": args.output.overlay_json(),
         }),
+        &found.photos,
     )?;
-    let failures = pipeline::run(
-        &inputs,
+    let ended = pipeline::run(
+        &to_do,
         common.together(&model),
         console,
         |photo| grouper.prepare(photo),
@@ -49,28 +55,67 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             pipeline::tell_shrunk(console, job.input, grouper.shrunk(&job.photo));
             let result = grouper.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
+            let fewer = fewer(&result, regions.len(), args.groups);
+            let more = match &fewer {
+                Some(reason) => json!({ "groups_asked_for": args.groups, "fewer_because": reason }),
+                None => json!({}),
+            };
             let described = writer.write(
                 job.input,
                 &job.photo,
                 &result.labels,
                 &result.similarity,
                 &regions,
+                more,
             )?;
             if common.json {
                 print_line(&described.to_string())?;
             } else if !common.quiet {
                 let shares: Vec<String> = regions.iter().map(|r| percent(r.share)).collect();
+                let reason = fewer.map(|reason| format!("; {} asked for: {reason}", args.groups));
                 print_line(&format!(
-                    "{}: {} groups ({})",
+                    "{}: {} ({}){}",
                     job.input.path.display(),
-                    regions.len(),
-                    shares.join(", ")
+                    plural(regions.len(), "group"),
+                    shares.join(", "),
+                    reason.unwrap_or_default()
                 ))?;
             }
             Ok(())
         },
-    )?;
-    writer.finish()?;
-    console.detail(&format!("results in {}", args.output.out.display()));
-    pipeline::summarize(inputs.len(), &failures, common.json, console)
+    );
+    let folder = writer.folder().to_owned();
+    // What was done is kept, however it ended.
+    let finished = writer.finish();
+    let ended = ended?;
+    finished?;
+    Summary {
+        found: &found,
+        resumed: found.photos.len() - to_do.len(),
+        folder: Some(&folder),
+    }
+    .tell(&ended, common.json, console)
+}
+
+/// Why a photo has fewer groups than were asked for.
+fn fewer(grouping: &Grouping, found: usize, asked: usize) -> Option<String> {
+    let directions = grouping.explained.len();
+    if found >= asked {
+        None
+    } else if directions < asked {
+        let patches = grouping.similarity.height * grouping.similarity.width;
+        Some(format!(
+            "{} of the encoder have {}; a larger --size gives more",
+            plural(patches, "patch").replace("patchs", "patches"),
+            plural(directions, "principal direction"),
+        ))
+    } else {
+        Some(format!(
+            "{} nearest to no pixel",
+            match asked - found {
+                1 => "1 principal direction is".to_owned(),
+                more => format!("{more} principal directions are"),
+            }
+        ))
+    }
 }

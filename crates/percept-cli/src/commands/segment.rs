@@ -1,17 +1,20 @@
 //! `percept segment`
 
+use std::path::Path;
+
 use percept::image::message;
-use percept::{Background, ClassBank, SegmentOptions, Segmenter};
+use percept::{Background, Categories, ClassBank, Nearest, SegmentOptions, Segmenter};
 use serde_json::json;
 
 use super::{labels, percent, templates, window};
 use crate::args::{Common, SegmentArgs};
 use crate::console::Console;
-use crate::output::{Writer, class_json, print_line};
+use crate::output::{Kind, Writer, class_json, print_line};
+use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
-    let inputs = inputs::expand(&args.inputs.inputs)?;
+    let found = inputs::expand(&args.inputs.inputs, console)?;
     let labels = labels(&args.labels)?;
     let background: Background = args
         .background
@@ -31,21 +34,32 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     };
     let segmenter = Segmenter::new(&model, &bank, &options)?;
 
-    let classes: Vec<_> = bank
+    let mut classes: Vec<_> = bank
         .classes()
         .iter()
         .enumerate()
-        .map(|(index, name)| class_json(index as u16, name))
+        .map(|(index, name)| class_json(index as u16, name, args.output.palette.into()))
         .collect();
+    let categories = match &args.categories {
+        Some(path) => Some(numbers(path, bank.classes())?),
+        None => None,
+    };
+    if let Some(numbers) = &categories {
+        for (class, number) in classes.iter_mut().zip(numbers).skip(1) {
+            class["category_id"] = json!(number);
+        }
+    }
     let rows: Vec<_> = bank
         .rows()
         .iter()
         .map(|row| json!({ "text": row.name, "class": row.class }))
         .collect();
-    let mut writer = Writer::new(
+    let (mut writer, to_do) = Writer::new(
         &args.output,
+        Kind::Segment,
         &json!({
             "percept": env!("CARGO_PKG_VERSION"),
+            "command": Kind::Segment.name(),
             "model": models::named(common),
             "classes": classes,
             "rows": rows,
@@ -53,10 +67,16 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             "background": args.background,
             "size": format!("{:?}", args.view.size),
             "window": options.window.map(|w| [w.side, w.stride]),
+            "palette": percept::image::Palette::from(args.output.palette).name(),
+            "overlay": args.output.overlay_json(),
         }),
+        &found.photos,
     )?;
-    let failures = pipeline::run(
-        &inputs,
+    if let Some(numbers) = categories {
+        writer.number_classes(numbers);
+    }
+    let ended = pipeline::run(
+        &to_do,
         common.together(&model),
         console,
         |photo| segmenter.prepare(photo),
@@ -65,12 +85,18 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             pipeline::tell_shrunk(console, job.input, segmenter.shrunk(&job.photo));
             let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
+            let nearest = result.nearest(&bank).filter(|_| !result.has_found());
+            let more = match &nearest {
+                Some(nearest) => json!({ "nothing_found": { "best": nearest } }),
+                None => json!({}),
+            };
             let described = writer.write(
                 job.input,
                 &job.photo,
                 &result.labels,
                 &result.similarity,
                 &regions,
+                more,
             )?;
             if common.json {
                 print_line(&described.to_string())?;
@@ -79,16 +105,56 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
                     .iter()
                     .map(|r| format!("{} {}", r.name, percent(r.share)))
                     .collect();
-                print_line(&format!(
-                    "{}: {}",
-                    job.input.path.display(),
-                    parts.join(", ")
-                ))?;
+                let parts = match &nearest {
+                    Some(nearest) => nothing_found(nearest, &background),
+                    None => parts.join(", "),
+                };
+                print_line(&format!("{}: {parts}", job.input.path.display()))?;
             }
             Ok(())
         },
-    )?;
-    writer.finish()?;
-    console.detail(&format!("results in {}", args.output.out.display()));
-    pipeline::summarize(inputs.len(), &failures, common.json, console)
+    );
+    let folder = writer.folder().to_owned();
+    // What was done is kept, however it ended.
+    let finished = writer.finish();
+    let ended = ended?;
+    finished?;
+    Summary {
+        found: &found,
+        resumed: found.photos.len() - to_do.len(),
+        folder: Some(&folder),
+    }
+    .tell(&ended, common.json, console)
+}
+
+/// What is said of a photo that is all background.
+fn nothing_found(nearest: &Nearest, background: &Background) -> String {
+    let Nearest { name, score } = nearest;
+    let advice = match background {
+        Background::Threshold(least) => format!(
+            "below {least}; a lower --background finds more, none gives every pixel a label"
+        ),
+        _ => "the background is nearer everywhere; --background none gives every pixel a label"
+            .into(),
+    };
+    format!("nothing found (best: {name} at {score:.2}, {advice})")
+}
+
+/// The numbers that a COCO file gives to classes; the background, of which there are no results, has 0.
+fn numbers(path: &Path, classes: &[String]) -> anyhow::Result<Vec<u64>> {
+    let in_file = |reason: String| Usage(format!("--categories {}: {reason}", path.display()));
+    let json = std::fs::read(path).map_err(|error| in_file(error.to_string()))?;
+    let categories = Categories::parse(&json).map_err(in_file)?;
+    let mut numbers = vec![0];
+    let mut missing = Vec::new();
+    for class in classes.iter().skip(1) {
+        match categories.id(class) {
+            Some(number) => numbers.push(number),
+            None => missing.push(class.as_str()),
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(numbers),
+        false => Err(in_file(format!("no category is called {}", missing.join(", "))).into()),
+    }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use percept::image::message;
 use percept::{Device, Hints, Model};
@@ -21,10 +19,7 @@ use crate::args::{Common, Precision, TrainArgs};
 use crate::console::Console;
 use crate::output::print_line;
 use crate::train_view::TrainView;
-use crate::{Outcome, Usage, models};
-
-/// Exit code after a signal: 128 and the number of SIGINT, as shells have it.
-pub const STOPPED: u8 = 130;
+use crate::{Outcome, Usage, models, stop};
 
 /// What resumes the run of `--name`.
 const LATEST: &str = "latest";
@@ -75,8 +70,7 @@ fn run_as(
         })
     })?;
 
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signal(stop.clone())?;
+    let stop = stop::on_signal("saving after this step; again to stop at once")?;
     let mut view = TrainView::new(console);
     let mut evaluator = Benchmarks {
         benchmarks,
@@ -271,19 +265,6 @@ impl Processes {
 }
 
 /// The first signal asks the run to save and end, the second one ends it.
-fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
-    Ok(ctrlc::set_handler(move || {
-        if stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(STOPPED));
-        }
-        // Nobody is left to tell if this fails.
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            b"\nsaving after this step; again to stop at once\n",
-        );
-    })?)
-}
-
 /// The benchmarks of `--eval`.
 struct Benchmarks {
     benchmarks: Vec<Benchmark>,

@@ -1,0 +1,216 @@
+//! What a run did for each photo, line by line, so that another can take it up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context;
+use percept::{CocoResult, ImageId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::inputs::Input;
+
+/// A photo whose results are written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// The photo as the command named it.
+    pub image: String,
+    /// Its path below the folder that was named.
+    pub file: String,
+    /// The name of its results.
+    pub name: String,
+    /// The file as it was.
+    pub source: Source,
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    /// The files that were written, below the folder of results.
+    pub files: Vec<PathBuf>,
+    /// COCO results, where they were asked for. Their ids are given when all photos are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coco: Option<Vec<CocoResult>>,
+}
+
+/// By which a photo is known again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it really is.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it was changed, in milliseconds of Unix time.
+    pub modified: u64,
+}
+
+impl Source {
+    /// Of a photo as it is now; `None` where it cannot be read.
+    pub fn of(path: &Path) -> Option<Self> {
+        let about = path.metadata().ok()?;
+        let modified = about.modified().ok()?.duration_since(UNIX_EPOCH);
+        // Before 1970 is as good as never.
+        let modified = modified.unwrap_or_default();
+        Some(Self {
+            path: path.canonicalize().ok()?.display().to_string(),
+            bytes: about.len(),
+            modified: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// The record of a run: a line of JSON for each photo, written as they come.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+    /// Photos that are done, by the name of their results. Their COCO results stay in the file.
+    done: BTreeMap<String, Done>,
+    file: Option<File>,
+}
+
+impl Record {
+    /// What is recorded at `path`: nothing where there is no file. A line that a killed run left half
+    /// written counts for nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(path: PathBuf) -> anyhow::Result<Self> {
+        let mut done = BTreeMap::new();
+        each_line(&path, |_, photo| {
+            done.insert(photo.name.clone(), without_masks(photo));
+            Ok(())
+        })?;
+        Ok(Self {
+            path,
+            done,
+            file: None,
+        })
+    }
+
+    /// The photo with results of this name.
+    pub fn get(&self, name: &Path) -> Option<&Done> {
+        self.done.get(&name.display().to_string())
+    }
+
+    /// All photos.
+    pub fn photos(&self) -> impl Iterator<Item = &Done> {
+        self.done.values()
+    }
+
+    /// Adds a photo, in the file at once.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, photo: Done) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write {}", self.path.display());
+        let mut line = serde_json::to_vec(&photo)?;
+        line.push(b'\n');
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let path = &self.path;
+                let open = OpenOptions::new().create(true).append(true).open(path);
+                let file = self.file.insert(open.with_context(cannot)?);
+                // Behind what a killed run left half written.
+                file.write_all(b"\n").with_context(cannot)?;
+                file
+            }
+        };
+        file.write_all(&line).with_context(cannot)?;
+        self.done.insert(photo.name.clone(), without_masks(photo));
+        Ok(())
+    }
+
+    /// Writes the COCO results of all photos to `results`, and which photo has which id to `images`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write {}", results.display());
+        let stem = |photo: &Done| {
+            let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
+            stem.to_string_lossy().into_owned()
+        };
+        let names: Vec<(String, &str)> = self
+            .photos()
+            .map(|photo| (stem(photo), photo.name.as_str()))
+            .collect();
+        let ids = ImageId::of_all(names.iter().map(|(stem, name)| (stem.as_str(), *name)));
+        let ids: HashMap<&str, ImageId> = names.iter().map(|(_, name)| *name).zip(ids).collect();
+
+        // The last line of a photo holds.
+        let mut last = HashMap::new();
+        each_line(&self.path, |number, photo| {
+            last.insert(photo.name, number);
+            Ok(())
+        })?;
+        let folder = results.parent().unwrap_or(Path::new("."));
+        let file = percept::image::temporary_file(folder).with_context(cannot)?;
+        let mut file = BufWriter::new(file);
+        let mut separator = "[\n";
+        each_line(&self.path, |number, photo| {
+            let Some(&image_id) = ids.get(photo.name.as_str()) else {
+                return Ok(());
+            };
+            if last.get(&photo.name) != Some(&number) {
+                return Ok(());
+            }
+            for result in photo.coco.into_iter().flatten() {
+                let line = serde_json::to_string(&CocoResult { image_id, ..result })?;
+                write!(file, "{separator}{line}").with_context(cannot)?;
+                separator = ",\n";
+            }
+            Ok(())
+        })?;
+        let end = if separator == "[\n" { "[]\n" } else { "\n]\n" };
+        file.write_all(end.as_bytes()).with_context(cannot)?;
+        let file = file.into_inner().map_err(|e| e.into_error());
+        let file = file.with_context(cannot)?;
+        file.persist(results)
+            .map_err(|failed| failed.error)
+            .with_context(cannot)?;
+
+        let list: Vec<_> = self
+            .photos()
+            .map(|photo| {
+                let id = ids.get(photo.name.as_str());
+                json!({
+                    "id": id,
+                    "file_name": photo.file,
+                    "width": photo.size[0],
+                    "height": photo.size[1],
+                    "path": photo.image,
+                    "made_up": id.is_some_and(|id| id.is_made_up()),
+                })
+            })
+            .collect();
+        crate::output::write_json(images, &json!({ "images": list }))
+    }
+}
+
+/// Every line of a record that can be understood, with its number.
+fn each_line(
+    path: &Path,
+    mut act: impl FnMut(usize, Done) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cannot = || format!("cannot read {}", path.display());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+        if let Ok(photo) = serde_json::from_slice(&line.with_context(cannot)?) {
+            act(number, photo)?;
+        }
+    }
+    Ok(())
+}
+
+/// Masks may be large; that there are some is worth knowing.
+fn without_masks(photo: Done) -> Done {
+    Done {
+        coco: photo.coco.map(|_| Vec::new()),
+        ..photo
+    }
+}
