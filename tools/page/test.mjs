@@ -11,6 +11,7 @@ import { readFile, mkdir, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { crc32, deflateSync } from 'node:zlib';
 import { chromium } from 'playwright-core';
 
 const [url = 'http://127.0.0.1:8099', shots = 'screenshots'] = process.argv.slice(2);
@@ -137,7 +138,25 @@ async function addLabel(page, label) {
   await page.check('input[value=heat]');
   await page.waitForFunction(() => document.getElementById('map').getAttribute('aria-label').startsWith('Heat map'));
   await settled(page);
+  // One scale for every label, a value under the pointer, and what is downloaded is what is seen.
+  const ends = await page.locator('#scale span').allTextContents();
+  assert.deepEqual(ends, ['≤ 0.00', '≥ 0.50']);
+  const spot = await page.locator('#map').boundingBox();
+  await page.mouse.move(spot.x + spot.width / 2, spot.y + spot.height / 2);
+  await page.waitForFunction(() => !document.getElementById('tip').hidden);
+  assert.match(await page.textContent('#tip'), /^cat {2}-?\d\.\d\d$/);
   await shot(page, '6-heat');
+  await page.mouse.move(0, 0);
+  assert.deepEqual(await page.locator('[data-output]:visible').allTextContents(), ['Heat map, PNG']);
+  const picture = page.waitForEvent('download');
+  await page.click('[data-output=seen]');
+  const heat = await readFile(await (await picture).path());
+  assert.equal(heat.readUInt32BE(16), 451);
+  assert.ok(heat.readUInt32BE(20) > 300, 'with its bar');
+  await writeFile(path.join(shots, '6-heat-download.png'), heat);
+  await page.selectOption('#heat-label', 'grass');
+  await page.waitForFunction(() => document.getElementById('map').getAttribute('aria-label') === 'Heat map of grass');
+  assert.deepEqual(await page.locator('#scale span').allTextContents(), ends);
   await accessible(page, 'heat map');
   await page.check('input[value=words]');
   await settled(page);
@@ -160,6 +179,63 @@ async function addLabel(page, label) {
   await page.click('#chips li:first-child button');
   await page.press('#label', 'Backspace');
   assert.equal(await page.locator('#chips li').count(), 0);
+  assert.deepEqual(faults, []);
+  await close();
+}
+
+// --- labels apply as they are typed; every background; a sample; the usual screen of a laptop
+{
+  const { page, faults, close } = await open({ viewport: { width: 1366, height: 768 } });
+  const kept = page.waitForResponse((r) => r.url().endsWith('/v1/sessions') && r.status() === 201);
+  await page.click('#sample');
+  assert.equal((await (await kept).json()).width, 451);
+  await settled(page);
+  assert.deepEqual(await page.locator('#chips li span:not(.swatch)').allTextContents(), ['cat']);
+  const asked = (wanted) => page.waitForRequest((r) => r.url().endsWith('/v1/segment') && wanted(r.postDataJSON()));
+  const typed = asked(({ labels }) => labels.join() === 'cat,sofa');
+  await page.type('#label', 'sofa');
+  await typed;
+  assert.equal(await page.locator('#chips li').count(), 1, 'what is typed is no chip yet');
+  await page.press('#label', 'Enter');
+  assert.equal(await page.locator('#chips li').count(), 2);
+  await settled(page);
+  for (const [choice, field, value, expected] of [
+    ['none', null, null, 'none'],
+    ['threshold', '#threshold', '0.3', '0.3'],
+    ['words', '#background-words', 'wall, grass', 'wall, grass'],
+    ['auto', null, null, 'auto'],
+  ]) {
+    const request = asked(({ background }) => background === expected);
+    await page.selectOption('#background', choice);
+    if (field) {
+      await page.fill(field, value);
+      await page.press(field, 'Tab');
+    }
+    const answer = await (await request).response();
+    assert.equal(answer.status(), 200, choice);
+  }
+  await settled(page);
+  for (const place of ['#label', '#modes', '[data-output=mask]', '[data-output=rle]', '#another', '#status']) {
+    const box = await page.locator(place).boundingBox();
+    assert.ok(box.y >= 0 && box.y + box.height <= 768, `${place} is in view: ${JSON.stringify(box)}`);
+  }
+  await page.screenshot({ path: path.join(shots, '12-laptop.png') });
+
+  // A wrong file costs nothing.
+  const shown = await page.evaluate(() => document.getElementById('legend').textContent);
+  await page.setInputFiles('#file', { name: 'notes.heic', mimeType: 'image/heic', buffer: Buffer.from('....ftypheic....mif1heic') });
+  await page.waitForSelector('#error:not([hidden])');
+  console.log(`wrong file: ${(await page.textContent('#error p')).trim()}`);
+  assert.ok(await page.isVisible('#stage') && !await page.isVisible('#empty'));
+  assert.equal(await page.evaluate(() => document.getElementById('legend').textContent), shown);
+  assert.ok(await page.evaluate(() => document.getElementById('photo').naturalWidth) > 0);
+  await page.screenshot({ path: path.join(shots, '13-wrong-file.png') });
+  await addLabel(page, 'eye');
+  await settled(page);
+
+  // One that is too large is shrunk, and that is said.
+  await page.setInputFiles('#file', { name: 'large.png', mimeType: 'image/png', buffer: greyPng(8000, 7000) });
+  await page.waitForFunction(() => /shrank it from 8000 × 7000 to 3703 × 3240/.test(document.getElementById('status').textContent), null, { timeout: 60_000 });
   assert.deepEqual(faults, []);
   await close();
 }
@@ -295,6 +371,24 @@ async function addLabel(page, label) {
   await page.screenshot({ path: path.join(shots, '11-docs.png') });
   assert.deepEqual(faults, []);
   await close();
+}
+
+/** A PNG of one grey. */
+function greyPng(width, height) {
+  const chunk = (kind, data) => {
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(data.length);
+    const body = Buffer.concat([Buffer.from(kind), data]);
+    const end = Buffer.alloc(4);
+    end.writeUInt32BE(crc32(body));
+    return Buffer.concat([head, body, end]);
+  };
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0]);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  const rows = deflateSync(Buffer.alloc((width + 1) * height), { level: 1 });
+  const signature = Buffer.from('89504e470d0a1a0a', 'hex');
+  return Buffer.concat([signature, chunk('IHDR', header), chunk('IDAT', rows), chunk('IEND', Buffer.alloc(0))]);
 }
 
 /** A JPEG stored on its side (EXIF orientation 6), and a slender one. */

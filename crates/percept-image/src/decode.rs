@@ -5,26 +5,37 @@
 //! [`ImageError::Decode`].
 //!
 //! What comes out is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")` gives, the
-//! pixels that PyTorch pipelines see, with one departure:
+//! pixels that PyTorch pipelines see, with two departures on purpose:
 //!
 //! - JPEG goes through libjpeg-turbo's decoder, which Pillow uses too: the pixels are the same. Other
 //!   decoders round differently, by up to 5 levels, which a vision transformer's output shows.
-//! - EXIF orientation is applied.
+//! - The orientation is applied: EXIF's, also where it stands behind a PNG's pixels or in
+//!   ImageMagick's raw profile, and XMP's where EXIF has none.
 //! - Grey is repeated to three channels; palettes are looked up; CMYK JPEG becomes RGB.
-//! - **Alpha is dropped**, not composited: transparent pixels keep their stored colour.
 //! - Of an animated GIF, WebP or PNG, the first frame is taken.
+//! - A photo that is cut short is refused. One whose pixels are all there and whose end is not is
+//!   read, with a [`Note`].
+//! - **Transparent pixels lie on white**, in part where they are so in part. Pillow drops alpha, so
+//!   that what an editor left under it comes to light.
 //! - **16-bit samples are scaled** (`round(v / 257)`). Pillow keeps the high byte of 16-bit colour
 //!   (at most one level away), but *clips* 16-bit grey at 255, which turns most of such a photo
 //!   white; that is not followed.
 
-use std::fs::File;
-use std::io::{self, Cursor, Read};
+mod foreign;
+mod jpeg;
+mod metadata;
+mod png;
+
+use std::fmt;
+use std::fs::{File, FileType};
+use std::io::{self, BufReader, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
-use mozjpeg::{ColorSpace, DctMethod, Decompress, Marker};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+use metadata::{Ifd, Metadata};
 
 /// File endings to look for in folders, lower case and without the dot.
 ///
@@ -37,10 +48,6 @@ const BYTES_PER_PIXEL: u64 = 8;
 /// Bytes that a decoder may allocate besides pixels (metadata, tables), so that tight pixel limits
 /// do not refuse small images.
 const DECODER_SLACK: u64 = 16 << 20;
-
-/// Most scans in a JPEG. Encoders write about ten; each costs a pass over all pixels, though ten bytes
-/// can hold it, so that a small file could keep the decoder busy for hours.
-const MAX_SCANS: u64 = 500;
 
 /// What is refused before it can fill the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +100,20 @@ pub enum ImageError {
     /// The first bytes are of no image format that is known here.
     #[error("not an image (JPEG, PNG, WebP, GIF, BMP and TIFF are understood)")]
     UnknownFormat,
+    /// A kind of file that is known and not read.
+    #[error("not an image that percept reads: this is {what}; {remedy}")]
+    Foreign {
+        /// What the file is: `an SVG drawing`.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The path leads to something that is no file: reading it might never end.
+    #[error("{what}, not a file")]
+    NotAFile {
+        /// What it is: `a folder`, `a named pipe`.
+        what: &'static str,
+    },
     /// The image stops before its last pixel, as after a broken download.
     #[error("the image is cut short")]
     Truncated,
@@ -102,25 +123,105 @@ pub enum ImageError {
     Decode(String),
 }
 
+/// What is odd about a file that could be read all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Note {
+    /// The pixels are there; the end of the file is not, or something else is in its place.
+    NoEnd,
+    /// A checksum of pixels is wrong, though the pixels' own is right.
+    BadChecksum,
+    /// Not one pixel can be seen.
+    AllTransparent,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Note::NoEnd => "the file has no end mark; it may have been cut or damaged",
+            Note::BadChecksum => "a checksum is wrong; the file was changed or damaged",
+            Note::AllTransparent => "every pixel is transparent, so that the image is white",
+        })
+    }
+}
+
+/// An image, and what is odd about its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// The pixels, upright.
+    pub image: RgbImage,
+    /// What there is to say about the file: nearly always nothing.
+    pub notes: Vec<Note>,
+}
+
+/// An image as its file stores it, as annotations of some datasets count pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The pixels, not turned.
+    pub pixels: RgbImage,
+    /// Whether the file asks for a turn or a mirror image, which [`open`] makes.
+    pub turned: bool,
+}
+
 /// Reads and decodes the image file at `path`.
 ///
 /// # Errors
 /// [`ImageError::File`] with the path and the reason: the file cannot be read, or [`decode`]
 /// refuses its content.
 pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
-    read(path, limits)
-        .and_then(|bytes| decode(&bytes, limits))
-        .map_err(|reason| ImageError::File {
-            path: path.to_owned(),
-            reason: Box::new(reason),
+    Ok(open_noted(path, limits)?.image)
+}
+
+/// As [`open`], with what is odd about the file.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_noted(path: &Path, limits: &Limits) -> Result<Decoded, ImageError> {
+    in_file(path, || decode_noted(&read(path, limits)?, limits))
+}
+
+/// As [`open`], but the orientation that the file asks for is not applied.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_stored(path: &Path, limits: &Limits) -> Result<Stored, ImageError> {
+    in_file(path, || {
+        let unturned = checked(&read(path, limits)?, limits, None)?;
+        Ok(Stored {
+            turned: unturned.orientation != Orientation::NoTransforms,
+            pixels: unturned.pixels,
         })
+    })
+}
+
+/// Width and height in pixels as the header states them. No pixel is read, and the orientation that the
+/// file asks for is not applied.
+///
+/// # Errors
+/// [`ImageError::File`] with the path and the reason: the file cannot be read or is no image.
+pub fn stored_size(path: &Path) -> Result<(u32, u32), ImageError> {
+    in_file(path, || {
+        let reader = ImageReader::new(BufReader::new(open_file(path)?)).with_guessed_format()?;
+        if reader.format().is_none_or(|format| !is_read(format)) {
+            return Err(ImageError::UnknownFormat);
+        }
+        contain_panics(|| reader.into_dimensions().map_err(refused))
+    })
+}
+
+/// Gives errors the file that they happened to.
+fn in_file<T>(path: &Path, work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    work().map_err(|reason| ImageError::File {
+        path: path.to_owned(),
+        reason: Box::new(reason),
+    })
 }
 
 /// The whole file, unless it holds more than `limits.max_file_bytes`.
 fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, ImageError> {
-    let file = File::open(path)?;
-    // The length the system states may be wrong (a pipe, a device, a file still growing), so the
-    // read itself is bounded too: one byte more than allowed is enough to tell.
+    let file = open_file(path)?;
+    // The length the system states may be wrong (a file still growing), so the read itself is bounded
+    // too: one byte more than allowed is enough to tell.
     check_file_bytes(file.metadata()?.len(), limits)?;
     let mut bytes = Vec::new();
     file.take(limits.max_file_bytes.saturating_add(1))
@@ -128,51 +229,148 @@ fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
+/// A regular file. Others are not even opened: a pipe nobody writes to would never open, and to open a
+/// device may do something.
+fn open_file(path: &Path) -> Result<File, ImageError> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_file() {
+        let what = what_it_is(kind);
+        return Err(ImageError::NotAFile { what });
+    }
+    Ok(File::open(path)?)
+}
+
+fn what_it_is(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        return "a folder";
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a named pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    "something else"
+}
+
 /// Decodes an encoded image to RGB, as the [module](self) describes.
 ///
 /// # Errors
-/// Any [`ImageError`] but `File` and `Io`.
+/// Any [`ImageError`] but `File`, `Io` and `NotAFile`.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    if bytes.is_empty() {
-        return Err(ImageError::Empty);
-    }
-    check_file_bytes(bytes.len() as u64, limits)?;
-    contain_panics(|| decode_pixels(bytes, limits, None))
+    Ok(decode_noted(bytes, limits)?.image)
 }
 
-/// As [`decode`], but a JPEG may come out at 1/2, 1/4 or 1/8 of its size: the smallest of them whose
+/// As [`decode()`], with what is odd about the file.
+///
+/// # Errors
+/// As [`decode()`].
+pub fn decode_noted(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImageError> {
+    checked(bytes, limits, None).map(Unturned::upright)
+}
+
+/// As [`decode()`], but a JPEG may come out at 1/2, 1/4 or 1/8 of its size: the smallest of them whose
 /// short side has at least `min_side` pixels. Other formats are not reduced.
 ///
 /// Such a JPEG is decoded several times faster. Its pixels are means of the full ones but for
 /// rounding, which after a resize is not what a model's own preprocessing makes: for training only.
 ///
 /// # Errors
-/// As [`decode`]. The limits hold for the size before it is reduced.
+/// As [`decode()`]. The limits hold for the size before it is reduced.
 pub fn decode_reduced(
     bytes: &[u8],
     limits: &Limits,
     min_side: u32,
 ) -> Result<RgbImage, ImageError> {
+    let unturned = checked(bytes, limits, Some(min_side))?;
+    Ok(unturned.upright().image)
+}
+
+/// Pixels as they are stored.
+struct Unturned {
+    pixels: RgbImage,
+    orientation: Orientation,
+    notes: Vec<Note>,
+}
+
+impl Unturned {
+    fn upright(self) -> Decoded {
+        let mut upright = DynamicImage::ImageRgb8(self.pixels);
+        upright.apply_orientation(self.orientation);
+        Decoded {
+            image: upright.into_rgb8(),
+            notes: self.notes,
+        }
+    }
+}
+
+/// `min_side`: see [`decode_reduced`]; `None` keeps the size.
+fn checked(bytes: &[u8], limits: &Limits, min_side: Option<u32>) -> Result<Unturned, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
     check_file_bytes(bytes.len() as u64, limits)?;
-    contain_panics(|| decode_pixels(bytes, limits, Some(min_side)))
+    if let Some(foreign::Foreign { what, remedy }) = foreign::name(bytes) {
+        return Err(ImageError::Foreign { what, remedy });
+    }
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => {
+            let (pixels, notes) = jpeg::decode(bytes, limits, min_side)?;
+            Ok(Unturned {
+                pixels,
+                orientation: jpeg::metadata(bytes).orientation(),
+                notes,
+            })
+        }
+        Ok(ImageFormat::Png) => decode_png(bytes, limits),
+        Ok(format) if is_read(format) => contain_panics(|| decode_other(bytes, format, limits)),
+        _ => Err(ImageError::UnknownFormat),
+    }
 }
 
-/// `min_side`: see [`decode_reduced`]; `None` keeps the size.
-fn decode_pixels(
-    bytes: &[u8],
-    limits: &Limits,
-    min_side: Option<u32>,
-) -> Result<RgbImage, ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    match reader.format() {
-        None => return Err(ImageError::UnknownFormat),
-        Some(image::ImageFormat::Jpeg) => return decode_jpeg(bytes, limits, min_side),
-        Some(_) => {}
-    }
+fn is_read(format: ImageFormat) -> bool {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    matches!(format, Jpeg | Png | WebP | Gif | Bmp | Tiff)
+}
 
+/// Reads over the faults that Pillow reads over, once the file as it is was refused.
+fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
+    let orientation = png::metadata(bytes).orientation();
+    let decode = |bytes: &[u8]| contain_panics(|| decode_other(bytes, ImageFormat::Png, limits));
+    let decoded = decode(bytes).map(|whole| {
+        let is_cut = !png::has_end(bytes);
+        (whole, is_cut.then_some(Note::NoEnd).into_iter().collect())
+    });
+    let (whole, more) = decoded.or_else(|error| match error {
+        ImageError::TooLarge { .. } => Err(error),
+        _ => {
+            let (mended, notes) = png::mended(bytes).ok_or(error)?;
+            // The first error is about the file as it is.
+            decode(&mended)
+                .map(|whole| (whole, notes))
+                .map_err(|_| ImageError::Truncated)
+        }
+    })?;
+    Ok(Unturned {
+        orientation,
+        notes: [more, whole.notes].concat(),
+        ..whole
+    })
+}
+
+/// Every format but JPEG.
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    limits: &Limits,
+) -> Result<Unturned, ImageError> {
     // Memory is bounded from the first header byte on. The sides are not given yet: checking them
     // here lets the error name the size.
     let mut budget = image::Limits::no_limits();
@@ -182,6 +380,7 @@ fn decode_pixels(
             .saturating_mul(BYTES_PER_PIXEL)
             .saturating_add(DECODER_SLACK),
     );
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(budget.clone());
     let mut decoder = reader.into_decoder().map_err(refused)?;
 
@@ -191,104 +390,101 @@ fn decode_pixels(
     budget.reserve(decoder.total_bytes()).map_err(refused)?;
     decoder.set_limits(budget).map_err(refused)?;
 
-    // Unreadable metadata is no reason to refuse readable pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let pixels = DynamicImage::from_decoder(decoder)
-        .map_err(refused)?
-        .into_rgb8();
-    Ok(turn_upright(pixels, orientation))
-}
-
-fn turn_upright(pixels: RgbImage, orientation: Orientation) -> RgbImage {
-    let mut upright = DynamicImage::ImageRgb8(pixels);
-    upright.apply_orientation(orientation);
-    upright.into_rgb8()
-}
-
-/// Decodes a JPEG with the settings of Pillow.
-///
-/// libjpeg's fatal errors come as panics that bypass the panic hook, for [`contain_panics`]. Its
-/// warnings about damaged data are dropped and never printed.
-fn decode_jpeg(
-    bytes: &[u8],
-    limits: &Limits,
-    min_side: Option<u32>,
-) -> Result<RgbImage, ImageError> {
-    // The decoder fills what is missing with grey and reports success.
-    if !jpeg_has_end(bytes) {
-        return Err(ImageError::Truncated);
-    }
-    // libjpeg states the size too, but has a limit of its own at 65500 px, whose error names none.
-    let outline = jpeg_outline(bytes);
-    if let Some(size) = outline.size {
-        check_dimensions(size, limits)?;
-    }
-    check(outline.scans, MAX_SCANS, |n| {
-        format!("the count of {n} scans")
-    })?;
-    // Reads up to the first scan and allocates nothing in proportion to the stated size.
-    let mut decoder = Decompress::builder()
-        .with_markers(&[Marker::APP(1)])
-        .from_mem(bytes)
-        .map_err(jpeg_refused)?;
-    // A JPEG's sides have 16 bits.
-    let (mut width, mut height) = (decoder.width() as u32, decoder.height() as u32);
-    check_dimensions((width, height), limits)?;
-    let orientation = exif_orientation(&decoder);
-
-    if let Some(min_side) = min_side {
-        // Eighths. libjpeg has fast transforms for these, and rounds sides up.
-        let reduced = |side: u32, eighths: u32| (side * eighths).div_ceil(8);
-        let eighths = [1, 2, 4, 8]
-            .into_iter()
-            .find(|&eighths| reduced(width.min(height), eighths) >= min_side)
-            .unwrap_or(8);
-        decoder.scale(eighths as u8);
-        (width, height) = (reduced(width, eighths), reduced(height, eighths));
-    }
-
-    decoder.dct_method(DctMethod::IntegerSlow);
-    decoder.do_fancy_upsampling(true);
-    let samples = match decoder.color_space() {
-        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
-            let mut rows = decoder
-                .to_colorspace(ColorSpace::JCS_CMYK)
-                .map_err(jpeg_refused)?;
-            let inks = rows.read_scanlines::<[u8; 4]>().map_err(jpeg_refused)?;
-            inks.into_iter().flat_map(cmyk_to_rgb).collect()
+    let (orientation, alpha) = match format {
+        ImageFormat::WebP => {
+            let metadata = Metadata {
+                exif: decoder.exif_metadata().ok().flatten().map(Into::into),
+                xmp: decoder.xmp_metadata().ok().flatten().map(Into::into),
+                ..Metadata::default()
+            };
+            (metadata.orientation(), Alpha::Straight)
         }
-        _ => {
-            let mut rows = decoder.rgb().map_err(jpeg_refused)?;
-            rows.read_scanlines::<u8>().map_err(jpeg_refused)?
+        ImageFormat::Tiff => {
+            const XMP: u16 = 700;
+            let packet = Ifd::first(bytes).and_then(|ifd| ifd.find(XMP));
+            let metadata = Metadata {
+                // A TIFF file is what an EXIF block is.
+                exif: Some(bytes.into()),
+                xmp: packet.map(|packet| packet.bytes.into()),
+                ..Metadata::default()
+            };
+            (metadata.orientation(), tiff_alpha(bytes))
         }
+        _ => (Orientation::NoTransforms, Alpha::Straight),
     };
-    let pixels = RgbImage::from_raw(width, height, samples).ok_or(ImageError::Truncated)?;
-    Ok(turn_upright(pixels, orientation))
-}
-
-/// What the EXIF block asks for. Unreadable metadata is no reason to refuse readable pixels.
-fn exif_orientation<R>(jpeg: &Decompress<R>) -> Orientation {
-    jpeg.markers()
-        .filter(|segment| segment.marker == Marker::APP(1))
-        .find_map(|segment| segment.data.strip_prefix(b"Exif\0\0"))
-        .and_then(Orientation::from_exif_chunk)
-        .unwrap_or(Orientation::NoTransforms)
-}
-
-/// Pillow's conversion, rounding included. JPEGs store ink inverted: 255 is none, as Adobe does.
-fn cmyk_to_rgb([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
-    [cyan, magenta, yellow].map(|ink| {
-        let scaled = u32::from(255 - ink) * u32::from(black) + 128;
-        // `scaled / 255`, rounded: at most `black`.
-        black - (((scaled >> 8) + scaled) >> 8) as u8
+    let pixels = DynamicImage::from_decoder(decoder).map_err(refused)?;
+    let (pixels, notes) = on_white(pixels, alpha);
+    Ok(Unturned {
+        pixels,
+        orientation,
+        notes,
     })
 }
 
-fn jpeg_refused(error: io::Error) -> ImageError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => ImageError::Truncated,
-        _ => ImageError::Decode(error.to_string()),
+/// What the fourth channel of an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alpha {
+    /// Opacity.
+    Straight,
+    /// Opacity, by which colours are multiplied already.
+    Premultiplied,
+    /// Something else, which is dropped.
+    None,
+}
+
+/// What a TIFF file says about its fourth channel.
+fn tiff_alpha(bytes: &[u8]) -> Alpha {
+    const EXTRA_SAMPLES: u16 = 338;
+    let extra = Ifd::first(bytes).and_then(|ifd| ifd.find(EXTRA_SAMPLES)?.numbers().next());
+    match extra {
+        Some(1) => Alpha::Premultiplied,
+        Some(2) => Alpha::Straight,
+        _ => Alpha::None,
     }
+}
+
+/// The image as it is seen on white.
+fn on_white(image: DynamicImage, alpha: Alpha) -> (RgbImage, Vec<Note>) {
+    if alpha == Alpha::None || !image.color().has_alpha() {
+        return (image.into_rgb8(), Vec::new());
+    }
+    let is_deep = image.color().bytes_per_pixel() > 4 || image.color() == image::ColorType::La16;
+    let mut is_seen = false;
+    let mut blend = |colour: u64, opacity: u64, white: u64| {
+        is_seen |= opacity > 0;
+        let light = match alpha {
+            Alpha::Premultiplied => colour * white,
+            _ => colour * opacity,
+        };
+        // To the nearest; premultiplied colours above their opacity are white at most.
+        ((light + white * (white - opacity) + white / 2) / white).min(white)
+    };
+    let pixels = if is_deep {
+        let white = u64::from(u16::MAX);
+        let seen = image.into_rgba16();
+        let (width, height) = seen.dimensions();
+        image::ImageBuffer::<image::Rgb<u16>, _>::from_fn(width, height, |x, y| {
+            let [r, g, b, opacity] = seen.get_pixel(x, y).0.map(u64::from);
+            image::Rgb([r, g, b].map(|c| blend(c, opacity, white) as u16))
+        })
+        .into()
+    } else {
+        let white = u64::from(u8::MAX);
+        let seen = image.into_rgba8();
+        let (width, height) = seen.dimensions();
+        RgbImage::from_fn(width, height, |x, y| {
+            let [r, g, b, opacity] = seen.get_pixel(x, y).0.map(u64::from);
+            image::Rgb([r, g, b].map(|c| blend(c, opacity, white) as u8))
+        })
+        .into()
+    };
+    let pixels: DynamicImage = pixels;
+    let notes = if is_seen {
+        Vec::new()
+    } else {
+        vec![Note::AllTransparent]
+    };
+    (pixels.into_rgb8(), notes)
 }
 
 fn check_file_bytes(size: u64, limits: &Limits) -> Result<(), ImageError> {
@@ -355,83 +551,6 @@ fn contain_panics<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, 
     })
 }
 
-/// Whether the compressed data of a JPEG is followed by the end-of-image marker.
-///
-/// Segments are walked up to the first scan, because an EXIF thumbnail before it is a JPEG with an
-/// end marker of its own. Inside a scan, 0xFF is always followed by a zero or a restart marker, so
-/// `FF D9` cannot be pixel data. Anything odd counts as complete: the decoder is the better judge.
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
-
-    let mut at = 2; // past the start-of-image marker
-    loop {
-        let (Some(&0xFF), Some(&marker)) = (bytes.get(at), bytes.get(at + 1)) else {
-            // Not a marker: damaged, or cut off between segments.
-            return at < bytes.len();
-        };
-        match marker {
-            0xFF => at += 1, // fill byte
-            START_OF_SCAN => break,
-            0x01 | 0xD0..=0xD9 => at += 2, // markers without a payload
-            _ => {
-                let (Some(&high), Some(&low)) = (bytes.get(at + 2), bytes.get(at + 3)) else {
-                    return false;
-                };
-                at += 2 + usize::from(u16::from_be_bytes([high, low]));
-            }
-        }
-    }
-    // From the back, where it nearly always is.
-    bytes[at..]
-        .windows(2)
-        .rev()
-        .any(|pair| pair == END_OF_IMAGE)
-}
-
-/// What a JPEG's headers say before anything is decoded.
-#[derive(Debug, PartialEq, Eq)]
-struct JpegOutline {
-    /// Width and height, if there is a frame header.
-    size: Option<(u32, u32)>,
-    scans: u64,
-}
-
-/// Walks all segments up to the end-of-image marker, skipping what libjpeg skips.
-fn jpeg_outline(bytes: &[u8]) -> JpegOutline {
-    let (mut size, mut scans) = (None, 0);
-    let mut at = 2; // past the start-of-image marker
-    while let Some(skipped) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
-    {
-        at += skipped;
-        match bytes.get(at + 1).copied() {
-            None | Some(0xD9) => break, // end of image
-            Some(0xFF) => at += 1,      // fill byte
-            // A pixel's 0xFF, restart markers and what libjpeg ignores or refuses.
-            Some(..0xC0 | 0xD0..=0xD8) => at += 2,
-            Some(marker) => {
-                let segment = &bytes[at + 2..];
-                let &[high, low, ..] = segment else { break };
-                match (marker, segment) {
-                    (0xDA, _) => scans += 1,
-                    // Tables and an extension.
-                    (0xC4 | 0xC8 | 0xCC, _) => {}
-                    // A frame header: length (2 bytes), precision (1), height and width.
-                    (0xC0..=0xCF, &[_, _, _, h1, h0, w1, w0, ..]) => {
-                        let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
-                        size = size.or(Some((side(w1, w0), side(h1, h0))));
-                    }
-                    _ => {}
-                }
-                at += 2 + usize::from(u16::from_be_bytes([high, low]));
-            }
-        }
-    }
-    JpegOutline { size, scans }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,42 +563,5 @@ mod tests {
             message,
             "cannot decode: the decoder failed: index 7 out of range"
         );
-    }
-
-    #[test]
-    fn a_thumbnails_end_marker_is_not_the_images() {
-        let thumbnail = [0xFF, 0xD9];
-        let mut jpeg = vec![0xFF, 0xD8, 0xFF, 0xE1, 0x00, 0x04];
-        jpeg.extend(thumbnail);
-        jpeg.extend([0xFF, 0xDA, 0x00, 0x02, 0x12, 0x34]);
-        assert!(!jpeg_has_end(&jpeg));
-        jpeg.extend([0xFF, 0xD9]);
-        assert!(jpeg_has_end(&jpeg));
-        jpeg.extend(b"trailing bytes of a motion photo");
-        assert!(jpeg_has_end(&jpeg));
-    }
-
-    #[test]
-    fn scans_are_counted_up_to_the_end() {
-        let comment_with_markers = [0xFF, 0xFE, 0x00, 0x06, 0xFF, 0xD9, 0xFF, 0xDA];
-        let frame = [0xFF, 0xC2, 0x00, 0x07, 8, 0x01, 0x02, 0x03, 0x04];
-        let scan = [0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34];
-        let end = [0xFF, 0xD9];
-        let jpeg = [
-            [0xFF, 0xD8].as_slice(),
-            &comment_with_markers,
-            &frame,
-            &scan,
-            &comment_with_markers,
-            &scan,
-            &end,
-            &scan,
-        ]
-        .concat();
-        let expected = JpegOutline {
-            size: Some((0x0304, 0x0102)),
-            scans: 2,
-        };
-        assert_eq!(jpeg_outline(&jpeg), expected);
     }
 }

@@ -37,7 +37,10 @@ pub mod resize;
 pub mod rle;
 pub mod save;
 
-pub use decode::{EXTENSIONS, ImageError, Limits, decode, decode_reduced, open};
+pub use decode::{
+    Decoded, EXTENSIONS, ImageError, Limits, Note, Stored, decode, decode_noted, decode_reduced,
+    open, open_noted, open_stored, stored_size,
+};
 pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use message::message;

@@ -1,11 +1,17 @@
 //! Every kind of file a folder of photos may hold, and some it should not.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
-use percept_image::{EXTENSIONS, ImageError, Limits, decode, open};
+use percept_image::{
+    EXTENSIONS, ImageError, Limits, Note, decode, decode_noted, open, open_noted, open_stored,
+    stored_size,
+};
+use proptest::prelude::*;
+use sha2::Digest;
 
 fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/data/decode", name]
@@ -212,20 +218,308 @@ fn palettes_are_looked_up() {
 }
 
 #[test]
-fn alpha_is_dropped_and_colours_kept() {
-    let img = ImageBuffer::from_pixel(2, 2, Rgba([200_u8, 100, 50, 0]));
-    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Tiff] {
+fn transparent_pixels_lie_on_white() {
+    let img = ImageBuffer::from_fn(3, 1, |x, _| {
+        Rgba([200_u8, 100, 50, [0, 51, 255][x as usize]])
+    });
+    // 255 - (255 - colour) * opacity / 255.
+    let expected = [255, 255, 255, 244, 224, 214, 200, 100, 50];
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
         let read = read(&encode(img.clone(), format)).unwrap();
-        assert_eq!(read.get_pixel(0, 0).0, [200, 100, 50], "{format:?}");
+        assert_eq!(read.as_raw(), &expected, "{format:?}");
     }
-    let grey = ImageBuffer::from_pixel(1, 1, LumaA([77_u8, 3]));
-    let img = read(&encode(grey, ImageFormat::Png)).unwrap();
-    assert_eq!(img.get_pixel(0, 0).0, [77; 3]);
+    let grey = ImageBuffer::from_pixel(1, 1, LumaA([77_u8, 0]));
+    let noted = decode_noted(&encode(grey, ImageFormat::Png), &Limits::default()).unwrap();
+    assert_eq!(noted.image.get_pixel(0, 0).0, [255; 3]);
+    assert_eq!(noted.notes, [Note::AllTransparent]);
+
+    let deep = ImageBuffer::from_pixel(1, 1, Rgba([0_u16, 65_535, 32_768, 32_768]));
+    let img = read(&encode(deep, ImageFormat::Png)).unwrap();
+    assert_eq!(img.get_pixel(0, 0).0, [127, 255, 191]);
 
     // A transparent palette entry.
     let (indexed, eight) = (png::ColorType::Indexed, png::BitDepth::Eight);
-    let file = png((1, 1), indexed, eight, &[9, 8, 7], &[0], &[0]);
-    assert_eq!(read(&file).unwrap().get_pixel(0, 0).0, [9, 8, 7]);
+    let palette = [9, 8, 7, 1, 2, 3];
+    let file = png((2, 1), indexed, eight, &palette, &[0], &[0, 1]);
+    assert_eq!(read(&file).unwrap().as_raw(), &[255, 255, 255, 1, 2, 3]);
+}
+
+/// A TIFF says whether its colours are multiplied by the opacity already, or that the fourth sample is
+/// none.
+#[test]
+fn the_fourth_sample_of_a_tiff_is_what_the_file_says() {
+    let img = ImageBuffer::from_pixel(1, 1, Rgba([100_u8, 50, 0, 102]));
+    let file = encode(img, ImageFormat::Tiff);
+    let entry = file
+        .windows(8)
+        .position(|e| e[..4] == [0x52, 1, 3, 0])
+        .unwrap();
+    for (kind, expected) in [
+        (0, [100, 50, 0]),
+        (1, [253, 203, 153]),
+        (2, [193, 173, 153]),
+    ] {
+        let mut file = file.clone();
+        file[entry + 8] = kind;
+        assert_eq!(read(&file).unwrap().get_pixel(0, 0).0, expected, "{kind}");
+    }
+}
+
+/// What Pillow makes of odd files: see `tools/parity/decode.py`.
+#[test]
+fn odd_files_are_read_as_pillow_reads_them() {
+    #[derive(serde::Deserialize)]
+    struct Reading {
+        size: (u32, u32),
+        sha256: String,
+    }
+    /// Pillow takes the text for the head of a chunk; the pixels are there all the same.
+    const READ_ON_PURPOSE: [&str; 1] = ["with-text-for-end.png"];
+
+    let folder = data("../pillow");
+    let expected = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+    let expected: BTreeMap<String, Option<Reading>> = serde_json::from_str(&expected).unwrap();
+    assert!(expected.len() > 50);
+    for (name, expected) in expected {
+        let actual = open(&folder.join(&name), &Limits::default());
+        let Some(expected) = expected else {
+            assert_eq!(actual.is_ok(), READ_ON_PURPOSE.contains(&&*name), "{name}");
+            continue;
+        };
+        let actual = actual.unwrap();
+        assert_eq!(actual.dimensions(), expected.size, "{name}");
+        let digest = sha2::Sha256::digest(actual.as_raw());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, expected.sha256, "{name}");
+    }
+}
+
+#[test]
+fn ends_that_are_not_there_are_noted() {
+    let notes = |name: &str| {
+        let path = data("../pillow").join(name);
+        open_noted(&path, &Limits::default()).unwrap().notes
+    };
+    for name in [
+        "baseline-with-zeros-for-end.jpg",
+        "baseline-cut-with-zeros.jpg",
+        "without-end.png",
+        "cut-in-inner-checksum.png",
+        "with-text-for-end.png",
+    ] {
+        assert_eq!(notes(name), [Note::NoEnd], "{name}");
+    }
+    assert_eq!(notes("wrong-checksum.png"), [Note::BadChecksum]);
+    for name in [
+        "xmp.jpg",
+        "baseline-twice.jpg",
+        "exif-behind.png",
+        "two.mpo.jpg",
+    ] {
+        assert_eq!(notes(name), [], "{name}");
+    }
+}
+
+#[test]
+fn pixels_that_were_changed_are_refused() {
+    let img = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
+    let file = encode(img, ImageFormat::Png);
+    let idat = file.windows(4).position(|kind| kind == b"IDAT").unwrap();
+    let mut changed = file.clone();
+    // Within the compressed pixels: the checksums of the chunk and of the pixels are wrong.
+    changed[idat + 60] ^= 0x10;
+    assert!(read(&changed).is_err());
+}
+
+#[test]
+fn stored_pixels_are_not_turned() {
+    let path = data("exif-6.jpg");
+    let stored = open_stored(&path, &Limits::default()).unwrap();
+    assert_eq!(stored.pixels.dimensions(), (32, 48));
+    assert!(stored.turned);
+    assert_eq!(stored_size(&path).unwrap(), (32, 48));
+    let path = data("exif-1.jpg");
+    assert!(!open_stored(&path, &Limits::default()).unwrap().turned);
+    assert_eq!(stored_size(&path).unwrap(), (48, 32));
+    assert!(stored_size(&data("none.jpg")).is_err());
+}
+
+#[test]
+fn other_files_are_called_what_they_are() {
+    let media = |brands: &[&[u8; 4]]| {
+        let length = u32::try_from(8 + 4 * brands.len()).unwrap();
+        [&length.to_be_bytes(), b"ftyp".as_slice(), &brands.concat()].concat()
+    };
+    let none = b"\0\0\0\0";
+    // One directory entry, DNGVersion, in a TIFF file.
+    let dng = b"II*\0\x08\0\0\0\x01\0\x12\xc6\x01\0\x04\0\0\0\x01\x04\0\0\0\0\0\0";
+    let nef = b"MM\0*\0\0\0\x08\0\x02\0\xfe\0\x04\0\0\0\x01\0\0\0\x01\x01\x4a\0\x04\0\0\0\x01\0\0\0\x40\0\0\0\0";
+    for (file, what) in [
+        (media(&[b"heic", none, b"mif1", b"heic"]), "HEIC"),
+        (media(&[b"mif1", none, b"mif1", b"heic"]), "HEIC"),
+        (media(&[b"avif", none, b"mif1", b"miaf"]), "AVIF"),
+        (media(&[b"mif1", none, b"avif"]), "AVIF"),
+        (
+            media(&[b"isom", none, b"mp41"]),
+            "a video (MP4 or QuickTime)",
+        ),
+        (media(&[b"crx ", none]), "a camera's raw file (CR3)"),
+        (
+            b"II*\0\x10\0\0\0CR\x02\0aaaaaaaa".to_vec(),
+            "a camera's raw file (CR2)",
+        ),
+        (dng.to_vec(), "a camera's raw file (DNG)"),
+        (nef.to_vec(), "a camera's raw file (as NEF or ARW)"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n".to_vec(), "JPEG 2000"),
+        (b"\xff\x0a\x01".to_vec(), "JPEG XL"),
+        (b"%PDF-1.7".to_vec(), "a PDF document"),
+        (b"8BPS\0\x01".to_vec(), "a Photoshop document"),
+        (b"v/1\x01\x02".to_vec(), "OpenEXR"),
+        (
+            b"\xEF\xBB\xBF<?xml version=\"1.0\"?>\n<!-- x --><svg>".to_vec(),
+            "an SVG drawing",
+        ),
+        (b"\n<!DOCTYPE html><html>".to_vec(), "an HTML page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n".to_vec(),
+            "a Git LFS pointer in place of the photo",
+        ),
+        (b"RIFF\x10\0\0\0AVI LIST".to_vec(), "a video (AVI)"),
+        (b"\x1aE\xdf\xa3".to_vec(), "a video (Matroska or WebM)"),
+        (b"P6\n1 1\n255\nabc".to_vec(), "a PNM image"),
+        (vec![0; 300], "nothing but zero bytes"),
+        (
+            b"{\"error\": \"no such photo\"}".to_vec(),
+            "a JSON document",
+        ),
+        (b"/9j/4AAQSkZJRg".to_vec(), "an image in base64"),
+    ] {
+        let error = read(&file).unwrap_err().to_string();
+        let start = format!("not an image that percept reads: this is {what}; ");
+        assert!(
+            error.starts_with(&start) && error.len() > start.len(),
+            "{error}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("photo.jpg");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let link = folder.path().join("link.jpg");
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    let socket = folder.path().join("socket.jpg");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, what) in [
+        (pipe, "a named pipe"),
+        (link, "a named pipe"),
+        (socket, "a socket"),
+        ("/dev/zero".into(), "a device"),
+        (folder.path().to_owned(), "a folder"),
+    ] {
+        let error = open(&path, &Limits::default()).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: {what}, not a file", path.display()));
+        assert!(stored_size(&path).is_err());
+    }
+}
+
+/// A JPEG and a PNG of 14 x 9 px that say `exif`, `xmp` and a raw profile about themselves.
+fn with_metadata(exif: &[u8], xmp: &[u8], profile: &[u8]) -> [Vec<u8>; 2] {
+    let segment = |start: &[u8], content: &[u8]| {
+        let content = [start, content].concat();
+        let length = u16::try_from(content.len() + 2).unwrap().to_be_bytes();
+        [&[0xFF, 0xE1], &length[..], &content].concat()
+    };
+    let jpeg = encode(RgbImage::new(14, 9), ImageFormat::Jpeg);
+    let jpeg = [
+        &jpeg[..2],
+        &segment(b"Exif\0\0", exif),
+        &segment(b"http://ns.adobe.com/xap/1.0/\0", xmp),
+        &jpeg[2..],
+    ]
+    .concat();
+    let mut file = Vec::new();
+    let mut writer = png::Encoder::new(&mut file, 14, 9).write_header().unwrap();
+    let text = |key: &[u8], value: &[u8]| [key, b"\0", value].concat();
+    writer.write_image_data(&[0; 14 * 9]).unwrap();
+    for (kind, content) in [
+        (png::chunk::eXIf, exif.to_vec()),
+        (png::chunk::tEXt, text(b"Raw profile type exif", profile)),
+        (
+            png::chunk::zTXt,
+            text(b"Raw profile type exif", &[&[0], profile].concat()),
+        ),
+        (
+            png::chunk::iTXt,
+            text(b"XML:com.adobe.xmp", &[&[0; 4], xmp].concat()),
+        ),
+        (
+            png::chunk::iTXt,
+            text(b"XML:com.adobe.xmp", &[&[1, 0, 0, 0], xmp].concat()),
+        ),
+    ] {
+        writer.write_chunk(kind, &content).unwrap();
+    }
+    writer.finish().unwrap();
+    [jpeg, file]
+}
+
+proptest! {
+    /// Whatever metadata says, the pixels are read, upright or turned.
+    #[test]
+    fn metadata_never_costs_the_pixels(
+        start in prop::sample::select(vec![&b""[..], b"II*\0\x08\0\0\0\x01\0\x12\x01", b"MM\0*\0\0\0\x08", b"MM\0+\0\x08\0\0"]),
+        exif in prop::collection::vec(any::<u8>(), 0..80),
+        xmp in "(tiff:Orientation)?[ =>\"0-9a-z<]{0,20}(tiff:Orientation)?=?\"?[0-9]?",
+        profile in "\n?exif\n? {0,4}[0-9]{0,3}\n?[0-9a-f \n]{0,40}[g-z]?",
+    ) {
+        let exif = [start, &exif].concat();
+        for file in with_metadata(&exif, xmp.as_bytes(), profile.as_bytes()) {
+            let (width, height) = read(&file).unwrap().dimensions();
+            prop_assert!((width, height) == (14, 9) || (width, height) == (9, 14));
+        }
+    }
+
+    /// An orientation is found whatever its place, byte order and type.
+    #[test]
+    fn orientations_are_found(value in 1_u8..=8, is_big_endian: bool, is_long: bool, place in 0..3) {
+        let (kind, wide) = if is_long { (4, 4) } else { (3, 2) };
+        let number = |n: u64, width: usize| {
+            let bytes = n.to_be_bytes();
+            let mut bytes = bytes[8 - width..].to_vec();
+            if !is_big_endian { bytes.reverse(); }
+            bytes
+        };
+        let mut exif = if is_big_endian { b"MM\0*".to_vec() } else { b"II*\0".to_vec() };
+        for (n, width) in [(8, 4), (1, 2), (0x112, 2), (kind, 2), (1, 4), (u64::from(value), wide), (0, 8 - wide)] {
+            exif.extend(number(n, width));
+        }
+        let hex: String = exif.iter().map(|byte| format!("{byte:02X}")).collect();
+        let profile = format!("\nexif\n{:8}\n{hex}\n", exif.len());
+        let xmp = format!("<r tiff:Orientation=\"{value}\"/>");
+        let files = match place {
+            0 => with_metadata(&exif, b"", b"").to_vec(),
+            1 => with_metadata(b"", xmp.as_bytes(), b"").to_vec(),
+            // Where there is an EXIF block, if empty, the profile does not count: a PNG alone has none.
+            _ => vec![{
+                let mut file = Vec::new();
+                let mut writer = png::Encoder::new(&mut file, 14, 9).write_header().unwrap();
+                writer.write_image_data(&[0; 14 * 9]).unwrap();
+                let text = [b"Raw profile type exif\0", profile.as_bytes()].concat();
+                writer.write_chunk(png::chunk::tEXt, &text).unwrap();
+                writer.finish().unwrap();
+                file
+            }],
+        };
+        for file in files {
+            let turned = read(&file).unwrap().dimensions() == (9, 14);
+            prop_assert_eq!(turned, value >= 5);
+        }
+    }
 }
 
 #[test]

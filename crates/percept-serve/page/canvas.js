@@ -80,9 +80,96 @@ function word([r, g, b], a) {
   return ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 }
 
-/** Paints a picture over the photo. */
-export function paintPicture(canvas, bitmap) {
-  canvas.width = bitmap.width;
-  canvas.height = bitmap.height;
-  canvas.getContext('2d').drawImage(bitmap, 0, 0);
+/** Where each of `out` pixels lies among `cells`: bilinear, as the service scales its maps. */
+function taps(cells, out) {
+  return Array.from({ length: out }, (_, i) => {
+    const at = Math.max(0, (i + 0.5) * cells / out - 0.5);
+    const low = Math.min(cells - 1, Math.floor(at));
+    return { low, high: Math.min(cells - 1, low + 1), part: at - low };
+  });
+}
+
+/** Similarities of patches as one value a pixel, row by row. */
+export function heatValues({ rows, columns, values }, width, height) {
+  const across = taps(columns, width);
+  const out = new Float32Array(width * height);
+  taps(rows, height).forEach(({ low, high, part }, y) => {
+    const [top, bottom] = [low * columns, high * columns];
+    for (let x = 0; x < width; x++) {
+      const { low: left, high: right, part: share } = across[x];
+      const above = values[top + left] * (1 - share) + values[top + right] * share;
+      const below = values[bottom + left] * (1 - share) + values[bottom + right] * share;
+      out[y * width + x] = above * (1 - part) + below * part;
+    }
+  });
+  return out;
+}
+
+/** Paints values in the colours of a scale, which is the same for all photos and labels. */
+export function paintHeat(canvas, values, width, height, { scale: [low, high], colours }) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext('2d');
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const words = colours.map((colour) => word(colour, 255));
+  const last = words.length - 1;
+  for (let at = 0; at < pixels.length; at++) {
+    const step = Math.round((values[at] - low) / (high - low) * last);
+    pixels[at] = words[Math.min(last, Math.max(0, step))];
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** Paints the bar of a scale: one pixel a colour. */
+export function paintScale(canvas, { colours }) {
+  paintHeat(canvas, colours.map((_, i) => i), colours.length, 1, { scale: [0, colours.length - 1], colours });
+}
+
+/** What is seen: the photo, the map on it, and a bar with its ends and name below. Gives a PNG. */
+export function seen(photo, map, opacity, bar, { label, ends: [low, high] }) {
+  const { width, height } = map;
+  const text = Math.max(12, Math.round(width / 40));
+  const canvas = Object.assign(document.createElement('canvas'), { width, height: height + 2 * text });
+  const context = canvas.getContext('2d');
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(photo, 0, 0, width, height);
+  context.globalAlpha = opacity;
+  context.drawImage(map, 0, 0);
+  context.globalAlpha = 1;
+  context.imageSmoothingEnabled = false;
+  const middle = height + text;
+  context.drawImage(bar, width * 0.6, middle - text / 3, width * 0.28, text * 0.66);
+  context.fillStyle = '#000';
+  context.font = `${text * 0.8}px sans-serif`;
+  context.textBaseline = 'middle';
+  context.fillText(label, text / 2, middle, width * 0.48);
+  context.textAlign = 'right';
+  context.fillText(low, width * 0.59, middle);
+  context.textAlign = 'left';
+  context.fillText(high, width * 0.89, middle, width * 0.1);
+  return new Promise((done) => { canvas.toBlob(done, 'image/png'); });
+}
+
+/** Most pixels of a photo that is made smaller: far more than the model looks at. */
+const SHRUNK_PIXELS = 12_000_000;
+
+/** The photo in fewer pixels and bytes, upright. Gives a JPEG `file` and both sizes; null where it fits no canvas. */
+export async function shrunk(file) {
+  const whole = await createImageBitmap(file).catch(() => null);
+  if (!whole) return null;
+  const factor = Math.min(1, Math.sqrt(SHRUNK_PIXELS / (whole.width * whole.height)));
+  const size = [whole.width, whole.height].map((side) => Math.max(1, Math.round(side * factor)));
+  const canvas = Object.assign(document.createElement('canvas'), { width: size[0], height: size[1] });
+  const context = canvas.getContext('2d');
+  // Transparent pixels lie on white, as on the service.
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, ...size);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(whole, 0, 0, ...size);
+  const before = [whole.width, whole.height];
+  whole.close();
+  const blob = await new Promise((done) => { canvas.toBlob(done, 'image/jpeg', 0.92); });
+  return blob && { file: new File([blob], file.name || 'photo', { type: blob.type }), before, after: size };
 }

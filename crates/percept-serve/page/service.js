@@ -65,6 +65,17 @@ export async function regions(path, fields, signal) {
   return (await post(`/v1/${path}`, { ...fields, output: 'json' }, signal)).json();
 }
 
+/** How well one label fits each patch: `{ label, rows, columns, values, scale, colours }`. */
+export async function similarity(fields, signal) {
+  return (await post('/v1/segment', { ...fields, output: 'similarity' }, signal)).json();
+}
+
+/** A photo to try things on. */
+export async function sample() {
+  const blob = await (await call('/sample.jpg')).blob();
+  return new File([blob], 'chelsea.jpg', { type: 'image/jpeg' });
+}
+
 /** Any other form of a result. */
 export async function file(path, fields, signal) {
   return (await post(`/v1/${path}`, fields, signal)).blob();

@@ -95,6 +95,20 @@ export function working(text) {
   if (text !== null) $('working-text').textContent = text;
 }
 
+/** The scale of a heat map; null takes it away. */
+export function showScale(heat, paint) {
+  $('scale').hidden = !heat;
+  if (!heat) return;
+  const [low, high] = scaleEnds(heat);
+  $('scale-low').textContent = low;
+  $('scale-high').textContent = high;
+  $('scale-bar').setAttribute('aria-label', `Cosine similarity with ${heat.label}, from ${low} to ${high}`);
+  paint($('scale-bar'), heat);
+}
+
+/** Values beyond the ends have the colours of the ends. */
+export const scaleEnds = ({ scale: [low, high] }) => [`≤ ${low.toFixed(2)}`, `≥ ${high.toFixed(2)}`];
+
 /** The name and score under the pointer; null takes it away. `x`, `y` in CSS pixels of the stage. */
 export function showTip(region, x, y) {
   const tip = $('tip');

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use percept::image::{RgbImage, decode, jpeg_rgb, resize};
+use percept::image::{Decoded, Note, RgbImage, decode_noted, jpeg_rgb, resize};
 use percept::{
     Background, Centering, Classifier, Embedder, GroupOptions, Grouper, SegmentOptions, Segmenter,
     Size, TokenGrid, View,
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::config::{DEFAULT_SIZE, IMAGE_LIMITS, MAX_PATCHES};
-use crate::output::{Map, Output, Rendered, heat_png};
+use crate::output::{HEAT_SCALE, Map, Output, Rendered, SimilarityJson, heat_colours, heat_png};
 use crate::params::{
     self, ClassifyParams, EmbedParams, GroupParams, PhotoParams, SegmentParams, SessionParams,
 };
@@ -44,8 +44,8 @@ impl Source {
         }
     }
 
-    fn pixels(&self) -> Result<RgbImage, Problem> {
-        Ok(decode(&self.photo().bytes, &IMAGE_LIMITS)?)
+    fn decoded(&self) -> Result<Decoded, Problem> {
+        Ok(decode_noted(&self.photo().bytes, &IMAGE_LIMITS)?)
     }
 }
 
@@ -54,6 +54,8 @@ struct Tokens {
     grid: Arc<TokenGrid>,
     /// Width and height of the upright photo, in pixels.
     size: [u32; 2],
+    /// What is odd about its file.
+    notes: Vec<Note>,
 }
 
 impl App {
@@ -93,17 +95,19 @@ impl App {
             return Ok(Tokens {
                 grid: Arc::clone(&session.grid),
                 size: session.size,
+                notes: session.notes.clone(),
             });
         }
         let (app, source) = (Arc::clone(self), source.clone());
         let prepare = move || {
             let view = View::new(&app.model, size, None)?.with_max_patches(MAX_PATCHES);
-            let pixels = source.pixels()?;
-            Ok((view.prepare(&pixels), [pixels.width(), pixels.height()]))
+            let Decoded { image, notes } = source.decoded()?;
+            let size = [image.width(), image.height()];
+            Ok((view.prepare(&image), size, notes))
         };
-        let (image, size) = self.engine.run(prepare).await?;
+        let (image, size, notes) = self.engine.run(prepare).await?;
         let grid = Arc::new(self.engine.encode(image).await?);
-        Ok(Tokens { grid, size })
+        Ok(Tokens { grid, size, notes })
     }
 }
 
@@ -146,6 +150,7 @@ pub(crate) async fn create_session(
     let _place = app.engine.enter()?;
     let tokens = app.tokens(&source, Size::ShortSide(encoded_at)).await?;
     let [width, height] = tokens.size;
+    let notes: Vec<_> = tokens.notes.iter().map(Note::to_string).collect();
     let grid = [tokens.grid.rows, tokens.grid.columns];
     let photo = source.photo();
     let session = Session {
@@ -157,6 +162,7 @@ pub(crate) async fn create_session(
         size: tokens.size,
         grid: tokens.grid,
         encoded_at,
+        notes: tokens.notes,
     };
     let id = app
         .sessions
@@ -167,6 +173,7 @@ pub(crate) async fn create_session(
         "width": width,
         "height": height,
         "grid": grid,
+        "notes": notes,
         "expires_in": app.config.sessions.idle.as_secs(),
     });
     Ok((StatusCode::CREATED, Json(body)).into_response())
@@ -215,7 +222,7 @@ pub(crate) async fn segment(
     params::check_prompts(&labels, &background, &templates)?;
     let size = app.encoding_size(params.size, params.session.as_deref())?;
     let heat = match output {
-        Output::Heatmap => Some(heat_label(&labels, params.label.as_deref())?),
+        Output::Heatmap | Output::Similarity => Some(heat_label(&labels, params.label.as_deref())?),
         _ => None,
     };
     let source = app.source(photo, params.session.as_deref())?;
@@ -231,6 +238,17 @@ pub(crate) async fn segment(
             let segmenter = Segmenter::new(&worker.model, &bank, &options)?;
             if let Some(row) = heat {
                 let maps = segmenter.similarity(&tokens.grid);
+                if output == Output::Similarity {
+                    let (rows, columns) = (tokens.grid.rows, tokens.grid.columns);
+                    return Rendered::json(&SimilarityJson {
+                        label: labels[row].name.clone(),
+                        rows,
+                        columns,
+                        values: maps.upsample(row, columns, rows),
+                        scale: HEAT_SCALE,
+                        colours: heat_colours(),
+                    });
+                }
                 return heat_png(maps.upsample(row, width as usize, height as usize), out);
             }
             let result = segmenter.assign(&tokens.grid, width, height)?;
@@ -238,6 +256,7 @@ pub(crate) async fn segment(
                 regions: result.regions(),
                 labels: result.labels,
                 truncated: bank.truncated().to_vec(),
+                notes: tokens.notes,
                 name: source.photo().name.clone(),
             };
             map.render(output, || scaled(&source, out))
@@ -253,7 +272,7 @@ pub(crate) async fn group(
     let photo = received.params.photo().take();
     let params = received.params;
     let output = Output::choose(params.output, &received.headers)?;
-    if output == Output::Heatmap {
+    if matches!(output, Output::Heatmap | Output::Similarity) {
         return Err(Problem::invalid("output: groups have no heat map"));
     }
     let size = app.encoding_size(params.size, params.session.as_deref())?;
@@ -279,6 +298,7 @@ pub(crate) async fn group(
                 regions: result.regions(),
                 labels: result.labels,
                 truncated: Vec::new(),
+                notes: tokens.notes,
                 name: source.photo().name.clone(),
             };
             map.render(output, || scaled(&source, out))
@@ -369,7 +389,7 @@ fn heat_label(labels: &[percept::Label], wanted: Option<&str>) -> Result<usize, 
 
 /// The photo at the size of a result.
 fn scaled(source: &Source, [width, height]: [u32; 2]) -> Result<RgbImage, Problem> {
-    let pixels = source.pixels()?;
+    let pixels = source.decoded()?.image;
     if (width, height) == pixels.dimensions() {
         return Ok(pixels);
     }

@@ -4,6 +4,8 @@ use serde::de::value::{Error, MapDeserializer, SeqDeserializer, StringDeserializ
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 
+use crate::values::place;
+
 /// The value of a field: text, which is read as what the parameter is.
 #[derive(Debug)]
 pub(crate) enum Field {
@@ -17,7 +19,7 @@ pub(crate) enum Field {
 ///
 /// # Errors
 /// A field is unknown, missing, or no such value.
-pub(crate) fn from_fields<P: DeserializeOwned>(fields: Vec<(String, Field)>) -> Result<P, Error> {
+pub(crate) fn from_fields<P: DeserializeOwned>(fields: Vec<(String, Field)>) -> Result<P, String> {
     let mut merged: Vec<(String, Field)> = Vec::new();
     for (name, field) in fields {
         let Some((_, before)) = merged.iter_mut().find(|(known, _)| *known == name) else {
@@ -28,7 +30,10 @@ pub(crate) fn from_fields<P: DeserializeOwned>(fields: Vec<(String, Field)>) -> 
         values.extend(field.into_values());
         *before = Field::Many(values);
     }
-    P::deserialize(MapDeserializer::new(merged.into_iter()))
+    let fields = MapDeserializer::new(merged.into_iter());
+    serde_path_to_error::deserialize(fields).map_err(|error: serde_path_to_error::Error<Error>| {
+        place(error.path()) + &error.inner().to_string()
+    })
 }
 
 impl Field {
@@ -112,10 +117,10 @@ mod tests {
         size: Option<u32>,
         #[serde(default)]
         centered: bool,
-        labels: Option<crate::upload::Names>,
+        labels: Option<crate::values::Names>,
     }
 
-    fn read(fields: &[(&str, &str)]) -> Result<Params, Error> {
+    fn read(fields: &[(&str, &str)]) -> Result<Params, String> {
         let field = |(name, text): &(&str, &str)| ((*name).into(), Field::One((*text).into()));
         from_fields(fields.iter().map(field).collect())
     }
@@ -128,6 +133,54 @@ mod tests {
         let params = read(&[("labels", "a, b"), ("labels", "c")]).unwrap();
         assert_eq!(params.size, None);
         assert_eq!(params.labels.unwrap().0, ["a, b", "c"]);
+    }
+
+    #[test]
+    fn lists_in_json_are_labels_too() {
+        let params = read(&[("labels", r#"["cat", "a, b"]"#)]).unwrap();
+        assert_eq!(params.labels.unwrap().0, ["cat", "a, b"]);
+        let error = read(&[("labels", r#"["cat"]"#), ("labels", "dog")]).unwrap_err();
+        assert_eq!(error, "labels[0]: a list or an object inside of a list");
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        for (fields, expected) in [
+            (vec![("size", "big")], "size: big: not a whole number"),
+            (
+                vec![("size", "1"), ("size", "2")],
+                "size: a field is there twice",
+            ),
+            (
+                vec![("labels", "{}")],
+                "labels: an object where a list of texts is meant",
+            ),
+        ] {
+            assert_eq!(read(&fields).unwrap_err(), expected);
+        }
+        let unknown = read(&[("colour", "red")]).unwrap_err();
+        assert!(unknown.contains("unknown field `colour`"), "{unknown}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_fields_are_parameters_or_an_error(
+            fields in proptest::collection::vec(("size|centered|labels|\\PC{0,9}", "[\\[\\]{}\",a0-9]{0,20}|\\PC{0,20}"), 0..5),
+        ) {
+            let fields: Vec<_> = fields.iter().map(|(n, t): &(String, String)| (n.as_str(), t.as_str())).collect();
+            let _ = read(&fields);
+        }
+
+        /// A list in JSON means the same as the field repeated.
+        #[test]
+        fn a_list_is_the_field_repeated(names in proptest::collection::vec("[a-z ,\"\\\\é]{1,9}", 2..6)) {
+            let json = serde_json::to_string(&names).unwrap();
+            let list = read(&[("labels", &json)]).unwrap().labels.unwrap().0;
+            let repeated: Vec<_> = names.iter().map(|name| ("labels", name.as_str())).collect();
+            let repeated = read(&repeated).unwrap().labels.unwrap().0;
+            proptest::prop_assert_eq!(&list, &names);
+            proptest::prop_assert_eq!(list, repeated);
+        }
     }
 
     #[test]

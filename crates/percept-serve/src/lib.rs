@@ -38,6 +38,7 @@ mod server;
 mod sessions;
 mod texts;
 mod upload;
+mod values;
 
 pub use auth::{ApiKeys, KeyError};
 pub use config::{Config, SessionLimits};

@@ -4,7 +4,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use percept::image::{
-    LabelMap, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, png_rgb,
+    LabelMap, Note, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, png_rgb,
 };
 use percept::{CompressedRle, ImageId, Region, coco_results};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,13 @@ pub(crate) enum Output {
     Overlay,
     /// The similarity of one label, PNG.
     Heatmap,
+    /// The same as numbers, one for each patch.
+    Similarity,
 }
+
+/// Similarities that heat maps show: the darkest colour and the brightest. The same for all labels and
+/// photos, so that maps can be compared.
+pub(crate) const HEAT_SCALE: [f32; 2] = [0.0, 0.5];
 
 impl Output {
     /// The form that a request asks for: that of its field; else the one that its `Accept` prefers.
@@ -62,7 +68,7 @@ impl Output {
 
     fn media_type(self) -> &'static str {
         match self {
-            Output::Json | Output::Rle => "application/json",
+            Output::Json | Output::Rle | Output::Similarity => "application/json",
             Output::Mask | Output::Overlay | Output::Heatmap => "image/png",
         }
     }
@@ -111,6 +117,8 @@ struct MapJson {
     regions: Vec<MaskedRegion>,
     /// Labels that were too long for the text encoder.
     truncated: Vec<String>,
+    /// What is odd about the photo's file.
+    notes: Vec<String>,
 }
 
 /// A label map to be rendered.
@@ -118,6 +126,7 @@ pub(crate) struct Map {
     pub(crate) labels: LabelMap,
     pub(crate) regions: Vec<Region>,
     pub(crate) truncated: Vec<String>,
+    pub(crate) notes: Vec<Note>,
     /// File name of the photo.
     pub(crate) name: String,
 }
@@ -149,7 +158,9 @@ impl Map {
                 Rendered::json(&coco_results(id, &self.name, &self.labels, &self.regions))
             }
             Output::Json => Rendered::json(&self.into_json()),
-            Output::Heatmap => Err(Problem::invalid("output: groups have no heat map")),
+            Output::Heatmap | Output::Similarity => {
+                Err(Problem::invalid("output: groups have no heat map"))
+            }
         }
     }
 
@@ -174,11 +185,12 @@ impl Map {
             height: self.labels.height(),
             regions: self.regions.into_iter().filter_map(masked).collect(),
             truncated: self.truncated,
+            notes: self.notes.iter().map(Note::to_string).collect(),
         }
     }
 }
 
-/// Similarities `[height, width]` as a picture: the lowest dark blue, the highest pale yellow.
+/// Similarities `[height, width]` as a picture on [`HEAT_SCALE`]: dark blue to pale yellow.
 ///
 /// # Errors
 /// There are no pixels.
@@ -186,13 +198,33 @@ pub(crate) fn heat_png(
     mut values: Vec<f32>,
     [width, height]: [u32; 2],
 ) -> Result<Rendered, Problem> {
-    let low = values.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let range = (high - low).max(1e-6);
+    let [low, high] = HEAT_SCALE;
     values
         .iter_mut()
-        .for_each(|value| *value = (*value - low) / range);
+        .for_each(|value| *value = (*value - low) / (high - low));
     Ok(Rendered::png(png_rgb(&heatmap(&values, width, height))?))
+}
+
+/// One label's similarities as numbers.
+#[derive(Debug, Serialize)]
+pub(crate) struct SimilarityJson {
+    pub(crate) label: String,
+    /// Of the patches.
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Row by row.
+    pub(crate) values: Vec<f32>,
+    /// What heat maps show: the darkest colour and the brightest.
+    pub(crate) scale: [f32; 2],
+    /// The colours of the scale, at even steps.
+    pub(crate) colours: Vec<[u8; 3]>,
+}
+
+/// The colours of heat maps from the lower end of their scale to the upper one.
+pub(crate) fn heat_colours() -> Vec<[u8; 3]> {
+    let steps: Vec<f32> = (0..=255_u8).map(|step| f32::from(step) / 255.0).collect();
+    let bar = heatmap(&steps, 256, 1);
+    bar.pixels().map(|pixel| pixel.0).collect()
 }
 
 /// A finished body.

@@ -17,26 +17,30 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// The description of the service in OpenAPI 3.1.
 pub(crate) const OPENAPI: &str = include_str!("../openapi.json");
 
+/// A photo to try things on: `examples/photos/chelsea.jpg`, which anyone may use for anything.
+const SAMPLE: &[u8] = include_bytes!("../../../examples/photos/chelsea.jpg");
+
 /// Address, media type and content.
-const FILES: [(&str, &str, &str); 10] = [
-    ("/", HTML, include_str!("../page/index.html")),
-    ("/app.js", SCRIPT, include_str!("../page/app.js")),
-    ("/canvas.js", SCRIPT, include_str!("../page/canvas.js")),
-    ("/service.js", SCRIPT, include_str!("../page/service.js")),
-    ("/view.js", SCRIPT, include_str!("../page/view.js")),
+const FILES: [(&str, &str, &[u8]); 11] = [
+    ("/", HTML, include_bytes!("../page/index.html")),
+    ("/app.js", SCRIPT, include_bytes!("../page/app.js")),
+    ("/canvas.js", SCRIPT, include_bytes!("../page/canvas.js")),
+    ("/service.js", SCRIPT, include_bytes!("../page/service.js")),
+    ("/view.js", SCRIPT, include_bytes!("../page/view.js")),
     (
         "/style.css",
         "text/css; charset=utf-8",
-        include_str!("../page/style.css"),
+        include_bytes!("../page/style.css"),
     ),
-    ("/docs", HTML, include_str!("../page/docs.html")),
-    ("/docs.js", SCRIPT, include_str!("../page/docs.js")),
+    ("/docs", HTML, include_bytes!("../page/docs.html")),
+    ("/docs.js", SCRIPT, include_bytes!("../page/docs.js")),
     (
         "/icon.svg",
         "image/svg+xml",
-        include_str!("../page/icon.svg"),
+        include_bytes!("../page/icon.svg"),
     ),
-    ("/openapi.json", "application/json", OPENAPI),
+    ("/sample.jpg", "image/jpeg", SAMPLE),
+    ("/openapi.json", "application/json", OPENAPI.as_bytes()),
 ];
 
 /// Routes of all files. Nothing is read from disk, so that no address leads anywhere else.
@@ -48,7 +52,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         })
 }
 
-fn file(media_type: &'static str, content: &'static str) -> Response {
+fn file(media_type: &'static str, content: &'static [u8]) -> Response {
     let headers = [
         (CONTENT_TYPE, media_type),
         (CONTENT_SECURITY_POLICY, POLICY),

@@ -5,9 +5,10 @@ use serde::Deserialize;
 
 use crate::config::{DEFAULT_SIZE, MAX_GROUPS, MAX_LABEL_CHARS, MAX_LABELS, MAX_PROMPTS, SIZES};
 use crate::output::Output;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::texts::TemplateSet;
-use crate::upload::{Names, Params, Photo};
+use crate::upload::{MAX_FIELD_BYTES, Params, Photo};
+use crate::values::Names;
 
 /// `POST /v1/sessions`
 #[derive(Debug, Deserialize)]
@@ -153,7 +154,13 @@ pub(crate) fn check_names(what: &str, names: &[String]) -> Result<(), Problem> {
 /// # Errors
 /// It is none, or has too many words.
 pub(crate) fn background(text: Option<&str>) -> Result<Background, Problem> {
-    let background = text.unwrap_or("auto").parse()?;
+    let text = text.unwrap_or("auto");
+    // Before it is taken apart: in JSON it may be as long as the body.
+    if text.len() > MAX_FIELD_BYTES {
+        let detail = format!("background: over {MAX_FIELD_BYTES} bytes");
+        return Err(Problem::new(Kind::TooLarge, detail));
+    }
+    let background = text.parse()?;
     if let Background::Words(words) = &background {
         check_names("background", words)?;
     }
@@ -232,6 +239,7 @@ mod tests {
         let check = |background| check_prompts(&labels, &background, &templates);
         assert!(check(Background::Auto).is_ok());
         assert!(check(Background::Words(names(6).0)).is_err());
+        assert!(super::background(Some(&"a,".repeat(40_000))).is_err());
         assert!(size(Some(31)).is_err() && size(Some(u32::MAX)).is_err());
         assert!(groups(Some(0)).is_err() && groups(Some(65)).is_err());
     }

@@ -5,10 +5,14 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percept::image::{ImageError, message};
+use percept::model::ModelError;
 use serde_json::json;
 
 /// Media type of RFC 9457.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Characters of a detail: enough to say what is wrong, too few to send a body back.
+const MAX_DETAIL: usize = 400;
 
 /// Why a request was not answered with a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,10 +113,12 @@ impl Kind {
 impl Problem {
     /// A problem of a kind, with what is known about this case.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL) {
+            detail.truncate(end);
+            detail.push('…');
         }
+        Self { kind, detail }
     }
 
     /// A value that cannot be used.
@@ -135,6 +141,8 @@ impl From<ImageError> for Problem {
     fn from(error: ImageError) -> Self {
         let kind = match error {
             ImageError::TooLarge { .. } => Kind::TooLarge,
+            // Photos come in requests: a file of ours is at fault.
+            ImageError::Io(_) | ImageError::File { .. } => Kind::Internal,
             _ => Kind::Image,
         };
         Self::new(kind, message(&error))
@@ -148,8 +156,13 @@ impl From<percept::Error> for Problem {
             percept::Error::Labels(_)
             | percept::Error::Templates(_)
             | percept::Error::Setting(_) => Self::invalid(message(&error)),
-            // A model without the tower that was asked for is a matter of the request.
-            percept::Error::Model(error) => Self::invalid(message(&error)),
+            // A model without the tower that was asked for, or an image of a size that it cannot take, is a
+            // matter of the request.
+            percept::Error::Model(
+                ModelError::NoTower { .. }
+                | ModelError::NoTokenizer { .. }
+                | ModelError::ImageSize { .. },
+            ) => Self::invalid(message(&error)),
             other => Self::internal(message(&other)),
         }
     }
@@ -210,4 +223,32 @@ pub(crate) async fn uniform(response: Response) -> Response {
         }
     }
     uniform
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(problem: &Problem) -> u16 {
+        problem.kind.about().0.as_u16()
+    }
+
+    #[test]
+    fn faults_of_the_service_are_not_the_clients() {
+        let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let model = ModelError::Io {
+            path: "model.safetensors".into(),
+            source: gone(),
+        };
+        assert_eq!(status(&percept::Error::from(model).into()), 500);
+        assert_eq!(status(&ImageError::Io(gone()).into()), 500);
+        assert_eq!(status(&ImageError::Truncated.into()), 422);
+    }
+
+    #[test]
+    fn details_are_short() {
+        let problem = Problem::invalid("é".repeat(100_000));
+        assert_eq!(problem.detail.chars().count(), MAX_DETAIL + 1);
+        assert_eq!(Problem::invalid("short").detail, "short");
+    }
 }

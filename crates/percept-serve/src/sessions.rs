@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lru::LruCache;
 use percept::TokenGrid;
+use percept::image::Note;
 
 use crate::config::SessionLimits;
 use crate::upload::Photo;
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) grid: Arc<TokenGrid>,
     /// Short side at which they were computed, in pixels.
     pub(crate) encoded_at: u32,
+    /// What is odd about the file.
+    pub(crate) notes: Vec<Note>,
 }
 
 impl Session {
@@ -164,6 +167,7 @@ mod tests {
                 patches: Vec::new(),
             }),
             encoded_at: 448,
+            notes: Vec::new(),
         }
     }
 

@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, request};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
-use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{BODIES_AT_ONCE, MAX_LABELS};
 use crate::fields::{Field, from_fields};
 use crate::problem::{Kind, Problem};
+use crate::values::{BYTE_ORDER_MARK, from_base64, place};
 
 /// Bytes that one permit of the budget stands for.
 const PERMIT: usize = 1024;
 
 /// Bytes of a field of a form that is no photo.
-const MAX_FIELD_BYTES: usize = 64 << 10;
+pub(crate) const MAX_FIELD_BYTES: usize = 64 << 10;
 
 /// An encoded photo as a client sent it.
 #[derive(Debug, Clone)]
@@ -45,66 +44,14 @@ impl<'de> Deserialize<'de> for Photo {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Photo, E> {
-                let data = match text.strip_prefix("data:") {
-                    Some(url) => url.split_once(";base64,").map_or("", |(_, data)| data),
-                    None => text,
-                };
-                match STANDARD.decode(data) {
-                    Ok(bytes) => Ok(Photo {
-                        bytes: bytes.into(),
-                        name: "photo".into(),
-                    }),
-                    Err(error) => Err(E::custom(format!("image: not base64: {error}"))),
-                }
+                let bytes = from_base64(text).map_err(E::custom)?;
+                Ok(Photo {
+                    bytes: bytes.into(),
+                    name: "photo".into(),
+                })
             }
         }
         deserializer.deserialize_str(Base64)
-    }
-}
-
-/// Labels, words or texts.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Names(pub(crate) Vec<String>);
-
-impl<'de> Deserialize<'de> for Names {
-    /// A list of strings, or one string of names with commas between them.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Names;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of strings, or one with commas")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Names, E> {
-                // One more than is allowed is enough to tell.
-                let names = text.split(',').take(MAX_LABELS + 2);
-                let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
-                // A trailing comma is a slip, not a label.
-                if names.len() > 1 && names.last().is_some_and(String::is_empty) {
-                    names.pop();
-                }
-                Ok(Names(names))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut list: A,
-            ) -> Result<Names, A::Error> {
-                let mut names = Vec::new();
-                while let Some(name) = list.next_element()? {
-                    if names.len() >= MAX_LABELS {
-                        return Err(A::Error::custom(format!(
-                            "more than {MAX_LABELS} in a list"
-                        )));
-                    }
-                    names.push(name);
-                }
-                Ok(Names(names))
-            }
-        }
-        deserializer.deserialize_any(List)
     }
 }
 
@@ -152,6 +99,7 @@ impl Uploads {
     ) -> Result<Received<P>, Problem> {
         let (parts, body) = request.into_parts();
         let form = Form::of(&parts.headers)?;
+        check_encoding(&parts.headers)?;
         let too_large = || {
             let limit = self.max_bytes;
             Problem::new(Kind::TooLarge, format!("the body is over {limit} bytes"))
@@ -224,9 +172,19 @@ enum Form {
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let essence = value.unwrap_or("").split(';').next().unwrap_or("").trim();
+        let mut parts = value.unwrap_or("").split(';').map(str::trim);
+        let essence = parts.next().unwrap_or("");
         if essence.eq_ignore_ascii_case("application/json") {
-            return Ok(Form::Json);
+            let charset = parts.find_map(|part| {
+                let (name, value) = part.split_once('=')?;
+                name.eq_ignore_ascii_case("charset").then_some(value)
+            });
+            let charset = charset.unwrap_or("utf-8").trim_matches('"');
+            if charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii") {
+                return Ok(Form::Json);
+            }
+            let detail = format!("JSON is UTF-8, not {charset:.40}");
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail));
         }
         if essence.eq_ignore_ascii_case("multipart/form-data") {
             return Ok(Form::Multipart);
@@ -238,14 +196,35 @@ impl Form {
     }
 }
 
+/// A body is taken as it is: what is compressed would look like damage.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut encodings = encodings.map(|encoding| encoding.to_str().unwrap_or("unknown"));
+    match encodings.find(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(encoding) => Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            format!("the body is encoded as {encoding:.40}: send it plain"),
+        )),
+    }
+}
+
 fn from_json<P: Params>(bytes: &[u8]) -> Result<P, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let problem = |error: serde_json::Error, place: String| {
         let kind = match error.classify() {
             serde_json::error::Category::Data => Kind::Invalid,
             _ => Kind::Malformed,
         };
-        Problem::new(kind, error.to_string())
-    })
+        Problem::new(kind, place + &error.to_string())
+    };
+    let params = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = place(error.path());
+        problem(error.into_inner(), place)
+    })?;
+    json.end().map_err(|error| problem(error, String::new()))?;
+    Ok(params)
 }
 
 async fn from_multipart<P: Params>(parts: request::Parts, bytes: Bytes) -> Result<P, Problem> {
@@ -277,6 +256,11 @@ async fn from_multipart<P: Params>(parts: request::Parts, bytes: Bytes) -> Resul
             }
             continue;
         }
+        if let Some(file) = file_name {
+            let file = base_name(Some(&file));
+            let detail = format!("the file {file:.40} is the field `{name:.40}`: call it `image`");
+            return Err(Problem::invalid(detail));
+        }
         if content.len() > MAX_FIELD_BYTES {
             let detail = format!("the field {name:.40} is over {MAX_FIELD_BYTES} bytes");
             return Err(Problem::new(Kind::TooLarge, detail));
@@ -287,9 +271,10 @@ async fn from_multipart<P: Params>(parts: request::Parts, bytes: Bytes) -> Resul
         if fields.len() > MAX_LABELS + 32 {
             return Err(Problem::invalid("the form has too many fields"));
         }
-        fields.push((name, Field::One(text)));
+        let text = text.trim_start_matches(BYTE_ORDER_MARK);
+        fields.push((name, Field::One(text.to_owned())));
     }
-    let mut params: P = from_fields(fields).map_err(|e| Problem::invalid(e.to_string()))?;
+    let mut params: P = from_fields(fields).map_err(Problem::invalid)?;
     *params.photo() = photo;
     Ok(params)
 }
@@ -325,16 +310,24 @@ mod tests {
         assert_eq!(read("\"AQID\"").unwrap(), Bytes::from_static(&[1, 2, 3]));
         let url = read("\"data:image/png;base64,AQID\"").unwrap();
         assert_eq!(url, Bytes::from_static(&[1, 2, 3]));
-        for wrong in ["\"AQI\"", "\"A QID\"", "5", "\"é\""] {
+        let bytes = Bytes::from_static(&[0xFB, 0xFF, 0xFE, 0xFB]);
+        for as_it_comes in [
+            "+//++w==",
+            "-__--w",
+            "\u{FEFF}+//+\\r\\n+w=",
+            " data:;base64,+//+ +w",
+        ] {
+            assert_eq!(read(&format!("\"{as_it_comes}\"")).unwrap(), bytes);
+        }
+        for wrong in [
+            "\"A\"",
+            "\"A%QID\"",
+            "5",
+            "\"é\"",
+            "\"data:,a\"",
+            "\"https://a.b/c\"",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn lists_of_names_are_bounded() {
-        let many = serde_json::to_string(&vec!["a"; 10_000]).unwrap();
-        assert!(serde_json::from_str::<Names>(&many).is_err());
-        let names = serde_json::from_str::<Names>("\"dog, grass,\"").unwrap();
-        assert_eq!(names.0, ["dog", "grass"]);
     }
 }

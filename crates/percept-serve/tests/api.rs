@@ -418,3 +418,84 @@ fn the_description_names_what_is_there() {
         assert!(docs.contains(&format!("id=\"{kind}\"")), "{kind}");
     }
 }
+
+/// Labels mean the same however they are written, and photos in base64 however it is.
+#[test]
+fn labels_and_photos_come_in_many_forms() {
+    let server = start(Config::default());
+    let photo = png(48, 32);
+    let form = |fields: &[(&str, &str)]| server.form("/v1/segment", &photo, fields).json();
+    let expected = form(&[("labels", "cat, dog"), ("background", "none")]);
+    let json = |image: String, labels: serde_json::Value| {
+        let body = json!({ "image": image, "labels": labels, "background": "none" }).to_string();
+        let body = format!("\u{FEFF}{body}");
+        let answer = server.post("/v1/segment", "application/json", body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let plain = STANDARD.encode(&photo);
+    let lines: Vec<_> = plain
+        .as_bytes()
+        .chunks(76)
+        .map(|line| String::from_utf8_lossy(line))
+        .collect();
+    let for_urls = plain.replace('+', "-").replace('/', "_");
+    for actual in [
+        form(&[("labels", r#"["cat", "dog"]"#), ("background", "none")]),
+        form(&[("labels", "cat"), ("labels", "dog"), ("background", "none")]),
+        form(&[("labels", "\u{FEFF}cat, dog"), ("background", "none")]),
+        json(plain.clone(), json!(["cat", "dog"])),
+        json(lines.join("\r\n"), json!("cat, dog")),
+        json(for_urls.trim_end_matches('=').to_owned(), json!("cat,dog")),
+        json(
+            format!("data:image/png;base64,{plain}"),
+            json!("[\"cat\",\"dog\"]"),
+        ),
+    ] {
+        assert_eq!(actual, expected);
+    }
+}
+
+#[test]
+fn odd_files_are_noted() {
+    let server = start(Config::default());
+    let photo = png(20, 20);
+    let cut = &photo[..photo.len() - 12];
+    let noted = "the file has no end mark; it may have been cut or damaged";
+    let segmented = server.form("/v1/segment", cut, &[("labels", "dog")]).json();
+    assert_eq!(segmented["notes"], json!([noted]));
+    let kept = server.form("/v1/sessions", cut, &[]).json();
+    assert_eq!(kept["notes"], json!([noted]));
+    let whole = server.form("/v1/sessions", &photo, &[]).json();
+    assert_eq!(whole["notes"], json!([]));
+}
+
+/// Heat maps have one scale: a number means one colour, whatever the photo and label.
+#[test]
+fn similarities_are_numbers_on_one_scale() {
+    let server = start(Config::default());
+    let photo = png(48, 32);
+    let ask = |output: &str| {
+        let fields = [
+            ("labels", "cat, dog"),
+            ("label", "dog"),
+            ("output", output),
+            ("size", "32"),
+        ];
+        server.form("/v1/segment", &photo, &fields)
+    };
+    let numbers = ask("similarity").json();
+    assert_eq!(numbers["label"], "dog");
+    assert_eq!(numbers["scale"], json!([0.0, 0.5]));
+    let values = numbers["values"].as_array().unwrap();
+    let (rows, columns) = (
+        numbers["rows"].as_u64().unwrap(),
+        numbers["columns"].as_u64().unwrap(),
+    );
+    assert_eq!((rows, columns, values.len()), (2, 3, 6));
+    let heat = percept::image::decode(&ask("heatmap").body, &Default::default()).unwrap();
+    // The corner of the map is the corner's patch.
+    let value = values[0].as_f64().unwrap() as f32 / 0.5;
+    let expected = percept::image::heatmap(&[value], 1, 1);
+    assert_eq!(heat.get_pixel(0, 0), expected.get_pixel(0, 0));
+}

@@ -192,6 +192,82 @@ fn bodies_of_another_kind_are_refused() {
 }
 
 #[test]
+fn bodies_in_other_encodings_are_refused() {
+    let server = running();
+    let ask = |headers: &[(&str, &str)]| {
+        send(server.addr, "POST", "/v1/segment", headers, b"{}")
+            .is_problem(415, "unsupported-media-type");
+    };
+    ask(&[("Content-Type", "application/json; charset=utf-16")]);
+    ask(&[
+        ("Content-Type", "application/json"),
+        ("Content-Encoding", "gzip"),
+    ]);
+    ask(&[("Content-Type", "image/jpeg")]);
+}
+
+#[test]
+fn what_is_not_understood_is_named_and_not_sent_back() {
+    let server = running();
+    let image = STANDARD.encode(png(8, 8));
+    let long = "x".repeat(50_000);
+    for (body, expected) in [
+        (
+            json!({ "image": image, "labels": [{ "name": "dog" }] }),
+            "labels[0]: invalid type: map, expected a text",
+        ),
+        (
+            json!({ "image": image, "labels": ["dog", 7] }),
+            "labels[1]: invalid type: integer `7`, expected a text",
+        ),
+        (
+            json!({ "image": image, "labels": ["dog"], "colour": 1 }),
+            "unknown field `colour`",
+        ),
+        (
+            json!({ "image": image, "labels": ["dog"], "size": long }),
+            "size: invalid type",
+        ),
+        (
+            json!({ "image": image, "labels": ["dog"], (long.as_str()): 1 }),
+            "unknown field",
+        ),
+        (
+            json!({ "image": "https://a.b/c.jpg", "labels": ["dog"] }),
+            "image: a web address",
+        ),
+        (
+            json!({ "image": image, "labels": ["dog"], "background": ["sky"] }),
+            "background: invalid type",
+        ),
+    ] {
+        let answer = server.json("/v1/segment", &body);
+        answer.is_problem(422, "invalid");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(expected), "{detail}");
+        assert!(answer.body.len() < 1_000, "{}", answer.body.len());
+    }
+    let words = "sky,".repeat(20_000);
+    let body = json!({ "image": image, "labels": ["dog"], "background": words });
+    server
+        .json("/v1/segment", &body)
+        .is_problem(413, "too-large");
+    // A photo under another name.
+    let (content_type, body) = form(&png(8, 8), &[("labels", "dog")]);
+    let other = String::from_utf8_lossy(&body)
+        .find("name=\"image\"")
+        .unwrap();
+    let body = [&body[..other], b"name=\"photo\"", &body[other + 12..]].concat();
+    let answer = server.post("/v1/segment", &content_type, &body);
+    answer.is_problem(422, "invalid");
+    assert!(
+        answer.text().contains("call it `image`"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
 fn broken_forms_are_refused() {
     let server = running();
     let (content_type, whole) = form(&png(8, 8), &[("labels", "dog")]);
