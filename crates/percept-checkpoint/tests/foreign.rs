@@ -250,6 +250,17 @@ fn unknown_calls_and_objects_are_left_out_by_name() {
 }
 
 #[test]
+fn many_that_are_left_out_are_counted() {
+    let pickle = Pickle::new().raw(b"}(").text("w").tensor(1, 0, &[1], &[1]);
+    let pickle = (0..25).fold(pickle, |p, i| call("mine", "make")(p.int(i)));
+    let file = TempFile::new("f", &torch_zip(&pickle.raw(b"u").stop(), &[0; 4]));
+    let checkpoint = open(&file);
+    assert_eq!(checkpoint.left_out().len(), 25);
+    assert_eq!(checkpoint.notes().len(), 21);
+    assert_eq!(checkpoint.notes()[20], "left out: 5 more");
+}
+
+#[test]
 fn plain_data_is_no_news() {
     for (module, name) in [
         ("argparse", "Namespace"),
