@@ -55,7 +55,8 @@ pub struct Checkpoint {
 pub struct Taken {
     /// Its key, such as `state_dict_ema`.
     pub key: String,
-    /// The keys of the other dictionaries beside it, such as `state_dict` and `optimizer`; at most 64.
+    /// The keys of the other dictionaries of tensors beside it, such as `state_dict` and `optimizer`; at
+    /// most 64.
     pub passed_over: Vec<String>,
 }
 

@@ -463,6 +463,17 @@ fn averaged_weights_are_taken_first() {
         assert_eq!(taken.passed_over, rest[..rest.len() - 1]);
         assert_eq!(checkpoint.read_f32("w").unwrap(), [(rest.len() - 1) as f32]);
     }
+    // Options beside them are no news.
+    let options = Pickle::new()
+        .raw(b"}(")
+        .text("hyper_parameters")
+        .raw(b"}")
+        .text("lr")
+        .int(1);
+    let options = options.raw(b"s").text("model").raw(b"}").text("w");
+    let options = options.tensor(1, 0, &[1], &[1]).raw(b"su").stop();
+    let file = TempFile::new("f", &torch_zip(&options, &[0; 4]));
+    assert_eq!(open(&file).notes(), ["took `model`"]);
     let file = training(&["state_dict", "state_dict_ema", "optimizer"]);
     let note = "took `state_dict_ema`; passed over `state_dict`, `optimizer`";
     assert_eq!(open(&file).notes(), [note]);
@@ -753,5 +764,9 @@ fn stand_ins_are_called_by_name() {
     assert!(told("m.pt", &[0; 4096]).contains("zeros"));
     assert!(told("m.pt.incomplete", &archive_named("m")).contains("has not ended"));
     assert!(told("m.pth.tar", b"\x1f\x8b\x08\0").contains("gzip"));
+    let zip = |name| common::zip(&[(name, b"x")]);
+    assert!(told("m.npz", &zip("w.npy")).contains("NumPy archive"));
+    assert!(told("m.pt2", &zip("m/archive_format")).contains("torch.export"));
+    assert!(told("m.zip", &zip("m/model.safetensors")).contains("unpack it"));
     assert_eq!(StandIn::at(Path::new("/nonexistent")), None);
 }
