@@ -238,6 +238,14 @@ fn unknown_calls_and_objects_are_left_out_by_name() {
         object.contains("an object of class `mine.Config`"),
         "{object}"
     );
+    let old = reason_for(|p| {
+        let p = p
+            .global("copy_reg", "_reconstructor")
+            .raw(b"(")
+            .global("mine", "Config");
+        p.global("__builtin__", "object").raw(b"NtR}b")
+    });
+    assert_eq!(old.unwrap(), object);
     // An enumeration's member and a method, as Python 3 names them.
     let member = reason_for(|p| {
         let p = p
