@@ -133,7 +133,10 @@ impl Repository<'_> {
             fetch(path, sha256)?;
         }
         self.cache.set_reference(self.revision, commit)?;
-        let pulled: Vec<&str> = others.into_iter().chain(known_weights).collect();
+        // A file that is empty on the hub too is not missed later.
+        let pulled: Vec<&str> = (others.into_iter().chain(known_weights))
+            .filter(|path| is_there(&snapshot, path))
+            .collect();
         // Without the note the hub is only asked once more.
         let _ = self.cache.note_pulled(commit, &pulled);
         Ok(snapshot)
