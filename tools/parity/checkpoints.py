@@ -2,26 +2,34 @@
 
     python tools/parity/checkpoints.py crates/percept-checkpoint/tests/data
 
-Needs torch, and nothing else. `expected.json` has, per file, each tensor's dtype, shape and values
+Needs torch and NumPy, and nothing else. `left_out.json` names what is beside the model in `beside.pt`
+and cannot be read. `expected.json` has, per file, each tensor's dtype, shape and values
 as torch itself sees them.
 """
 
 import argparse
 import collections
+import datetime
+import enum
+import functools
 import json
 import pathlib
 import struct
 import sys
+import types
 
+import numpy as np
 import torch
 
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
+    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 OUT = pathlib.Path(sys.argv[1])
 EXPECTED = {}
+LEFT_OUT = []
 
 
 def describe(tensors):
@@ -75,6 +83,62 @@ def write_safetensors(file, tensors, metadata=None):
     (OUT / file).parent.mkdir(exist_ok=True)
     (OUT / file).write_bytes(struct.pack("<Q", len(text)) + text + data)
     return describe(tensors)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Settings:
+    class Nested:
+        pass
+
+
+def beside(base):
+    """A model with one of everything beside it that a state dict or a training run may have."""
+    parameter = torch.nn.Parameter(base)
+    parameter.note = "kept"
+    read = {
+        "w": base,
+        "with_state": parameter,
+        "u16": torch.tensor([1, 65535], dtype=torch.uint16),
+        "u32": torch.tensor([1, 1 << 20], dtype=torch.uint32),
+        "u64": torch.tensor([1, 1 << 20], dtype=torch.uint64),
+    }
+    left_out = {
+        "float8": base.to(torch.float8_e4m3fn),
+        "quantised": torch.quantize_per_tensor(base, 0.1, 0, torch.qint8),
+        "per_channel": torch.quantize_per_channel(
+            base, torch.full((4,), 0.1), torch.zeros(4, dtype=torch.long), 0, torch.qint8),
+        "sparse": torch.eye(2).to_sparse(),
+        "rows": torch.eye(2).to_sparse_csr(),
+        "meta": torch.empty(2, device="meta"),
+        "complex": torch.zeros(2, dtype=torch.complex64),
+        "array": np.ones(3),
+        "generator": np.random.default_rng(0),
+        "list": [base],
+        "storage": base.clone().untyped_storage(),
+        "module": torch.nn.Linear(1, 1),
+        "partial": functools.partial(print, end=""),
+        "colour": Colour.RED,
+        "nested": Settings.Nested(),
+    }
+    silent = {
+        "ellipsis": ..., "size": base.shape, "device": base.device, "dtype": base.dtype,
+        "namespace": types.SimpleNamespace(a=1), "arguments": argparse.Namespace(kind=int),
+        "path": pathlib.PurePosixPath("/x"), "date": datetime.date(2020, 1, 1), "number": np.float32(1),
+        "set": {1}, "bytes": b"x", "counter": collections.Counter("ab"), "class": Colour,
+        "deque": collections.deque([1]), "long": 10**30, "none": None,
+    }
+    dictionary = {"default": collections.defaultdict(list, {"a": base + 1})}
+    everything = read | left_out | silent | dictionary
+    expected = read | {"default.a": base + 1}
+    save("beside.pt", everything, expected)
+    # Where this format keeps the sources of modules.
+    plain = {name: value for name, value in everything.items() if name != "module"}
+    save("beside_legacy.pt", plain, expected, _use_new_zipfile_serialization=False)
+    save("protocol1.pt", everything, expected, pickle_protocol=1)
+    LEFT_OUT.extend(sorted(left_out))
 
 
 def main():
@@ -136,6 +200,14 @@ def main():
     scripted.save(str(OUT / "torchscript.pt"))
     EXPECTED["torchscript.pt"] = describe(scripted.state_dict())
 
+    beside(base)
+    averaged = {k: v + 1 for k, v in types.items() if v.dtype == torch.float32}
+    save("averaged.pt", {
+        "epoch": 1, "state_dict": types, "state_dict_ema": averaged, "optimizer": optimiser.state_dict(),
+    }, averaged)
+    # 21 letters, which put the name of the first entry at 30 bytes.
+    save("checkpoint_epoch_0001.pt", {"w": base}, {"w": base})
+
     # Refused, each for its own reason.
     torch.save(model, OUT / "whole_module.pt")
     torch.save({"x": torch.zeros(2, dtype=torch.complex64)}, OUT / "complex.pt")
@@ -152,6 +224,7 @@ def main():
                        "b.c": "model-00002-of-00002.safetensors"},
     }))
     (OUT / "expected.json").write_text(json.dumps(EXPECTED, indent=1))
+    (OUT / "left_out.json").write_text(json.dumps(LEFT_OUT))
 
 
 if __name__ == "__main__":

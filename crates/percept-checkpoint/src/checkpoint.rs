@@ -55,7 +55,8 @@ pub struct Checkpoint {
 pub struct Taken {
     /// Its key, such as `state_dict_ema`.
     pub key: String,
-    /// The keys of the other dictionaries beside it, such as `state_dict` and `optimizer`; at most 64.
+    /// The keys of the other dictionaries of tensors beside it, such as `state_dict` and `optimizer`; at
+    /// most 64.
     pub passed_over: Vec<String>,
 }
 
@@ -196,7 +197,7 @@ impl Checkpoint {
     }
 
     /// What a user should know about how the file was read, a line each: which dictionary was taken,
-    /// and what was left out.
+    /// and what was left out, after twenty of which only their number.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let taken = self.taken().map(|taken| match &taken.passed_over[..] {
@@ -207,9 +208,12 @@ impl Checkpoint {
                 others.join("`, `")
             ),
         });
-        let left_out = self.left_out().iter();
+        const TOLD: usize = 20;
+        let left_out = self.left_out().iter().take(TOLD);
+        let more = self.left_out().len().checked_sub(TOLD).filter(|&n| n > 0);
         (taken.into_iter())
             .chain(left_out.map(|(name, reason)| format!("left out: {name}: {reason}")))
+            .chain(more.map(|n| format!("left out: {n} more")))
             .collect()
     }
 

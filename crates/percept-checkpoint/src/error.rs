@@ -435,6 +435,19 @@ pub enum CheckpointError {
         elements: u64,
     },
 
+    /// Weights in fewer bits, stored in a way that this version of percept does not know.
+    #[error(
+        "{}: its weights are quantised in a way called `{version}`, which this version of percept does \
+         not know; get a newer one",
+        path.display()
+    )]
+    UnknownQuantization {
+        /// The file.
+        path: PathBuf,
+        /// What the file calls it.
+        version: String,
+    },
+
     /// Weights in fewer bits whose factors are not theirs.
     #[error("{}: `{tensor}` and its scales do not fit each other: {reason}", path.display())]
     Quantized {

@@ -157,14 +157,22 @@ pub(crate) fn halves(byte: u8) -> [f32; 2] {
 /// has the shapes of the values.
 ///
 /// # Errors
-/// [`CheckpointError::Quantized`]: whole numbers and factors do not fit each other.
+/// [`CheckpointError::Quantized`]: whole numbers and factors do not fit each other;
+/// [`CheckpointError::UnknownQuantization`]: they are not to be joined as they are here.
 pub(crate) fn join(
     path: &Path,
     tensors: &mut BTreeMap<String, Stored>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    if metadata.get(KEY.0).map(String::as_str) != Some(KEY.1) {
-        return Ok(());
+    match metadata.get(KEY.0) {
+        None => return Ok(()),
+        Some(version) if version == KEY.1 => {}
+        Some(version) => {
+            return Err(CheckpointError::UnknownQuantization {
+                path: path.to_owned(),
+                version: version.chars().take(40).collect(),
+            });
+        }
     }
     let names: Vec<String> = (tensors.keys())
         .filter_map(|name| name.strip_suffix(SCALE))

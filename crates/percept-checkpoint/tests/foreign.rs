@@ -238,6 +238,14 @@ fn unknown_calls_and_objects_are_left_out_by_name() {
         object.contains("an object of class `mine.Config`"),
         "{object}"
     );
+    let old = reason_for(|p| {
+        let p = p
+            .global("copy_reg", "_reconstructor")
+            .raw(b"(")
+            .global("mine", "Config");
+        p.global("__builtin__", "object").raw(b"NtR}b")
+    });
+    assert_eq!(old.unwrap(), object);
     // An enumeration's member and a method, as Python 3 names them.
     let member = reason_for(|p| {
         let p = p
@@ -247,6 +255,17 @@ fn unknown_calls_and_objects_are_left_out_by_name() {
         p.text("RED").raw(b"tR")
     });
     assert!(member.unwrap().contains("builtins.getattr"));
+}
+
+#[test]
+fn many_that_are_left_out_are_counted() {
+    let pickle = Pickle::new().raw(b"}(").text("w").tensor(1, 0, &[1], &[1]);
+    let pickle = (0..25).fold(pickle, |p, i| call("mine", "make")(p.int(i)));
+    let file = TempFile::new("f", &torch_zip(&pickle.raw(b"u").stop(), &[0; 4]));
+    let checkpoint = open(&file);
+    assert_eq!(checkpoint.left_out().len(), 25);
+    assert_eq!(checkpoint.notes().len(), 21);
+    assert_eq!(checkpoint.notes()[20], "left out: 5 more");
 }
 
 #[test]
@@ -452,6 +471,17 @@ fn averaged_weights_are_taken_first() {
         assert_eq!(taken.passed_over, rest[..rest.len() - 1]);
         assert_eq!(checkpoint.read_f32("w").unwrap(), [(rest.len() - 1) as f32]);
     }
+    // Options beside them are no news.
+    let options = Pickle::new()
+        .raw(b"}(")
+        .text("hyper_parameters")
+        .raw(b"}")
+        .text("lr")
+        .int(1);
+    let options = options.raw(b"s").text("model").raw(b"}").text("w");
+    let options = options.tensor(1, 0, &[1], &[1]).raw(b"su").stop();
+    let file = TempFile::new("f", &torch_zip(&options, &[0; 4]));
+    assert_eq!(open(&file).notes(), ["took `model`"]);
     let file = training(&["state_dict", "state_dict_ema", "optimizer"]);
     let note = "took `state_dict_ema`; passed over `state_dict`, `optimizer`";
     assert_eq!(open(&file).notes(), [note]);
@@ -742,5 +772,9 @@ fn stand_ins_are_called_by_name() {
     assert!(told("m.pt", &[0; 4096]).contains("zeros"));
     assert!(told("m.pt.incomplete", &archive_named("m")).contains("has not ended"));
     assert!(told("m.pth.tar", b"\x1f\x8b\x08\0").contains("gzip"));
+    let zip = |name| common::zip(&[(name, b"x")]);
+    assert!(told("m.npz", &zip("w.npy")).contains("NumPy archive"));
+    assert!(told("m.pt2", &zip("m/archive_format")).contains("torch.export"));
+    assert!(told("m.zip", &zip("m/model.safetensors")).contains("unpack it"));
     assert_eq!(StandIn::at(Path::new("/nonexistent")), None);
 }

@@ -53,6 +53,23 @@ fn every_golden_reads_as_pytorch_reads_it() {
 }
 
 #[test]
+fn what_pytorch_writes_beside_a_model_is_left_out_by_name() {
+    let json = std::fs::read_to_string(data("left_out.json")).unwrap();
+    let expected: Vec<String> = serde_json::from_str(&json).unwrap();
+    assert!(expected.len() > 10);
+    for file in ["beside.pt", "protocol1.pt"] {
+        let left_out: Vec<String> = open(file).left_out().keys().cloned().collect();
+        assert_eq!(left_out, expected, "{file}");
+    }
+    // Which has no module.
+    assert_eq!(
+        open("beside_legacy.pt").left_out().len(),
+        expected.len() - 1
+    );
+    assert_eq!(open("averaged.pt").taken().unwrap().key, "state_dict_ema");
+}
+
+#[test]
 fn formats_are_told_apart_by_content() {
     assert_eq!(open("types.pt").format(), Format::TorchZip);
     assert_eq!(open("torchscript.pt").format(), Format::TorchZip);

@@ -620,6 +620,11 @@ fn quantised_tensors_must_fit_their_scales() {
     ] {
         assert_refused!(bad, E::Quantized { tensor, .. } if tensor == "w");
     }
+    // Another way to store them must not be read as plain numbers.
+    let newer = r#"{"__metadata__":{"percept.quantized":"2"},
+        "w":{"dtype":"I8","shape":[2],"data_offsets":[0,2]}}"#;
+    let newer = safetensors(newer, &[1, 2]);
+    assert_refused!(newer, E::UnknownQuantization { version, .. } if version == "2");
     // A factor that is not a number, and one that makes a weight infinite.
     let mut bytes = file(eight, &scale("[2,1]", 8), 16);
     let at = bytes.len() - 16;

@@ -105,7 +105,7 @@ impl Repository<'_> {
         let commit = listing.sha.as_str();
         let snapshot = self.cache.snapshot(commit);
         let fetch = |path: &str, sha256| {
-            if trusted && snapshot.join(path).is_file() {
+            if trusted && is_there(&snapshot, path) {
                 return Ok(());
             }
             self.pull_file(path, Some(commit), None, sha256, progress)
@@ -133,7 +133,10 @@ impl Repository<'_> {
             fetch(path, sha256)?;
         }
         self.cache.set_reference(self.revision, commit)?;
-        let pulled: Vec<&str> = others.into_iter().chain(known_weights).collect();
+        // A file that is empty on the hub too is not missed later.
+        let pulled: Vec<&str> = (others.into_iter().chain(known_weights))
+            .filter(|path| is_there(&snapshot, path))
+            .collect();
         // Without the note the hub is only asked once more.
         let _ = self.cache.note_pulled(commit, &pulled);
         Ok(snapshot)
@@ -196,8 +199,12 @@ impl Repository<'_> {
 
         let blob = self.cache.blob(etag);
         let held = lock(&self.cache.lock(etag))?;
-        // Only now: another process may have finished it while we waited.
-        if !blob.is_file() {
+        // Only now: another process may have finished it while we waited. One of another length was cut
+        // by whoever copied the cache.
+        let there = std::fs::metadata(&blob)
+            .ok()
+            .filter(std::fs::Metadata::is_file);
+        if there.is_none_or(|blob| info.size.is_some_and(|size| size != blob.len())) {
             let incomplete = blob.with_file_name(format!("{etag}.incomplete"));
             Download {
                 url: &url,
@@ -394,7 +401,7 @@ fn weights<'a>(names: &[&'a str]) -> Option<Vec<&'a str>> {
 /// pull, else as far as its own files tell. It may have been made by another program, which downloads
 /// in any order, or what it likes.
 pub(crate) fn missing(snapshot: &Path, pulled: Option<&[String]>) -> Vec<String> {
-    let is_there = |name: &str| snapshot.join(name).is_file();
+    let is_there = |name: &str| is_there(snapshot, name);
     if let Some(pulled) = pulled {
         return (pulled.iter().filter(|name| !is_there(name)).cloned()).collect();
     }
@@ -429,6 +436,11 @@ pub(crate) fn missing(snapshot: &Path, pulled: Option<&[String]>) -> Vec<String>
     missing.sort_unstable();
     missing.dedup();
     missing
+}
+
+/// Whether a file is there with something in it; its link may lead nowhere.
+fn is_there(snapshot: &Path, name: &str) -> bool {
+    std::fs::metadata(snapshot.join(name)).is_ok_and(|file| file.is_file() && file.len() > 0)
 }
 
 /// The shards that the index of these weights names.

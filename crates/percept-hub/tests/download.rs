@@ -550,6 +550,23 @@ fn links_that_lead_nowhere_are_missing() {
 }
 
 #[test]
+fn files_that_were_cut_are_fetched_again() {
+    let storage = Server::new(|request, _| Response::ranged(request, &weights()));
+    let server = hub_server(FILES, storage.url.clone());
+    let setup = setup(&server);
+    let folder = setup.pull("hf:org/name").unwrap();
+    // As an interrupted copy leaves them: nothing of one file, and half of the weights.
+    let blobs = setup.home.path().join("hub/models--org--name/blobs");
+    std::fs::write(blobs.join(GIT_HASH), "").unwrap();
+    assert_eq!(setup.missing(), ["1_Pooling/config.json", "config.json"]);
+    std::fs::write(blobs.join(sha256(&weights())), "half").unwrap();
+    setup.pull("hf:org/name").unwrap();
+    let fetched = std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(fetched, weights());
+    assert!(setup.missing().is_empty());
+}
+
+#[test]
 fn parts_that_other_files_name_are_missing() {
     let server = Server::new(|_, _| Response::new(404));
     let setup = setup(&server);

@@ -79,6 +79,10 @@ impl Machine<'_> {
                 }
             }
             Global::Unreadable(kind) => self.new_value(Value::Opaque(Opaque::Tensor(kind))),
+            Global::Reconstruct => match arguments.first() {
+                Some(&class) => self.instance_of(class),
+                None => Err(self.expected("a class")),
+            },
             Global::GetAttribute => {
                 let name = arguments.get(1).map(|&name| self.value(name));
                 if let Some(Value::Text(name)) = name
@@ -240,22 +244,27 @@ impl Machine<'_> {
     /// An instance: data with a class's name on it. Its constructor is not run, and whatever
     /// arguments it had are dropped.
     pub(super) fn instance(&mut self, class: Id) -> Step {
+        let instance = self.instance_of(class)?;
+        self.push(instance)
+    }
+
+    fn instance_of(&mut self, class: Id) -> Step<Id> {
         match self.value(class) {
             Value::Global {
                 global: Global::Dict,
                 ..
-            } => self.push_new(Value::Dict(Vec::new())),
+            } => self.new_value(Value::Dict(Vec::new())),
             Value::Global {
                 global: Global::Inert,
                 ..
-            } => self.push(INERT),
+            } => Ok(INERT),
             Value::Global {
                 global: Global::Forbidden,
                 ..
             } => Err(self.refused(class)),
-            Value::Global { .. } => self.push_new(Value::Object { class, state: None }),
+            Value::Global { .. } => self.new_value(Value::Object { class, state: None }),
             Value::Opaque(_) | Value::Object { .. } => {
-                self.push_new(Value::Opaque(Opaque::Call(class)))
+                self.new_value(Value::Opaque(Opaque::Call(class)))
             }
             _ => Err(self.refused(class)),
         }

@@ -28,6 +28,8 @@ pub(super) enum Global {
     RebuildFromType,
     /// Makes a tensor that is not plain numbers in a storage; what it is.
     Unreadable(&'static str),
+    /// `copyreg._reconstructor(class, …)`: an instance, as protocol 1 has it.
+    Reconstruct,
     /// `getattr`, by which pickles name nested classes, methods and members of enumerations.
     GetAttribute,
     /// Known to be harmless and no tensor: calling it makes a value that is carried and ignored.
@@ -204,6 +206,9 @@ pub(super) fn lookup(module: &str, name: &str) -> Global {
     }
     match (module, name) {
         ("collections", "OrderedDict" | "defaultdict") => return Global::Dict,
+        ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__" | "__newobj_ex__") => {
+            return Global::Reconstruct;
+        }
         (
             "numpy" | "numpy.core.multiarray" | "numpy._core.multiarray",
             "ndarray" | "_reconstruct",

@@ -21,6 +21,7 @@ use self::values::{Id, Pickle, Value};
 use crate::checkpoint::{Parts, file_len};
 use crate::error::CheckpointError;
 use crate::read::Source;
+use crate::stand_in::StandIn;
 
 /// The number 0x1950a86a20f9469cfc6c and the end of its pickle, with which a legacy file begins.
 const LEGACY_MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
@@ -70,6 +71,12 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
         .map(str::to_owned)
         .collect();
     let [root] = &roots[..] else {
+        if let Some(what) = other_archive(archive.file_names_raw()) {
+            return Err(CheckpointError::StandIn {
+                path: path.to_owned(),
+                what: StandIn::Other(what),
+            });
+        }
         return Err(CheckpointError::NotTorch {
             path: path.to_owned(),
             found: roots.len(),
@@ -107,6 +114,23 @@ pub(crate) fn open_zip(path: &Path, file: File) -> Result<Parts, CheckpointError
     drop(archive);
     parts.sources.push(Source::new(path, file));
     Ok(parts)
+}
+
+/// What a zip archive is that is no PyTorch checkpoint, by the names in it.
+fn other_archive<'a>(names: impl Iterator<Item = &'a [u8]>) -> Option<&'static str> {
+    const KNOWN: [(&[u8], &str); 6] = [
+        (b".npy", "a NumPy archive (.npz)"),
+        (b"archive_format", "an archive of torch.export (.pt2)"),
+        (b"model.weights.h5", "a Keras archive"),
+        (b".safetensors", AROUND_A_MODEL),
+        (b".bin", AROUND_A_MODEL),
+        (b".pt", AROUND_A_MODEL),
+    ];
+    const AROUND_A_MODEL: &str = "a zip archive with a model in it (unpack it)";
+    let names: Vec<&[u8]> = names.collect();
+    (KNOWN.iter())
+        .find(|(ending, _)| names.iter().any(|name| name.ends_with(ending)))
+        .map(|(_, what)| *what)
 }
 
 /// Refuses an archive whose directory does not stand before its end: its offsets then lead into

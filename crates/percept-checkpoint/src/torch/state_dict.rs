@@ -26,6 +26,10 @@ const MODEL_KEYS: [&str; 7] = [
 /// Keys that are named as passed over.
 const MAX_PASSED_OVER: usize = 64;
 
+/// Entries looked at to tell which other dictionaries have tensors. In real files the first few of each
+/// tell it.
+const MAX_LOOKS: usize = 1 << 18;
+
 /// Entries that are left out by name: many times what a real file has.
 const MAX_LEFT_OUT: usize = 1 << 16;
 
@@ -142,15 +146,34 @@ fn model_entries<'a>(
     Ok((flatten(path, pickle, pickle.root)?, None))
 }
 
-/// The keys of the other dictionaries in `root`.
+/// The keys of the other dictionaries in `root` that have tensors.
 fn others(pickle: &Pickle, root: &[(Id, Id)], taken: &str) -> Vec<String> {
+    let mut looks = MAX_LOOKS;
     (root.iter())
-        .filter(|(_, value)| entries_of(pickle, *value).is_some_and(|e| !e.is_empty()))
+        .filter(|(key, _)| pickle.text(*key).is_some_and(|key| key != taken))
+        .filter(|(_, value)| holds_tensors(pickle, *value, &mut looks))
         .filter_map(|(key, _)| pickle.text(*key))
-        .filter(|key| *key != taken)
         .take(MAX_PASSED_OVER)
         .map(|key| key.chars().take(PRINTED).collect())
         .collect()
+}
+
+/// Whether a dictionary has tensors in itself or in those in it, as far as `looks` reach.
+fn holds_tensors(pickle: &Pickle, id: Id, looks: &mut usize) -> bool {
+    let mut pending = vec![id];
+    while let Some(id) = pending.pop() {
+        for &(_, value) in entries_of(pickle, id).unwrap_or_default() {
+            if matches!(pickle.get(value), Value::Tensor(_)) {
+                return true;
+            }
+            if *looks == 0 {
+                return false;
+            }
+            *looks -= 1;
+            pending.push(value);
+        }
+    }
+    false
 }
 
 /// Why a value cannot be read though it may be a tensor or hold some; `None` for dictionaries, and for
