@@ -32,7 +32,7 @@ logging.disable_progress_bar()
 PHOTO_SIZES = {14: [(224, 224), (448, 448), (224, 336)], 16: [(224, 224), (448, 448), (224, 336)]}
 EVERY = 97  # tokens that are kept: each so manyth
 TEXTS = ["a photo of a dog", "sky", "the dog and the cat sat on the grass near a potted plant, and a road " * 3]
-BERT = dict(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+BERT = dict(vocab_size=305, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
             max_position_embeddings=66)  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def text_cases(owners: Owners, tokenizer: pathlib.Path):
     files = base | modules("Transformer", "Pooling") | pooling("mean") | {"config.json": small(config.to_dict())}
     owners.text("roberta", files, {"model.safetensors": saved_shapes(drawn)}, tokenizer)
 
-    t5 = dict(vocab_size=300, d_model=32, d_kv=12, num_heads=2, num_layers=1, d_ff=48, feed_forward_proj="relu")
+    t5 = dict(vocab_size=305, d_model=32, d_kv=12, num_heads=2, num_layers=1, d_ff=48, feed_forward_proj="relu")
     names = saved_shapes(T5EncoderModel(T5Config(**t5)))
     bias, of_bias = dense(2, 32, 12, True, tanh)
     files = base | modules("Transformer", "Pooling", "Dense") | pooling("max") | bias

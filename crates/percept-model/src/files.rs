@@ -393,23 +393,23 @@ impl Beside {
     }
 
     /// Whether the tokeniser makes texts lower-case.
-    fn lower_cases(&self) -> Result<bool, ModelError> {
+    fn lower_cases(&self) -> bool {
         let Some(path) = self.tokenizer() else {
-            return Ok(true);
+            return true;
         };
         let read = || -> Option<serde_json::Value> {
             serde_json::from_slice(&std::fs::read(&path).ok()?).ok()
         };
         let Some(json) = read() else {
             // What is wrong with it is said where it is opened.
-            return Ok(true);
+            return true;
         };
         let normalizer = &json["normalizer"];
         let lowers = |step: &serde_json::Value| {
             step["type"] == "Lowercase" || step["lowercase"] == serde_json::Value::Bool(true)
         };
         let steps = normalizer["normalizers"].as_array();
-        Ok(lowers(normalizer) || steps.is_some_and(|steps| steps.iter().any(lowers)))
+        lowers(normalizer) || steps.is_some_and(|steps| steps.iter().any(lowers))
     }
 }
 
@@ -607,7 +607,11 @@ impl Infer<'_> {
             registers,
             position_prefix,
             layer_scale,
-            layer_norm_eps: json.f64("layer_norm_eps").unwrap_or(1e-6),
+            // Where nothing is said, what the library has.
+            layer_norm_eps: json.f64("layer_norm_eps").unwrap_or(match layout.style {
+                ImageStyle::HfVit => 1e-12,
+                ImageStyle::HfDinov2 | ImageStyle::Timm => 1e-6,
+            }),
             interpolation: rule,
         };
         let stated = match beside.pipeline {
@@ -661,18 +665,18 @@ impl Infer<'_> {
     ) -> PositionInterpolation {
         use PositionInterpolation::{Dino, Size, Timm};
         let is_of_timm = self.beside.config.get("architecture").is_some();
-        let has_mask = self
-            .source
-            .info(&format!("{}mask_token", layout.prefix))
-            .is_some();
+        let prefix = &layout.prefix;
+        let has_mask = self.source.info(&format!("{prefix}mask_token")).is_some();
+        let block = format!("{prefix}blocks.0.norm1.weight");
+        // timm drops the mask token when it converts, and has no chunks of blocks.
+        let is_of_meta = has_mask || self.source.stored_name(&block).contains("blocks.0.0.");
         let (rule, from) = match layout.style {
             _ if registers > 0 => (Timm, "that of every DINOv2 with registers"),
             ImageStyle::HfVit | ImageStyle::HfDinov2 => {
                 (Size, "that of transformers, whose names these are")
             }
             ImageStyle::Timm if is_of_timm => (Timm, "that of timm, whose config.json this is"),
-            // timm drops the mask token when it converts.
-            ImageStyle::Timm if layer_scale && has_mask => {
+            ImageStyle::Timm if layer_scale && is_of_meta => {
                 (Dino, "that of Meta's DINOv2, whose names these are")
             }
             ImageStyle::Timm if layer_scale => (Timm, "that of timm, whose names these are"),
@@ -763,7 +767,7 @@ impl Infer<'_> {
         let json = &beside.config;
         if let Some(pipeline) = &beside.pipeline
             && pipeline.lower_case
-            && !beside.lower_cases()?
+            && !beside.lower_cases()
         {
             let file = beside.folder.join("sentence_bert_config.json");
             let reason =

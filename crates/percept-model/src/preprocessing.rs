@@ -36,6 +36,11 @@ impl Preprocessing {
         if transformers.is_there() {
             return of_transformers(&transformers);
         }
+        // Models with a tokeniser of their own have both in one file.
+        let both = JsonFile::read(&folder.join("processor_config.json"))?.inside("image_processor");
+        if both.is_there() {
+            return of_transformers(&both);
+        }
         let pretrained = config.inside("pretrained_cfg");
         if pretrained.is_there() {
             return of_timm(&pretrained);

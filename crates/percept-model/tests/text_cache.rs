@@ -18,7 +18,12 @@ const TEXTS: [&str; 3] = ["a photo of a dog", "", "Gräser"];
 fn model(folder: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/minilm");
     let to = folder.join("model");
-    fs::create_dir(&to).unwrap();
+    fs::create_dir_all(to.join("1_Pooling")).unwrap();
+    fs::copy(
+        from.join("1_Pooling/config.json"),
+        to.join("1_Pooling/config.json"),
+    )
+    .unwrap();
     for entry in from.read_dir().unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -126,7 +126,8 @@ fn print_image(files: &ModelFiles) -> anyhow::Result<()> {
         image.normalization.std,
         vit.interpolation.description(),
         tower.layout,
-    ))
+    ))?;
+    Ok(())
 }
 
 fn print_words(files: &ModelFiles) -> anyhow::Result<()> {
@@ -157,7 +158,8 @@ fn print_words(files: &ModelFiles) -> anyhow::Result<()> {
         )?,
     }
     let ModelConfig { templates, .. } = &files.config;
-    print_line(&format!("       templates {templates:?}"))
+    print_line(&format!("       templates {templates:?}"))?;
+    Ok(())
 }
 
 fn described(text: &TextConfig) -> String {
