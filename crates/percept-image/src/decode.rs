@@ -438,8 +438,9 @@ fn tiff_alpha(bytes: &[u8]) -> Alpha {
     let extra = Ifd::first(bytes).and_then(|ifd| ifd.find(EXTRA_SAMPLES)?.numbers().next());
     match extra {
         Some(1) => Alpha::Premultiplied,
-        Some(2) => Alpha::Straight,
-        _ => Alpha::None,
+        // Files that do not say mean opacity, and so does Corel Draw by 999: as Pillow has it.
+        None | Some(2 | 999) => Alpha::Straight,
+        Some(_) => Alpha::None,
     }
 }
 

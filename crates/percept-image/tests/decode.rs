@@ -248,21 +248,24 @@ fn transparent_pixels_lie_on_white() {
 /// none.
 #[test]
 fn the_fourth_sample_of_a_tiff_is_what_the_file_says() {
-    let img = ImageBuffer::from_pixel(1, 1, Rgba([100_u8, 50, 0, 102]));
-    let file = encode(img, ImageFormat::Tiff);
-    let entry = file
-        .windows(8)
-        .position(|e| e[..4] == [0x52, 1, 3, 0])
-        .unwrap();
+    let file = std::fs::read(data("../pillow").join("rgba.tif")).unwrap();
+    // The tag ExtraSamples with one SHORT.
+    let entry = [0x52, 1, 3, 0, 1, 0, 0, 0];
+    let entry = file.windows(8).position(|e| e == entry).unwrap();
+    // At 5, 3 the file has 90, 84, 88 with an opacity of 95.
     for (kind, expected) in [
-        (0, [100, 50, 0]),
-        (1, [253, 203, 153]),
-        (2, [193, 173, 153]),
+        (0, [90, 84, 88]),
+        (1, [250, 244, 248]),
+        (2, [194, 191, 193]),
     ] {
         let mut file = file.clone();
         file[entry + 8] = kind;
-        assert_eq!(read(&file).unwrap().get_pixel(0, 0).0, expected, "{kind}");
+        assert_eq!(read(&file).unwrap().get_pixel(5, 3).0, expected, "{kind}");
     }
+    // Files that do not say mean opacity.
+    let img = ImageBuffer::from_pixel(1, 1, Rgba([100_u8, 50, 0, 102]));
+    let img = read(&encode(img, ImageFormat::Tiff)).unwrap();
+    assert_eq!(img.get_pixel(0, 0).0, [193, 173, 153]);
 }
 
 /// What Pillow makes of odd files: see `tools/parity/decode.py`.
@@ -348,7 +351,8 @@ fn stored_pixels_are_not_turned() {
 fn other_files_are_called_what_they_are() {
     let media = |brands: &[&[u8; 4]]| {
         let length = u32::try_from(8 + 4 * brands.len()).unwrap();
-        [&length.to_be_bytes(), b"ftyp".as_slice(), &brands.concat()].concat()
+        let brands: Vec<u8> = brands.iter().copied().flatten().copied().collect();
+        [&length.to_be_bytes(), b"ftyp".as_slice(), &brands].concat()
     };
     let none = b"\0\0\0\0";
     // One directory entry, DNGVersion, in a TIFF file.

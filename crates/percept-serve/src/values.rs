@@ -134,7 +134,8 @@ pub(crate) fn place(path: &serde_path_to_error::Path) -> String {
     match path.iter().next() {
         None => String::new(),
         Some(serde_path_to_error::Segment::Unknown) => String::new(),
-        Some(_) => format!("{path:.80}: "),
+        // A key may be as long as the body.
+        Some(_) => format!("{:.80}: ", path.to_string()),
     }
 }
 
