@@ -1,7 +1,7 @@
 //! Results as files: masks, overlays, run lengths, arrays.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use percept::image::{
@@ -346,7 +346,10 @@ impl Writer {
             written.push(path);
         }
         if let Some(source) = Source::of(&input.path) {
-            let below = |path: PathBuf| path.strip_prefix(&self.folder).map(Path::to_owned);
+            let below = |path: PathBuf| {
+                let below = path.strip_prefix(&self.folder);
+                below.map(|below| below.display().to_string())
+            };
             self.record.add(Done {
                 image: input.path.display().to_string(),
                 file: input.file.display().to_string(),
@@ -417,14 +420,13 @@ fn differences(one: &Value, other: &Value) -> Vec<String> {
 
 /// Removes what an earlier run of a command wrote, which its record names.
 fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<()> {
-    let is_below = |file: &&PathBuf| {
-        let mut parts = file.components();
-        parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+    let is_below = |file: &&String| {
+        let mut parts = Path::new(file).components();
+        parts.all(|part| matches!(part, Component::Normal(_)))
     };
     let of_all = kind.coco().into_iter().chain([kind.record()]);
     let files = record.photos().flat_map(|photo| &photo.files);
-    let names = files.filter(is_below).cloned();
-    for name in names.chain(of_all.map(PathBuf::from)) {
+    for name in files.filter(is_below).map(String::as_str).chain(of_all) {
         let path = folder.join(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

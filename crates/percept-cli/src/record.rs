@@ -11,8 +11,6 @@ use percept::{CocoResult, ImageId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::inputs::Input;
-
 /// A photo whose results are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
@@ -27,7 +25,7 @@ pub struct Done {
     /// Width and height in pixels.
     pub size: [u32; 2],
     /// The files that were written, below the folder of results.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<String>,
     /// COCO results, where they were asked for. Their ids are given when all photos are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<Vec<CocoResult>>,
@@ -77,7 +75,7 @@ impl Record {
     pub fn read(path: PathBuf) -> anyhow::Result<Self> {
         let mut done = BTreeMap::new();
         each_line(&path, |_, photo| {
-            done.insert(photo.name.clone(), without_masks(photo));
+            remember(&mut done, photo);
             Ok(())
         })?;
         Ok(Self {
@@ -117,7 +115,7 @@ impl Record {
             }
         };
         file.write_all(&line).with_context(cannot)?;
-        self.done.insert(photo.name.clone(), without_masks(photo));
+        remember(&mut self.done, photo);
         Ok(())
     }
 
@@ -138,10 +136,13 @@ impl Record {
         let ids = ImageId::of_all(names.iter().map(|(stem, name)| (stem.as_str(), *name)));
         let ids: HashMap<&str, ImageId> = names.iter().map(|(_, name)| *name).zip(ids).collect();
 
-        // The last line of a photo holds.
+        // The last line with masks of a photo as it is holds.
         let mut last = HashMap::new();
         each_line(&self.path, |number, photo| {
-            last.insert(photo.name, number);
+            let now = self.done.get(&photo.name);
+            if photo.coco.is_some() && now.is_some_and(|now| now.source == photo.source) {
+                last.insert(photo.name, number);
+            }
             Ok(())
         })?;
         let folder = results.parent().unwrap_or(Path::new("."));
@@ -207,10 +208,18 @@ fn each_line(
     Ok(())
 }
 
-/// Masks may be large; that there are some is worth knowing.
-fn without_masks(photo: Done) -> Done {
-    Done {
-        coco: photo.coco.map(|_| Vec::new()),
-        ..photo
+/// Adds a photo to what is done. Files that an earlier line names are still there, such as those of
+/// other formats.
+fn remember(done: &mut BTreeMap<String, Done>, mut photo: Done) {
+    // Masks may be large; that there are some is worth knowing.
+    photo.coco = photo.coco.map(|_| Vec::new());
+    if let Some(earlier) = done.remove(&photo.name) {
+        if earlier.source == photo.source {
+            photo.coco = photo.coco.or(earlier.coco);
+        }
+        photo.files.extend(earlier.files);
+        photo.files.sort();
+        photo.files.dedup();
     }
+    done.insert(photo.name.clone(), photo);
 }
