@@ -43,9 +43,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 /// As [`write_file`].
 pub fn write_json(path: &Path, value: &Value) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    write_file(path, text.as_bytes())
+    write_file(path, pretty(value)?.as_bytes())
+}
+
+fn pretty(value: &Value) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Whose results they are. Each command has names of its own, so that both can write to one folder.
@@ -164,15 +166,14 @@ impl Writer {
         let mut record = Record::read(folder.join(kind.record()))?;
         let settings_path = folder.join(kind.settings());
         let earlier = std::fs::read(&settings_path).ok();
-        let earlier: Option<Value> =
-            earlier.map(|text| serde_json::from_slice(&text).unwrap_or_default());
-        let is_ours = |value: &Value| value["percept"].is_string();
-        let is_new = earlier.as_ref() != Some(settings);
-        if let Some(earlier) = &earlier
-            && is_new
+        // As text, since not every number comes back from JSON to the bit.
+        let wanted = pretty(settings)?;
+        if let Some(text) = &earlier
+            && *text != wanted.as_bytes()
         {
             let path = settings_path.display();
-            if !is_ours(earlier) {
+            let earlier: Value = serde_json::from_slice(text).unwrap_or_default();
+            if !earlier["percept"].is_string() {
                 return Ok(Err(Conflict(format!(
                     "{path} is no file of percept's; name another folder with --out"
                 ))));
@@ -181,7 +182,7 @@ impl Writer {
                 return Ok(Err(Conflict(format!(
                     "{path} is of a run with other settings ({}); --force replaces its results, --out \
                      names another folder",
-                    differences(earlier, settings).join(", ")
+                    differences(&earlier, settings).join(", ")
                 ))));
             }
             remove_results(&folder, kind, &record)?;
@@ -212,7 +213,7 @@ impl Writer {
         let folder = &writer.folder;
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
-        write_json(&settings_path, settings)?;
+        write_file(&settings_path, wanted.as_bytes())?;
         Ok(Ok((writer, to_do)))
     }
 
@@ -246,7 +247,7 @@ impl Writer {
                 continue;
             }
             for path in self.formats.iter().filter_map(|f| self.path(input, *f)) {
-                if !path.exists() {
+                if !path.is_file() {
                     continue;
                 }
                 let is_result = match path.extension() {
