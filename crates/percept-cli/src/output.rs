@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Usage;
 use crate::args::{Format, OutputArgs};
+use crate::console::Console;
 use crate::inputs::Input;
 use crate::record::{Done, Record, Source};
 
@@ -388,12 +389,19 @@ impl Writer {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn finish(self, console: &Console) -> anyhow::Result<()> {
         if !self.formats.contains(&Format::Rle) {
             return Ok(());
         }
         let [results, images] = self.kind.coco().map(|name| self.folder.join(name));
-        self.record.write_coco(&results, &images)
+        let contested = self.record.write_coco(&results, &images)?;
+        if contested > 0 {
+            console.note(&format!(
+                "{contested} photos share a number with another; their ids are made up, see {}",
+                images.display()
+            ));
+        }
+        Ok(())
     }
 
     fn path(&self, input: &Input, format: Format) -> Option<PathBuf> {

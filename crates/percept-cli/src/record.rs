@@ -121,10 +121,12 @@ impl Record {
     }
 
     /// Writes the COCO results of all photos to `results`, and which photo has which id to `images`.
+    /// Returns how many photos have a number for a name that others claim too, and so an id of another
+    /// kind.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<()> {
+    pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<usize> {
         let cannot = || format!("cannot write {}", results.display());
         let stem = |photo: &Done| {
             let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
@@ -135,6 +137,11 @@ impl Record {
             .map(|photo| (stem(photo), photo.name.as_str()))
             .collect();
         let ids = ImageId::of_all(names.iter().map(|(stem, name)| (stem.as_str(), *name)));
+        let is_contested = |((stem, name), id): (&(String, &str), &ImageId)| {
+            id.is_made_up() && !ImageId::new(stem, name).is_made_up()
+        };
+        let contested = names.iter().zip(&ids).filter(|photo| is_contested(*photo));
+        let contested = contested.count();
         let ids: HashMap<&str, ImageId> = names.iter().map(|(_, name)| *name).zip(ids).collect();
 
         // The last line with masks of a photo as it is holds.
@@ -186,7 +193,8 @@ impl Record {
                 })
             })
             .collect();
-        crate::output::write_json(images, &json!({ "images": list }))
+        crate::output::write_json(images, &json!({ "images": list }))?;
+        Ok(contested)
     }
 }
 

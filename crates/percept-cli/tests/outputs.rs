@@ -260,7 +260,8 @@ fn photos_have_ids_of_their_own_and_a_map_to_them() {
         "in/labels.jpg",
         "in/results.jpg",
     ]);
-    place.works("segment in --labels cat --background none --format rle,json --out out");
+    let said = place.works("segment in --labels cat --background none --format rle,json --out out");
+    assert!(said.contains("2 photos share a number"), "{said}");
     let images = place.json("out/images.json")["images"]
         .as_array()
         .unwrap()
