@@ -128,21 +128,25 @@ impl Record {
     /// A file cannot be written.
     pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<usize> {
         let cannot = || format!("cannot write {}", results.display());
-        let stem = |photo: &Done| {
-            let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
-            stem.to_string_lossy().into_owned()
-        };
-        let names: Vec<(String, &str)> = self
+        let photos: Vec<(String, &Done)> = self
             .photos()
-            .map(|photo| (stem(photo), photo.name.as_str()))
+            .map(|photo| {
+                let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
+                (stem.to_string_lossy().into_owned(), photo)
+            })
             .collect();
-        let ids = ImageId::of_all(names.iter().map(|(stem, name)| (stem.as_str(), *name)));
-        let is_contested = |((stem, name), id): (&(String, &str), &ImageId)| {
-            id.is_made_up() && !ImageId::new(stem, name).is_made_up()
-        };
-        let contested = names.iter().zip(&ids).filter(|photo| is_contested(*photo));
-        let contested = contested.count();
-        let ids: HashMap<&str, ImageId> = names.iter().map(|(_, name)| *name).zip(ids).collect();
+        // By file and not by the name of results, which hangs on what else is there.
+        let names = photos
+            .iter()
+            .map(|(stem, photo)| (stem.as_str(), photo.file.as_str()));
+        let ids = ImageId::of_all(names);
+        let contested = photos
+            .iter()
+            .zip(&ids)
+            .filter(|((stem, _), id)| id.is_made_up() && !ImageId::new(stem, "").is_made_up())
+            .count();
+        let of_names = photos.iter().map(|(_, photo)| photo.name.as_str());
+        let ids: HashMap<&str, ImageId> = of_names.zip(ids).collect();
 
         // The last line with masks of a photo as it is holds.
         let mut last = HashMap::new();

@@ -278,6 +278,27 @@ fn photos_have_ids_of_their_own_and_a_map_to_them() {
     assert_eq!(of("42.jpg")["made_up"], false);
     assert_eq!(of("139.jpg")["made_up"], true);
     assert_eq!(of("x/cat.jpg")["width"], 48);
+    // The same without the others, whose results it shares no name with then.
+    fs::write(
+        place.path("in/image1.png"),
+        png_rgb(&RgbImage::new(9, 9)).unwrap(),
+    )
+    .unwrap();
+    place.works("segment in --labels cat --format rle --out alone");
+    let before = place.json("alone/images.json")["images"].clone();
+    fs::write(
+        place.path("in/image1.gif.png"),
+        png_rgb(&RgbImage::new(8, 9)).unwrap(),
+    )
+    .unwrap();
+    place.photo("in/image1.jpg", 7);
+    place.works("segment in --labels cat --format rle --out together");
+    let after = place.json("together/images.json")["images"].clone();
+    for image in before.as_array().unwrap() {
+        let same = |other: &&Value| other["file_name"] == image["file_name"];
+        let other = after.as_array().unwrap().iter().find(same).unwrap();
+        assert_eq!(other["id"], image["id"], "{image}");
+    }
     let ids: HashSet<u64> = images
         .iter()
         .map(|image| image["id"].as_u64().unwrap())
