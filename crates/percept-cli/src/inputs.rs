@@ -184,7 +184,13 @@ impl Search {
 
     fn glob(&mut self, pattern: &str) -> anyhow::Result<()> {
         let before = self.found.len() + self.passed_over.len();
-        let matches = glob::glob(pattern).map_err(|e| Usage(format!("{pattern}: {e}")))?;
+        // As shells do, so that `*.jpg` does not match the `._a.jpg` that macOS leaves beside `a.jpg`.
+        let options = glob::MatchOptions {
+            require_literal_leading_dot: true,
+            ..glob::MatchOptions::new()
+        };
+        let matches =
+            glob::glob_with(pattern, options).map_err(|e| Usage(format!("{pattern}: {e}")))?;
         for path in matches {
             let path = path?;
             match path.metadata() {
@@ -448,6 +454,20 @@ mod tests {
         assert_eq!(json["count"], 5);
         assert_eq!(json["kinds"][".heic"], 2);
         assert_eq!(json["files"].as_array().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn patterns_leave_hidden_files_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.jpg", "._a.jpg", "A.JPG"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        let mut search = Search::default();
+        let pattern = folder.path().join("*.jpg");
+        search.add(pattern.to_str().unwrap()).unwrap();
+        let found = search.finish();
+        assert_eq!(found.photos.len(), 1);
+        assert_eq!(found.photos[0].file, Path::new("a.jpg"));
     }
 
     #[cfg(unix)]

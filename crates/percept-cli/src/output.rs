@@ -1,7 +1,7 @@
 //! Results as files: masks, overlays, run lengths, arrays.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use percept::image::{
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Usage;
 use crate::args::{Format, OutputArgs};
+use crate::console::Console;
 use crate::inputs::Input;
 use crate::record::{Done, Record, Source};
 
@@ -43,9 +44,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 /// As [`write_file`].
 pub fn write_json(path: &Path, value: &Value) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    write_file(path, text.as_bytes())
+    write_file(path, pretty(value)?.as_bytes())
+}
+
+fn pretty(value: &Value) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// Whose results they are. Each command has names of its own, so that both can write to one folder.
@@ -164,15 +167,14 @@ impl Writer {
         let mut record = Record::read(folder.join(kind.record()))?;
         let settings_path = folder.join(kind.settings());
         let earlier = std::fs::read(&settings_path).ok();
-        let earlier: Option<Value> =
-            earlier.map(|text| serde_json::from_slice(&text).unwrap_or_default());
-        let is_ours = |value: &Value| value["percept"].is_string();
-        let is_new = earlier.as_ref() != Some(settings);
-        if let Some(earlier) = &earlier
-            && is_new
+        // As text, since not every number comes back from JSON to the bit.
+        let wanted = pretty(settings)?;
+        if let Some(text) = &earlier
+            && *text != wanted.as_bytes()
         {
             let path = settings_path.display();
-            if !is_ours(earlier) {
+            let earlier: Value = serde_json::from_slice(text).unwrap_or_default();
+            if !earlier["percept"].is_string() {
                 return Ok(Err(Conflict(format!(
                     "{path} is no file of percept's; name another folder with --out"
                 ))));
@@ -181,7 +183,7 @@ impl Writer {
                 return Ok(Err(Conflict(format!(
                     "{path} is of a run with other settings ({}); --force replaces its results, --out \
                      names another folder",
-                    differences(earlier, settings).join(", ")
+                    differences(&earlier, settings).join(", ")
                 ))));
             }
             remove_results(&folder, kind, &record)?;
@@ -212,7 +214,7 @@ impl Writer {
         let folder = &writer.folder;
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
-        write_json(&settings_path, settings)?;
+        write_file(&settings_path, wanted.as_bytes())?;
         Ok(Ok((writer, to_do)))
     }
 
@@ -246,7 +248,7 @@ impl Writer {
                 continue;
             }
             for path in self.formats.iter().filter_map(|f| self.path(input, *f)) {
-                if !path.exists() {
+                if !path.is_file() {
                     continue;
                 }
                 let is_result = match path.extension() {
@@ -346,7 +348,10 @@ impl Writer {
             written.push(path);
         }
         if let Some(source) = Source::of(&input.path) {
-            let below = |path: PathBuf| path.strip_prefix(&self.folder).map(Path::to_owned);
+            let below = |path: PathBuf| {
+                let below = path.strip_prefix(&self.folder);
+                below.map(|below| below.display().to_string())
+            };
             self.record.add(Done {
                 image: input.path.display().to_string(),
                 file: input.file.display().to_string(),
@@ -384,12 +389,19 @@ impl Writer {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn finish(self, console: &Console) -> anyhow::Result<()> {
         if !self.formats.contains(&Format::Rle) {
             return Ok(());
         }
         let [results, images] = self.kind.coco().map(|name| self.folder.join(name));
-        self.record.write_coco(&results, &images)
+        let contested = self.record.write_coco(&results, &images)?;
+        if contested > 0 {
+            console.note(&format!(
+                "{contested} photos share a number with another; their ids are made up, see {}",
+                images.display()
+            ));
+        }
+        Ok(())
     }
 
     fn path(&self, input: &Input, format: Format) -> Option<PathBuf> {
@@ -417,14 +429,13 @@ fn differences(one: &Value, other: &Value) -> Vec<String> {
 
 /// Removes what an earlier run of a command wrote, which its record names.
 fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<()> {
-    let is_below = |file: &&PathBuf| {
-        let mut parts = file.components();
-        parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+    let is_below = |file: &&String| {
+        let mut parts = Path::new(file).components();
+        parts.all(|part| matches!(part, Component::Normal(_)))
     };
     let of_all = kind.coco().into_iter().chain([kind.record()]);
     let files = record.photos().flat_map(|photo| &photo.files);
-    let names = files.filter(is_below).cloned();
-    for name in names.chain(of_all.map(PathBuf::from)) {
+    for name in files.filter(is_below).map(String::as_str).chain(of_all) {
         let path = folder.join(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

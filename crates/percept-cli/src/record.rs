@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -10,8 +11,6 @@ use anyhow::Context;
 use percept::{CocoResult, ImageId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-use crate::inputs::Input;
 
 /// A photo whose results are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +26,7 @@ pub struct Done {
     /// Width and height in pixels.
     pub size: [u32; 2],
     /// The files that were written, below the folder of results.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<String>,
     /// COCO results, where they were asked for. Their ids are given when all photos are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<Vec<CocoResult>>,
@@ -77,7 +76,7 @@ impl Record {
     pub fn read(path: PathBuf) -> anyhow::Result<Self> {
         let mut done = BTreeMap::new();
         each_line(&path, |_, photo| {
-            done.insert(photo.name.clone(), without_masks(photo));
+            remember(&mut done, photo);
             Ok(())
         })?;
         Ok(Self {
@@ -117,31 +116,45 @@ impl Record {
             }
         };
         file.write_all(&line).with_context(cannot)?;
-        self.done.insert(photo.name.clone(), without_masks(photo));
+        remember(&mut self.done, photo);
         Ok(())
     }
 
     /// Writes the COCO results of all photos to `results`, and which photo has which id to `images`.
+    /// Returns how many photos have a number for a name that others claim too, and so an id of another
+    /// kind.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<()> {
+    pub fn write_coco(&self, results: &Path, images: &Path) -> anyhow::Result<usize> {
         let cannot = || format!("cannot write {}", results.display());
-        let stem = |photo: &Done| {
-            let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
-            stem.to_string_lossy().into_owned()
-        };
-        let names: Vec<(String, &str)> = self
+        let photos: Vec<(String, &Done)> = self
             .photos()
-            .map(|photo| (stem(photo), photo.name.as_str()))
+            .map(|photo| {
+                let stem = Path::new(&photo.file).file_stem().unwrap_or_default();
+                (stem.to_string_lossy().into_owned(), photo)
+            })
             .collect();
-        let ids = ImageId::of_all(names.iter().map(|(stem, name)| (stem.as_str(), *name)));
-        let ids: HashMap<&str, ImageId> = names.iter().map(|(_, name)| *name).zip(ids).collect();
+        // By file and not by the name of results, which hangs on what else is there.
+        let names = photos
+            .iter()
+            .map(|(stem, photo)| (stem.as_str(), photo.file.as_str()));
+        let ids = ImageId::of_all(names);
+        let contested = photos
+            .iter()
+            .zip(&ids)
+            .filter(|((stem, _), id)| id.is_made_up() && !ImageId::new(stem, "").is_made_up())
+            .count();
+        let of_names = photos.iter().map(|(_, photo)| photo.name.as_str());
+        let ids: HashMap<&str, ImageId> = of_names.zip(ids).collect();
 
-        // The last line of a photo holds.
+        // The last line with masks of a photo as it is holds.
         let mut last = HashMap::new();
         each_line(&self.path, |number, photo| {
-            last.insert(photo.name, number);
+            let now = self.done.get(&photo.name);
+            if photo.coco.is_some() && now.is_some_and(|now| now.source == photo.source) {
+                last.insert(photo.name, number);
+            }
             Ok(())
         })?;
         let folder = results.parent().unwrap_or(Path::new("."));
@@ -184,7 +197,8 @@ impl Record {
                 })
             })
             .collect();
-        crate::output::write_json(images, &json!({ "images": list }))
+        crate::output::write_json(images, &json!({ "images": list }))?;
+        Ok(contested)
     }
 }
 
@@ -196,7 +210,7 @@ fn each_line(
     let cannot = || format!("cannot read {}", path.display());
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(()),
         Err(error) => return Err(error).with_context(cannot),
     };
     for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
@@ -207,10 +221,18 @@ fn each_line(
     Ok(())
 }
 
-/// Masks may be large; that there are some is worth knowing.
-fn without_masks(photo: Done) -> Done {
-    Done {
-        coco: photo.coco.map(|_| Vec::new()),
-        ..photo
+/// Adds a photo to what is done. Files that an earlier line names are still there, such as those of
+/// other formats.
+fn remember(done: &mut BTreeMap<String, Done>, mut photo: Done) {
+    // Masks may be large; that there are some is worth knowing.
+    photo.coco = photo.coco.map(|_| Vec::new());
+    if let Some(earlier) = done.remove(&photo.name) {
+        if earlier.source == photo.source {
+            photo.coco = photo.coco.or(earlier.coco);
+        }
+        photo.files.extend(earlier.files);
+        photo.files.sort();
+        photo.files.dedup();
     }
+    done.insert(photo.name.clone(), photo);
 }

@@ -375,6 +375,8 @@ fn a_converted_model_gives_the_same_masks() {
                 "cat, grass, sky",
                 "--format",
                 "mask",
+                // Another model is another run.
+                "--force",
                 "--out",
                 out.to_str().unwrap(),
             ]);

@@ -266,6 +266,40 @@ mod tests {
         assert_eq!(shape(&[usize::MAX, 2], 3), "(3,)");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn only_marked_files_are_results(bytes: Vec<u8>, cut in 0_usize..2000) {
+            assert!(!is_result(&bytes));
+            let png = [b"\x89PNG\r\n\x1a\n", &bytes[..]].concat();
+            assert!(!is_result(&png));
+            // A result that is cut says so as soon as its text is whole.
+            let whole = result_png(&RgbImage::new(9, 9)).unwrap();
+            let end = whole.windows(7).position(|window| window == b"percept").unwrap() + 7;
+            let start = &whole[..cut.min(whole.len())];
+            assert_eq!(is_result(start), start.len() >= end);
+        }
+    }
+
+    #[test]
+    fn text_behind_the_pixels_or_of_others_is_no_mark() {
+        let chunk = |kind: &[u8; 4], content: &[u8]| {
+            let length = (content.len() as u32).to_be_bytes();
+            [&length[..], kind, content, &[0; 4]].concat()
+        };
+        let file = |chunks: &[Vec<u8>]| [b"\x89PNG\r\n\x1a\n", &chunks.concat()[..]].concat();
+        let mark = chunk(b"tEXt", b"Software\0percept");
+        assert!(is_result(&file(&[chunk(b"IHDR", &[0; 13]), mark.clone()])));
+        for other in [
+            &[chunk(b"IDAT", b"x"), mark.clone()][..],
+            &[chunk(b"tEXt", b"Software\0Adobe ImageReady")],
+            &[chunk(b"tEXt", b"Software\0percept2")],
+            &[chunk(b"tEXt", b"Comment\0percept")],
+            &[chunk(b"zTXt", b"Software\0percept")],
+        ] {
+            assert!(!is_result(&file(other)));
+        }
+    }
+
     #[test]
     fn photos_survive_encoding() {
         let img = RgbImage::from_fn(17, 9, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, 80]));

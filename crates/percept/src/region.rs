@@ -401,4 +401,21 @@ mod tests {
             assert!(error.contains(why), "{wrong}: {error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn categories_never_panic(bytes: Vec<u8>, name: String, id: u64) {
+            let _ = Categories::parse(&bytes);
+            let file = serde_json::json!({ "categories": [{ "id": id, "name": name }] });
+            let categories = Categories::parse(file.to_string().as_bytes()).unwrap();
+            assert_eq!(categories.id(&name), Some(id));
+        }
+
+        #[test]
+        fn ids_are_unique_whatever_the_names(names: Vec<String>) {
+            let ids = ImageId::of_all(names.iter().map(|name| (name.as_str(), name.as_str())));
+            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), names.len());
+            assert!(ids.iter().all(|id| id.0 < 1 << 53));
+        }
+    }
 }

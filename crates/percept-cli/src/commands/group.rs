@@ -86,7 +86,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
     );
     let folder = writer.folder().to_owned();
     // What was done is kept, however it ended.
-    let finished = writer.finish();
+    let finished = writer.finish(console);
     let ended = ended?;
     finished?;
     Summary {

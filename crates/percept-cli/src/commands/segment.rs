@@ -116,7 +116,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     );
     let folder = writer.folder().to_owned();
     // What was done is kept, however it ended.
-    let finished = writer.finish();
+    let finished = writer.finish(console);
     let ended = ended?;
     finished?;
     Summary {
