@@ -271,6 +271,54 @@ fn ctrl_c_saves() {
 }
 
 #[test]
+fn what_is_left_out_is_told() {
+    let place = place();
+    let here = place.path();
+    let whole = fs::read(here.join("1.tar")).unwrap();
+    fs::write(here.join("1.tar"), &whole[..whole.len() / 2]).unwrap();
+    let output = train(here, &["--name", "x", "--steps", "2", "--json"])
+        .output()
+        .unwrap();
+    expect(
+        &output,
+        0,
+        "note: left out or read otherwise: damaged shards, read up to the damage: 1 (1.tar: the shard is cut short",
+    );
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["left_out"][0]["count"], 1);
+    let stop = ["--name", "y", "--steps", "2", "--damaged-shards", "stop"];
+    expect(
+        &train(here, &stop).output().unwrap(),
+        1,
+        "1.tar: the shard is cut short",
+    );
+
+    fs::write(
+        here.join("a.csv"),
+        "filepath,title\na.jpg,a\nb.jpg,\"b\nc.jpg,c\n",
+    )
+    .unwrap();
+    let csv = |rest: &[&str]| {
+        train(
+            here,
+            &[&["--train-data", "a.csv", "--steps", "2"][..], rest].concat(),
+        )
+        .output()
+        .unwrap()
+    };
+    expect(
+        &csv(&[]),
+        1,
+        "a.csv: row 2: a quote is opened in it and never closed",
+    );
+    expect(
+        &csv(&["--csv-quoting", "none"]),
+        2,
+        "rows whose photo cannot be read: ",
+    );
+}
+
+#[test]
 fn what_cannot_be_trained_is_explained() {
     let place = place();
     let here = place.path();

@@ -58,8 +58,13 @@ impl Omissions {
 
     /// Counts one thing of a kind under its name.
     pub fn add(&mut self, kind: impl AsRef<str>, example: impl fmt::Display) {
+        self.add_many(kind, 1, example);
+    }
+
+    /// Counts several things of a kind under one name.
+    pub fn add_many(&mut self, kind: impl AsRef<str>, count: u64, example: impl fmt::Display) {
         let of_kind = self.of_kind(kind.as_ref());
-        of_kind.count = of_kind.count.saturating_add(1);
+        of_kind.count = of_kind.count.saturating_add(count);
         if of_kind.examples.len() < EXAMPLES {
             let example = example.to_string();
             let short = example.chars().take(MAX_EXAMPLE);

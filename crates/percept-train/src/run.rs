@@ -627,7 +627,8 @@ impl<'a> Run<'a> {
     /// Says in the log what was left out.
     fn sum_up(&mut self) -> Result<(), TrainError> {
         for kind in self.left_out().kinds() {
-            self.log.line(&format!("left out: {kind}"))?;
+            self.log
+                .line(&format!("left out or read otherwise: {kind}"))?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use percept_checkpoint::Checkpoint;
 use percept_image::{Rgb, RgbImage, jpeg_rgb};
 use percept_model::{Hints, Model, device};
 use percept_train::checkpoint::Checkpoints;
+use percept_train::config::DamagedShards;
 use percept_train::run::find_checkpoint;
 use percept_train::{
     Alone, Ending, Evaluator, Event, Finished, Hooks, Resume, Saved, Start, TrainConfig,
@@ -178,12 +179,127 @@ fn a_broken_run_ends_as_an_unbroken_one() {
         let ended = run(&config, resume, None).unwrap();
         assert_eq!(ended.validation, whole.validation);
         assert_eq!(ended.progress.bad_samples, whole.progress.bad_samples);
+        assert_eq!(ended.left_out, whole.left_out);
+        // What is measured at the step of a checkpoint is there once, however often it was taken up.
+        let lines = results(&place.folder(&name)).into_iter();
+        let mut steps: Vec<(String, u64)> = lines
+            .map(|line| (line["kind"].to_string(), line["step"].as_u64().unwrap()))
+            .collect();
+        let all = steps.len();
+        steps.sort();
+        steps.dedup();
+        assert_eq!(steps.len(), all, "{name}");
         let found = bits(&place.checkpoints(&name).join("step_00000011.safetensors"));
         assert!(found == expected, "{name}: other numbers");
         assert_eq!(losses(&name), losses("whole"));
         let model = |name: &str| fs::read(place.folder(name).join("model/model.safetensors"));
         assert!(model(&name).unwrap() == model("whole").unwrap());
     }
+}
+
+#[test]
+fn what_is_left_out_is_counted_and_changed_data_are_noticed() {
+    let place = Place::new();
+    let third = place.0.path().join("2.tar");
+    let whole = fs::read(&third).unwrap();
+    fs::write(&third, &whole[..whole.len() / 2]).unwrap();
+    let mut config = place.config("x");
+    config.val_fraction = 0.0;
+    config.val_data = Some(place.0.path().join("1.tar").display().to_string());
+    let ended = run(&config, Resume::New, None).unwrap();
+    let kinds: Vec<String> = ended
+        .left_out
+        .kinds()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        kinds[0]
+            .starts_with("damaged shards, read up to the damage: 1 (2.tar: the shard is cut short")
+    );
+    let decoded = "samples whose image cannot be decoded or shows nothing: ";
+    assert!(
+        kinds
+            .iter()
+            .any(|kind| kind.starts_with(decoded) && kind.contains("1.tar: s1-05")),
+        "{kinds:?}"
+    );
+    let bad: u64 = ended.left_out.kinds()[1..]
+        .iter()
+        .map(|kind| kind.count)
+        .sum();
+    assert_eq!(bad, ended.progress.bad_samples);
+    let out = fs::read_to_string(place.folder("x").join("out.log")).unwrap();
+    let named = "not validated on ";
+    assert_eq!(out.lines().filter(|line| line.contains(named)).count(), 1);
+    for kind in kinds {
+        assert!(
+            out.contains(&format!("left out or read otherwise: {kind}")),
+            "{kind}"
+        );
+    }
+    let lines = results(&place.folder("x"));
+    let trained = lines
+        .iter()
+        .filter(|line| line["kind"] == "train")
+        .next_back()
+        .unwrap();
+    assert_eq!(
+        trained["left_out"],
+        serde_json::to_value(&ended.left_out).unwrap()
+    );
+    let validated = lines.iter().find(|line| line["kind"] == "val").unwrap();
+    assert_eq!(
+        (&validated["samples"], &validated["bad_samples"]),
+        (&13.into(), &1.into())
+    );
+
+    let noticed = |config: &TrainConfig| {
+        let mut notes = Vec::new();
+        let mut watch = |event: &Event<'_>| {
+            if let Event::Note(note) = event {
+                notes.push((*note).to_owned());
+            }
+        };
+        let hooks = Hooks {
+            observer: &mut watch,
+            evaluator: None,
+            stop: &AtomicBool::new(false),
+            collective: &Alone,
+        };
+        let resume = latest(&place.folder("x"));
+        train(config, start(config), resume, hooks).unwrap();
+        notes.retain(|note| note.contains("are not those of the checkpoint"));
+        notes
+    };
+    config.steps = Some(12);
+    assert_eq!(noticed(&config), [""; 0]);
+    fs::write(&third, &whole).unwrap();
+    config.steps = Some(13);
+    let changed = noticed(&config);
+    assert!(
+        changed[0].contains("names or sizes of files differ"),
+        "{changed:?}"
+    );
+    config.train_data = config.train_data.replace("0..2", "0..1");
+    config.steps = Some(14);
+    assert!(noticed(&config)[0].contains("3 files then, 2 now"));
+    // A damaged shard may be asked to end a run.
+    fs::write(&third, &whole[..whole.len() / 2]).unwrap();
+    let mut config = place.config("y");
+    config.damaged_shards = DamagedShards::Stop;
+    let error = run(&config, Resume::New, None).unwrap_err().to_string();
+    assert!(error.contains("2.tar: the shard is cut short"), "{error}");
+    // Pairs to validate on are tried before the first step.
+    fs::write(
+        place.0.path().join("bad.csv"),
+        "filepath,title\nno.jpg,a\nno.jpg,b\n",
+    )
+    .unwrap();
+    let mut config = place.config("z");
+    config.val_data = Some(place.0.path().join("bad.csv").display().to_string());
+    let error = run(&config, Resume::New, None).unwrap_err().to_string();
+    assert!(error.contains("bad.csv"), "{error}");
 }
 
 #[test]

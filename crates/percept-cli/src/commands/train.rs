@@ -93,7 +93,7 @@ fn run_as(
     let finished = finished?;
 
     for kind in finished.left_out.kinds() {
-        console.note(&format!("left out: {kind}"));
+        console.note(&format!("left out or read otherwise: {kind}"));
     }
     let progress = &finished.progress;
     let (path, outcome) = match &finished.ending {

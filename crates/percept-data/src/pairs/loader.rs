@@ -355,7 +355,8 @@ impl PairLoader {
             None => String::new(),
         };
         // Where there is no sample at all, that is why.
-        let omissions = self.stream.source().omissions();
+        let mut omissions = self.stream.source().omissions();
+        omissions.merge(&self.skipped.omissions);
         let left_out: String = (omissions.kinds().iter())
             .map(|kind| format!("; {kind}"))
             .collect();

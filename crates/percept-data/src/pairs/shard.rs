@@ -159,16 +159,16 @@ impl From<io::Error> for Failure {
 }
 
 fn refuse_compressed(path: &Path, file: &mut File) -> Result<(), DataError> {
-    let mut first = [0; 8];
-    let read = file.read(&mut first).and_then(|read| {
-        file.rewind()?;
-        Ok(read)
-    });
-    let read = read.map_err(|source| DataError::Io {
+    let io_error = |source| DataError::Io {
         path: path.to_owned(),
         source,
-    })?;
-    match tape::compressed(&first[..read]) {
+    };
+    let mut first = Vec::new();
+    let read = file.by_ref().take(tape::BLOCK).read_to_end(&mut first);
+    read.and_then(|_| file.rewind()).map_err(io_error)?;
+    // A tar archive begins with a name, which may be anything.
+    let how = tape::compressed(&first).filter(|_| !tape::is_header(&first));
+    match how {
         None => Ok(()),
         Some(how) => Err(invalid(
             path,

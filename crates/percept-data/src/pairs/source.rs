@@ -413,19 +413,20 @@ impl PairSource {
                 (read, _) => Some(read?),
             },
         };
-        let mut any = None;
-        if self.options.captions == CaptionChoice::Random
-            && let Some(sidecar) = &sidecar
-        {
-            let captions = match (sidecar.captions(), entry.text) {
+        let captions = match (&sidecar, self.options.captions) {
+            (Some(sidecar), CaptionChoice::Random) => match (sidecar.captions(), entry.text) {
                 (Err(_), Some(_)) => {
                     passed = true;
                     Vec::new()
                 }
                 (captions, _) => captions?,
-            };
-            any = captions.get(random.below(captions.len())).cloned();
-        }
+            },
+            _ => Vec::new(),
+        };
+        let any = match self.options.captions {
+            CaptionChoice::Random => captions.get(random.below(captions.len())).cloned(),
+            CaptionChoice::First => None,
+        };
         let text = match (any, entry.text, &sidecar) {
             (Some(any), _, _) => any.into_bytes(),
             (None, Some(text), _) => shard::read(file, "the caption", text, MAX_CAPTION_BYTES)?,

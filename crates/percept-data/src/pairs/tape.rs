@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use tar::{EntryType, Header};
 
 /// Headers and bytes come in blocks of this size.
-const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 
 /// Most bytes of a member's name, which tar keeps in a member of its own. Systems allow 4,096.
 const MAX_NAME_BYTES: u64 = 1 << 16;
@@ -350,12 +350,15 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// Whether a block has a header's checksum: the sum of all bytes, those of the sum counted as spaces. Old
 /// writers took the bytes as signed.
-fn is_header(bytes: &[u8; BLOCK as usize]) -> bool {
+pub(super) fn is_header(bytes: &[u8]) -> bool {
     const SUM: std::ops::Range<usize> = 148..156;
+    if bytes.len() as u64 != BLOCK {
+        return false;
+    }
     let Ok(stated) = Header::from_byte_slice(bytes).cksum() else {
         return false;
     };
-    let mut with_spaces = *bytes;
+    let mut with_spaces = bytes.to_vec();
     with_spaces[SUM].fill(b' ');
     let unsigned: u32 = with_spaces.iter().map(|&byte| u32::from(byte)).sum();
     let signed: i64 = with_spaces.iter().map(|&byte| i64::from(byte as i8)).sum();

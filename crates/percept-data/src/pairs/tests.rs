@@ -994,6 +994,9 @@ fn archives_of_all_writers_are_read() {
             ["samples with a member that cannot be read: 1 (0.tar: s)"]
         );
     }
+    // Names that begin as compressed files do.
+    let (pairs, _) = read(&[pair("BZhang"), end.clone()]);
+    assert_eq!(pairs, ["BZhang: about BZhang"]);
     // Names that are none of a sample.
     let (pairs, left) = read(&[
         member("folder/", b"", |header| {
@@ -1293,6 +1296,66 @@ fn sets_that_change_are_told_apart() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Parts of samples in any order are joined, each with its own.
+    #[test]
+    fn parts_in_any_order_are_joined(
+        order in prop::collection::vec(any::<u64>(), 2..12),
+        folders in prop::collection::vec("[a-c]{0,2}", 12),
+    ) {
+        let keys = order.len() / 2;
+        let mut members: Vec<(u64, String, Vec<u8>)> = (0..2 * keys)
+            .map(|part| {
+                let (at, ending) = (part / 2, ["jpg", "txt"][part % 2]);
+                let key = format!("f{}/{at}", folders[at]);
+                (order[part], format!("{key}.{ending}"), key.into_bytes())
+            })
+            .collect();
+        members.sort();
+        let bytes: Vec<Vec<u8>> = members.iter().map(|(_, name, bytes)| member(name, bytes, |_| {})).collect();
+        let shards = Shards::new();
+        fs::write(shards.path("0.tar"), [bytes.concat(), END.to_vec()].concat()).unwrap();
+        let path = shards.path("0.tar");
+        let listing = shard::index(&path, |_| true).unwrap();
+        prop_assert_eq!(listing.entries.len(), keys);
+        let mut file = fs::File::open(&path).unwrap();
+        for entry in &listing.entries {
+            let text = shard::read(&mut file, "", entry.text.unwrap(), 100).ok().unwrap();
+            let key = String::from_utf8(text).unwrap();
+            prop_assert_eq!(key.as_str(), &*entry.key);
+            prop_assert!(entry.image.is_some() && entry.repeats == shard::Repeats::No);
+        }
+        prop_assert!(listing.omissions.is_empty() && listing.damage.is_none());
+    }
+
+    /// Whatever headers say: no panic, and no more samples than members.
+    #[test]
+    fn any_headers_are_read_or_refused(
+        headers in prop::collection::vec((any::<u8>(), "[a./_]{0,5}(jpg|txt)?", any::<u64>(), prop::collection::vec(any::<u8>(), 0..700)), 1..6),
+        cut in 0_usize..6000,
+    ) {
+        let mut bytes = Vec::new();
+        for (kind, name, size, body) in &headers {
+            bytes.extend(member("x", body, |header| {
+                header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+                // Often a kind that there is, and a size that is true.
+                let kinds = *b"00012LKxgSX";
+                header.as_mut_bytes()[156] = match kind % 2 {
+                    0 => kinds[*kind as usize % kinds.len()],
+                    _ => *kind,
+                };
+                if size % 3 == 0 {
+                    header.set_size(*size);
+                }
+            }));
+        }
+        bytes.truncate(cut);
+        let shards = Shards::new();
+        fs::write(shards.path("0.tar"), &bytes).unwrap();
+        if let Ok(listing) = shard::index(&shards.path("0.tar"), |_| true) {
+            prop_assert!(listing.entries.len() <= headers.len());
+        }
+    }
 
     /// Whatever the shards, processes and buffer: each sample once, and any suffix from its position.
     #[test]
