@@ -116,6 +116,61 @@ pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
         })
 }
 
+/// An image as its file stores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The pixels, in the rows and columns of the file.
+    pub pixels: RgbImage,
+    /// Whether the file's metadata asks for them to be turned or mirrored.
+    pub turned: bool,
+}
+
+/// As [`open`], but without applying the orientation that the metadata asks for: what
+/// `Image.open(path).convert("RGB")` gives in Pillow. Annotations that were drawn on stored pixels fit
+/// these.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_stored(path: &Path, limits: &Limits) -> Result<Stored, ImageError> {
+    read(path, limits)
+        .and_then(|bytes| {
+            if bytes.is_empty() {
+                return Err(ImageError::Empty);
+            }
+            contain_panics(|| decode_pixels(&bytes, limits, None))
+        })
+        .map(|(pixels, orientation)| Stored {
+            pixels,
+            turned: orientation != Orientation::NoTransforms,
+        })
+        .map_err(|reason| ImageError::File {
+            path: path.to_owned(),
+            reason: Box::new(reason),
+        })
+}
+
+/// Width and height of the image that a file stores, from its header alone and whatever orientation
+/// its metadata asks for.
+///
+/// # Errors
+/// [`ImageError::File`]: the file cannot be read, is no image, or is larger than the limits.
+pub fn stored_size(path: &Path, limits: &Limits) -> Result<(u32, u32), ImageError> {
+    let size = || {
+        let reader = ImageReader::new(io::BufReader::new(File::open(path)?));
+        let reader = reader.with_guessed_format()?;
+        if reader.format().is_none() {
+            return Err(ImageError::UnknownFormat);
+        }
+        let size = reader.into_dimensions().map_err(refused)?;
+        check_dimensions(size, limits)?;
+        Ok(size)
+    };
+    contain_panics(size).map_err(|reason| ImageError::File {
+        path: path.to_owned(),
+        reason: Box::new(reason),
+    })
+}
+
 /// The whole file, unless it holds more than `limits.max_file_bytes`.
 fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, ImageError> {
     let file = File::open(path)?;
@@ -137,7 +192,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         return Err(ImageError::Empty);
     }
     check_file_bytes(bytes.len() as u64, limits)?;
-    contain_panics(|| decode_pixels(bytes, limits, None))
+    contain_panics(|| decode_pixels(bytes, limits, None)).map(turn_upright)
 }
 
 /// As [`decode`], but a JPEG may come out at 1/2, 1/4 or 1/8 of its size: the smallest of them whose
@@ -157,15 +212,16 @@ pub fn decode_reduced(
         return Err(ImageError::Empty);
     }
     check_file_bytes(bytes.len() as u64, limits)?;
-    contain_panics(|| decode_pixels(bytes, limits, Some(min_side)))
+    contain_panics(|| decode_pixels(bytes, limits, Some(min_side))).map(turn_upright)
 }
 
-/// `min_side`: see [`decode_reduced`]; `None` keeps the size.
+/// The stored pixels, and what turns them upright. `min_side`: see [`decode_reduced`]; `None` keeps
+/// the size.
 fn decode_pixels(
     bytes: &[u8],
     limits: &Limits,
     min_side: Option<u32>,
-) -> Result<RgbImage, ImageError> {
+) -> Result<(RgbImage, Orientation), ImageError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     match reader.format() {
         None => return Err(ImageError::UnknownFormat),
@@ -196,10 +252,10 @@ fn decode_pixels(
     let pixels = DynamicImage::from_decoder(decoder)
         .map_err(refused)?
         .into_rgb8();
-    Ok(turn_upright(pixels, orientation))
+    Ok((pixels, orientation))
 }
 
-fn turn_upright(pixels: RgbImage, orientation: Orientation) -> RgbImage {
+fn turn_upright((pixels, orientation): (RgbImage, Orientation)) -> RgbImage {
     let mut upright = DynamicImage::ImageRgb8(pixels);
     upright.apply_orientation(orientation);
     upright.into_rgb8()
@@ -213,7 +269,7 @@ fn decode_jpeg(
     bytes: &[u8],
     limits: &Limits,
     min_side: Option<u32>,
-) -> Result<RgbImage, ImageError> {
+) -> Result<(RgbImage, Orientation), ImageError> {
     // The decoder fills what is missing with grey and reports success.
     if !jpeg_has_end(bytes) {
         return Err(ImageError::Truncated);
@@ -263,7 +319,7 @@ fn decode_jpeg(
         }
     };
     let pixels = RgbImage::from_raw(width, height, samples).ok_or(ImageError::Truncated)?;
-    Ok(turn_upright(pixels, orientation))
+    Ok((pixels, orientation))
 }
 
 /// What the EXIF block asks for. Unreadable metadata is no reason to refuse readable pixels.

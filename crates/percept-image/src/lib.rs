@@ -35,7 +35,9 @@ pub mod resize;
 pub mod rle;
 pub mod save;
 
-pub use decode::{EXTENSIONS, ImageError, Limits, decode, decode_reduced, open};
+pub use decode::{
+    EXTENSIONS, ImageError, Limits, Stored, decode, decode_reduced, open, open_stored, stored_size,
+};
 pub use image::{Rgb, RgbImage};
 pub use label_map::{LabelMap, LabelMapError};
 pub use palette::{colour, voc_palette};
