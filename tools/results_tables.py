@@ -35,11 +35,11 @@ def metric(result: dict | None, name: str) -> str:
 
 
 def words(out: pathlib.Path, data: str, runs: list, seven: bool) -> None:
-    head = ["protocol", "mIoU", "mIoU of classes present"] + (["mIoU of seven", *SEVEN] if seven else [])
+    head = ["protocol", "mIoU of all classes", "mIoU of classes in the truth"] + (["mIoU of seven", *SEVEN] if seven else [])
     rows = []
     for name, folder in runs:
         result = load(out / folder)
-        row = [name, metric(result, "miou"), metric(result, "miou_present")]
+        row = [name, metric(result, "miou_all_classes"), metric(result, "miou_present")]
         if seven:
             iou = {c["name"]: c["iou"] for c in result["per_class"]} if result else {}
             mean = sum(iou[c] for c in SEVEN) / len(SEVEN) if result else None

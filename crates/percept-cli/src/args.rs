@@ -636,6 +636,9 @@ pub struct EvalArgs {
     /// Class names of `folder`: lines of a folder's name and its class, with a comma or tab between.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
+    /// Go on where a class folder has no photos: its class competes, without photos of its own.
+    #[arg(long)]
+    pub keep_empty_classes: bool,
     /// Only the first N photos.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,

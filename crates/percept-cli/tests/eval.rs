@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Output;
 
 use percept::LabelMap;
-use percept::image::{Rgb, RgbImage, mask_png, png_rgb};
+use percept::image::{Rgb, RgbImage, jpeg_rgb, mask_png, png_rgb};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -101,6 +101,225 @@ fn two_thousand_photos_with_a_broken_one_are_counted_and_named() {
     assert_eq!(records.lines().count(), 2001);
 }
 
+/// A photo as JPEG, its EXIF asking to be shown as `orientation` says.
+fn jpeg_turned(photo: &RgbImage, orientation: u8) -> Vec<u8> {
+    let jpeg = jpeg_rgb(photo, 95).unwrap();
+    let mut exif =
+        b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    [&jpeg[..2], &exif, &jpeg[2..]].concat()
+}
+
+/// Lines of what a result says was left out.
+fn left_out(result: &Value) -> Vec<String> {
+    let kinds = result["left_out"].as_array().unwrap().iter();
+    kinds
+        .map(|kind| format!("{}: {}", kind["kind"].as_str().unwrap(), kind["count"]))
+        .collect()
+}
+
+#[test]
+fn photos_are_read_as_stored_where_their_masks_are_drawn() {
+    // Not the same upside down: the square is at the top left.
+    let photo = RgbImage::from_fn(24, 20, |x, y| match (x < 12, y < 8) {
+        (true, true) => Rgb([220, 20, 20]),
+        _ => Rgb([30, 120, 30]),
+    });
+    let upside_down = RgbImage::from_fn(24, 20, |x, y| *photo.get_pixel(23 - x, 19 - y));
+    let mask = LabelMap::from_fn(24, 20, |x, y| u16::from(x < 12 && y < 8));
+    let eval = |orientation: u8, photo: &RgbImage, rest: &[&str]| {
+        let set = tempfile::tempdir().unwrap();
+        for folder in ["images", "masks"] {
+            std::fs::create_dir(set.path().join(folder)).unwrap();
+        }
+        std::fs::write(set.path().join("classes.txt"), "background\nred square\n").unwrap();
+        std::fs::write(set.path().join("masks/a.png"), mask_png(&mask).unwrap()).unwrap();
+        let jpeg = jpeg_turned(photo, orientation);
+        std::fs::write(set.path().join("images/a.jpg"), jpeg).unwrap();
+        json(&eval_custom(&set, rest))
+    };
+    let plain = eval(1, &photo, &[]);
+    assert!(left_out(&plain).is_empty());
+    assert_eq!(
+        plain["settings"]["protocol"]["image"]["orientation"],
+        "stored"
+    );
+    let upright = ["--set", "image.orientation=upright"];
+    for orientation in [2, 3, 4] {
+        let turned = eval(orientation, &photo, &[]);
+        assert_eq!(turned["confusion"], plain["confusion"], "{orientation}");
+        let kind = "photos whose EXIF asks for turning, read as stored";
+        assert!(left_out(&turned)[0].starts_with(kind), "{orientation}");
+    }
+    // Drawn on what is shown: the stored photo is upside down, its mask is not.
+    let turned = eval(3, &upside_down, &upright);
+    assert!(left_out(&turned)[0].starts_with("photos turned upright as their EXIF asks"));
+    let close = |result: &Value| result["metrics"]["pixel_accuracy"].as_f64().unwrap();
+    // A JPEG is not the same to the last bit when it is stored upside down.
+    assert!((close(&turned) - close(&plain)).abs() < 0.03);
+}
+
+#[test]
+fn every_mean_iou_stands_under_its_name() {
+    let set = squares(4);
+    let more = "background\nred square, red\nblue square\nzebra\nviolin\n";
+    std::fs::write(set.path().join("classes.txt"), more).unwrap();
+    let result = json(&eval_custom(&set, &[]));
+    let metric = |name: &str| result["metrics"][name].as_f64().unwrap();
+    let classes = result["per_class"].as_array().unwrap();
+    let mean = |keep: &dyn Fn(&Value) -> bool| {
+        let kept = classes.iter().filter(|class| keep(class));
+        let iou: Vec<f64> = kept
+            .map(|class| class["iou"].as_f64().unwrap_or(0.0))
+            .collect();
+        iou.iter().sum::<f64>() / iou.len() as f64
+    };
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+    assert!(close(metric("miou_all_classes"), mean(&|_| true)));
+    assert!(close(
+        metric("miou_truth_or_prediction"),
+        mean(&|class| !class["iou"].is_null())
+    ));
+    assert!(close(
+        metric("miou_present"),
+        mean(&|class| class["count"] != 0)
+    ));
+    assert_eq!(metric("miou"), metric("miou_truth_or_prediction"));
+    let of = |name: &str| json(&eval_custom(&set, &["--set", name]));
+    assert_eq!(
+        of("score.mean_over=all")["metrics"]["miou"],
+        metric("miou_all_classes")
+    );
+    assert_eq!(
+        of("score.mean_over=truth")["metrics"]["miou"],
+        metric("miou_present")
+    );
+}
+
+#[test]
+fn where_every_photo_fails_there_is_no_number() {
+    let set = squares(2);
+    for photo in ["0000", "0001"] {
+        std::fs::write(set.path().join(format!("images/{photo}.png")), "no photo").unwrap();
+    }
+    let output = eval_custom(&set, &[]);
+    expect(&output, 1, "2 of 2 photos failed, 0 done");
+    let result = json(&output);
+    for metric in [
+        "miou",
+        "miou_truth_or_prediction",
+        "miou_present",
+        "miou_all_classes",
+        "pixel_accuracy",
+    ] {
+        assert_eq!(result["metrics"][metric], Value::Null, "{metric}");
+        assert!(result["metrics"].get(metric).is_some());
+        assert_eq!(result["missing"][metric], "no photo could be evaluated");
+    }
+}
+
+#[test]
+fn masks_of_0_and_255_are_told() {
+    let set = squares(2);
+    std::fs::write(set.path().join("classes.txt"), "background\nred square\n").unwrap();
+    let mask = LabelMap::from_fn(24, 20, |x, _| if x < 10 { 255 } else { 0 });
+    for name in ["0000", "0001"] {
+        let path = set.path().join(format!("masks/{name}.png"));
+        std::fs::write(path, mask_png(&mask).unwrap()).unwrap();
+    }
+    let output = eval_custom(&set, &[]);
+    expect(&output, 0, "no pixel is of the others");
+    expect(&output, 0, "(red square and ");
+    let result = json(&output);
+    let ignored = result["left_out"][0]["count"].as_u64().unwrap();
+    assert!(ignored > 100, "{ignored}");
+    assert_eq!(result["left_out"][0]["examples"][0], "red square");
+}
+
+/// Folders with a photo each, and what `percept eval folder` says.
+fn eval_folders(folders: &[&str], rest: &[&str]) -> Output {
+    let set = tempfile::tempdir().unwrap();
+    for (index, folder) in folders.iter().enumerate() {
+        let path = set.path().join(folder);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let photo = RgbImage::from_pixel(20, 20, Rgb([40 * index as u8, 90, 200]));
+        std::fs::write(path, png_rgb(&photo).unwrap()).unwrap();
+    }
+    let mut args = vec!["eval", "folder", "--data", path(set.path()), "--json"];
+    args.extend(rest);
+    percept(&args)
+}
+
+#[test]
+fn class_folders_are_named_or_refused() {
+    let folders = [
+        "n01440764/1.png",
+        "n02102040-springer/1.png",
+        "unsorted/1.png",
+    ];
+    let output = eval_folders(&folders, &[]);
+    expect(&output, 0, "folders named otherwise among wnids");
+    let result = json(&output);
+    let names: Vec<&str> = (result["per_class"].as_array().unwrap().iter())
+        .map(|class| class["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["tench", "English Springer Spaniel", "unsorted"]);
+    assert_eq!(left_out(&result).len(), 1);
+    // Of three classes, every one is among the best five.
+    assert!(result["metrics"].get("acc5").is_none());
+    assert!(
+        result["missing"]["acc5"]
+            .as_str()
+            .unwrap()
+            .starts_with("of five classes or fewer")
+    );
+
+    let nested = ["cat/1.png", "dog/images/1.png"];
+    let output = eval_folders(&nested, &[]);
+    expect(
+        &output,
+        1,
+        "dog: a class folder without photos; it holds only folders, such as images",
+    );
+    expect(&output, 1, "--keep-empty-classes");
+    let result = json(&eval_folders(&nested, &["--keep-empty-classes"]));
+    assert_eq!(result["per_class"][1]["name"], "dog");
+    assert_eq!(result["per_class"][1]["count"], 0);
+    assert_eq!(left_out(&result).len(), 2);
+    expect(&eval_folders(&nested, &["--split", "x"]), 1, "dog");
+}
+
+#[test]
+fn an_odd_row_of_captions_is_counted_and_named() {
+    let set = tempfile::tempdir().unwrap();
+    for (index, name) in ["a", "b", "c"].iter().enumerate() {
+        let photo = RgbImage::from_pixel(20, 20, Rgb([80 * index as u8, 90, 200]));
+        std::fs::write(
+            set.path().join(format!("{name}.png")),
+            png_rgb(&photo).unwrap(),
+        )
+        .unwrap();
+    }
+    let csv = set.path().join("set.csv");
+    let rows = "filepath,title\na.png,a cat\nb.png,\nc.png,a bird\nz.png,a dog\nb.png,x,y\n";
+    std::fs::write(&csv, rows).unwrap();
+    let output = percept(&["eval", "retrieval", "--data", path(&csv), "--json"]);
+    expect(
+        &output,
+        1,
+        "1 of 3 photos failed, 2 done; 2 things left out",
+    );
+    expect(
+        &output,
+        1,
+        "rows without a caption, left out: 1 (line 3: `b.png`)",
+    );
+    let result = json(&output);
+    assert_eq!(result["metrics"]["captions"], 2.0);
+    assert_eq!(result["failures"][0]["sample"], "z");
+    assert_eq!(left_out(&result).len(), 2);
+}
+
 #[test]
 fn a_resumed_run_ends_with_the_same_numbers() {
     let set = squares(12);
@@ -115,7 +334,7 @@ fn a_resumed_run_ends_with_the_same_numbers() {
         &set,
         &["--out", path(twice.path()), "--resume"],
     ));
-    for field in ["metrics", "per_class", "confusion", "counts"] {
+    for field in ["metrics", "per_class", "confusion", "counts", "left_out"] {
         assert_eq!(whole[field], rest[field], "{field}");
     }
     let other = eval_custom(
@@ -153,7 +372,7 @@ fn kept_tokens_are_used_for_all_that_is_measured_of_a_photo() {
     for grouping in [&[][..], &["--grouping"]] {
         let with = json(&eval_custom(&set, &[grouping, &kept].concat()));
         let without = json(&eval_custom(&set, grouping));
-        for field in ["metrics", "per_class", "confusion", "counts"] {
+        for field in ["metrics", "per_class", "confusion", "counts", "left_out"] {
             assert_eq!(with[field], without[field], "{grouping:?} {field}");
         }
         if grouping.is_empty() {

@@ -3,11 +3,25 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::files::{Table, inside, invalid, unique_id};
+use crate::{DataError, Omissions};
 
 /// Largest CSV of captions, which are kept in memory: COCO's train set would make 50 MB.
 const MAX_CSV_BYTES: u64 = 1 << 30;
+
+/// Names of the column of photos, those of open_clip, Flickr30k and others.
+const PHOTO_COLUMNS: [&str; 7] = [
+    "filepath",
+    "image",
+    "image_name",
+    "file_name",
+    "filename",
+    "image_path",
+    "path",
+];
+
+/// Names of the column of captions.
+const CAPTION_COLUMNS: [&str; 5] = ["title", "caption", "comment", "text", "sentence"];
 
 /// Photos with one or several captions each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +30,8 @@ pub struct CaptionSet {
     pub name: String,
     /// The photos, none without a caption.
     pub samples: Vec<CaptionSample>,
+    /// What was left out, and read otherwise than it is written.
+    pub omissions: Omissions,
 }
 
 /// A photo and what was said of it.
@@ -31,59 +47,73 @@ pub struct CaptionSample {
 }
 
 impl CaptionSet {
-    /// Reads a CSV with the columns `filepath` and `title`, separated by tabs or commas as its header
-    /// is. Rows of the same photo are its captions; photos stay in the order of their first row.
+    /// Reads a CSV with the columns `filepath` and `title`, separated as its header is: by tabs, commas,
+    /// bars or semicolons. The columns may also be called `image`, `image_name`, `file_name`,
+    /// `filename`, `image_path` or `path`, and `caption`, `comment`, `text` or `sentence`. Rows of the
+    /// same photo are its captions; photos stay in the order of their first row.
     ///
-    /// Paths are relative to `photos`, or to the folder of the CSV if that is not given. A path that
-    /// leads out of it is refused, an absolute one too. The set is called as the file is.
+    /// Paths are relative to `photos`, or to the folder of the CSV if that is not given; absolute ones
+    /// are taken as they are. Rows without a caption or a photo, rows unlike the header, and those
+    /// whose path leads out of the folder are left out and counted. The set is called as the file is.
     ///
     /// # Errors
-    /// [`DataError`]: the file cannot be read or is larger than 1 GiB, a column is missing, a row is
-    /// not like the header, has an empty caption, or names a photo elsewhere.
+    /// [`DataError`]: the file cannot be read or is larger than 1 GiB, a column is missing, a quote is
+    /// never closed, or no row makes sense.
     pub fn from_csv(csv: &Path, photos: Option<&Path>) -> Result<Self, DataError> {
         let folder = match (photos, csv.parent()) {
             (Some(photos), _) => photos,
             (None, parent) => parent.unwrap_or(Path::new("")),
         };
         let table = Table::open(csv, MAX_CSV_BYTES)?;
-        let [filepath, title] = table.columns(["filepath", "title"])?;
+        let filepath = table.column_of(&PHOTO_COLUMNS)?;
+        let title = table.column_of(&CAPTION_COLUMNS)?;
         let mut samples: Vec<CaptionSample> = Vec::new();
         let mut positions: HashMap<PathBuf, usize> = HashMap::new();
         let mut ids = HashSet::new();
-        table.rows(|row| {
+        let mut omissions = Omissions::new();
+        table.rows(&mut omissions, |row| {
             let value = |column| row.get(column).unwrap_or_default();
             let (name, caption) = (value(filepath), value(title));
-            if caption.is_empty() {
-                return Err(format!("`{name}` has an empty caption"));
+            if name.is_empty() {
+                return Err(("rows without a photo, left out", format!("`{caption}`")));
             }
-            let image = inside(folder, name).ok_or_else(|| {
-                let folder = match folder.as_os_str().is_empty() {
-                    true => Path::new("."),
-                    false => folder,
-                };
-                format!("`{name}` is no path below {}", folder.display())
+            if caption.is_empty() {
+                return Err(("rows without a caption, left out", format!("`{name}`")));
+            }
+            let image = match Path::new(name).is_absolute() {
+                true => Some(PathBuf::from(name)),
+                false => inside(folder, name),
+            };
+            let image = image.ok_or_else(|| {
+                let kind = "rows whose photo is not below the folder of the set, left out";
+                (kind, format!("`{name}`"))
             })?;
             if let Some(sample) = positions.get(&image).and_then(|&at| samples.get_mut(at)) {
                 sample.captions.push(caption.to_owned());
                 return Ok(());
             }
-            let id = unique_id(name, &mut ids)
-                .ok_or_else(|| format!("`{name}` is named as two photos before it"))?;
+            let line = row.position().map_or(0, csv::Position::line);
+            let id = unique_id(name, &mut ids);
             positions.insert(image.clone(), samples.len());
             samples.push(CaptionSample {
-                id,
+                id: id.unwrap_or_else(|| format!("{name} (line {line})")),
                 image,
                 captions: vec![caption.to_owned()],
             });
             Ok(())
         })?;
         if samples.is_empty() {
-            return Err(invalid(csv, "no rows"));
+            let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
+            return Err(invalid(
+                csv,
+                format!("no rows{}", kinds.collect::<String>()),
+            ));
         }
         let name = csv.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self {
             name: name.into_owned(),
             samples,
+            omissions,
         })
     }
 

@@ -33,6 +33,14 @@ pub enum DataError {
         /// What is wrong with it, with the line, key or sample where that is known.
         reason: String,
     },
+    /// The folder of a class has no photos. With one class less to choose from, accuracy would rise.
+    #[error("{}: a class folder without photos; it holds {instead}", folder.display())]
+    EmptyClass {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds instead, in words.
+        instead: String,
+    },
     /// A setting that makes no sense for this dataset.
     #[error("{0}")]
     Setting(String),

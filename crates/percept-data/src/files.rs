@@ -2,12 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read, Take};
+use std::io::{BufReader, Read, Seek, SeekFrom, Take};
 use std::path::{Component, Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
-use crate::DataError;
+use crate::{DataError, Omissions};
 
 /// Bytes read at once: parsers ask for one at a time.
 const BUFFER: usize = 1 << 16;
@@ -37,20 +35,6 @@ pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<BufReader<Take<File>>,
     Ok(BufReader::with_capacity(BUFFER, file.take(max_bytes)))
 }
 
-/// Reads a JSON file of at most `max_bytes` without holding its text.
-///
-/// # Errors
-/// As [`open`], and [`DataError::Invalid`] with line and column where it is not what `T` needs.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T, DataError> {
-    serde_json::from_reader(open(path, max_bytes)?).map_err(|error| match error.is_io() {
-        true => DataError::Io {
-            path: path.to_owned(),
-            source: error.into(),
-        },
-        false => invalid(path, error.to_string()),
-    })
-}
-
 /// The path of a file below `folder`; `None` if `name` leads anywhere else.
 ///
 /// Two names of one file, such as `a.jpg` and `./a.jpg`, give the same path.
@@ -75,15 +59,16 @@ pub(crate) fn unique_id(name: &str, taken: &mut HashSet<String>) -> Option<Strin
     candidates.into_iter().find(|id| taken.insert(id.clone()))
 }
 
-/// A CSV file with a header, commas or tabs between its columns.
+/// A CSV file with a header; tabs, commas, bars or semicolons between its columns.
 pub(crate) struct Table {
     path: PathBuf,
+    delimiter: u8,
     reader: csv::Reader<BufReader<Take<File>>>,
     header: csv::StringRecord,
 }
 
 impl Table {
-    /// Opens a file of at most `max_bytes`. Its header tells commas from tabs.
+    /// Opens a file of at most `max_bytes`. Its header tells what separates columns.
     ///
     /// # Errors
     /// As [`open`], and [`DataError::Invalid`] for a header that cannot be read.
@@ -96,12 +81,15 @@ impl Table {
                 source,
             })?;
         let line = first.iter().take(length).take_while(|&&byte| byte != b'\n');
-        let delimiter = match line.into_iter().any(|&byte| byte == b'\t') {
-            true => b'\t',
-            false => b',',
-        };
+        let line: Vec<u8> = line.copied().collect();
+        let delimiter = [b'\t', b',', b'|', b';']
+            .into_iter()
+            .find(|delimiter| line.contains(delimiter))
+            .unwrap_or(b',');
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter)
+            // Files with bars, as Flickr30k's, have no quotes but those in captions.
+            .quoting(delimiter != b'|')
             .trim(csv::Trim::All)
             .from_reader(open(path, max_bytes)?);
         let header = reader.headers();
@@ -113,6 +101,7 @@ impl Table {
         let header = names.collect();
         Ok(Self {
             path: path.to_owned(),
+            delimiter,
             reader,
             header,
         })
@@ -139,26 +128,94 @@ impl Table {
         Ok(columns)
     }
 
-    /// Hands every row to `take`: its line in the file and its values.
+    /// Where a column is that goes by one of several names: by the first that is there.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] with the line, for a row that cannot be read or that `take` refuses.
+    /// As [`Self::columns`], which names the first.
+    pub(crate) fn column_of(&self, names: &[&'static str]) -> Result<usize, DataError> {
+        let present = |name: &&&str| self.header.iter().any(|present| present == **name);
+        let name = names.iter().find(present).or(names.first());
+        let [column] = self.columns([*name.unwrap_or(&"")])?;
+        Ok(column)
+    }
+
+    /// Hands every row to `take`: its line in the file and its values. Rows that cannot be read, or
+    /// that `take` refuses with a kind and an example, are counted in `omissions`.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], and [`DataError::Invalid`] for a quote that is never closed, which would
+    /// make one value of all that follows.
     pub(crate) fn rows(
         mut self,
-        mut take: impl FnMut(&csv::StringRecord) -> Result<(), String>,
+        omissions: &mut Omissions,
+        mut take: impl FnMut(&csv::StringRecord) -> Result<(), (&'static str, String)>,
     ) -> Result<(), DataError> {
         let mut row = csv::StringRecord::new();
+        let mut last = csv::Position::new();
         loop {
+            let start = self.reader.position().clone();
             match self.reader.read_record(&mut row) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => return Err(invalid(&self.path, error.to_string())),
+                Ok(true) => {
+                    last = start;
+                    let line = row.position().map_or(0, csv::Position::line);
+                    if let Err((kind, example)) = take(&row) {
+                        omissions.add(kind, format!("line {line}: {example}"));
+                    }
+                }
+                Ok(false) => break,
+                Err(error) => {
+                    last = start;
+                    let (kind, line) = match error.kind() {
+                        csv::ErrorKind::UnequalLengths { pos, .. } => (
+                            "rows with more or fewer values than the header, left out",
+                            pos,
+                        ),
+                        csv::ErrorKind::Utf8 { pos, .. } => {
+                            ("rows that are not UTF-8, left out", pos)
+                        }
+                        _ => return Err(invalid(&self.path, error.to_string())),
+                    };
+                    let line = line.as_ref().map_or(0, csv::Position::line);
+                    omissions.add(kind, format!("line {line}"));
+                }
             }
-            take(&row).map_err(|reason| {
-                let line = row.position().map_or(0, csv::Position::line);
-                invalid(&self.path, format!("line {line}: {reason}"))
-            })?;
         }
+        let open = self.delimiter != b'|' && self.is_open_from(&last)?;
+        match open {
+            false => Ok(()),
+            true => {
+                let line = last.line();
+                let reason = format!("line {line}: a quote that is never closed");
+                Err(invalid(&self.path, reason))
+            }
+        }
+    }
+
+    /// Whether the file ends within quotes, given where its last row starts.
+    fn is_open_from(&mut self, row: &csv::Position) -> Result<bool, DataError> {
+        let io_error = |source| DataError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let mut file = File::open(&self.path).map_err(io_error)?;
+        file.seek(SeekFrom::Start(row.byte())).map_err(io_error)?;
+        // Whether the byte before begins a value, is within quotes, or is a quote within quotes.
+        let (mut begins, mut within, mut may_end) = (true, false, false);
+        for byte in BufReader::with_capacity(BUFFER, file).bytes() {
+            let byte = byte.map_err(io_error)?;
+            if within {
+                match (byte == b'"', may_end) {
+                    (true, false) => may_end = true,
+                    (true, true) => may_end = false,
+                    (false, true) => (within, may_end) = (false, false),
+                    (false, false) => {}
+                }
+            } else if byte == b'"' && begins {
+                (within, may_end) = (true, false);
+            }
+            begins = !within && (byte == self.delimiter || matches!(byte, b'\n' | b'\r'));
+        }
+        Ok(within && !may_end)
     }
 }
 
@@ -200,12 +257,56 @@ mod tests {
     }
 
     #[test]
+    fn odd_rows_cost_only_themselves_and_open_quotes_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let mut omissions = Omissions::new();
+            let mut rows = Vec::new();
+            let table = Table::open(&path, 999).unwrap();
+            let read = table.rows(&mut omissions, |row| {
+                rows.push(row.iter().collect::<Vec<_>>().join("/"));
+                Ok(())
+            });
+            let kinds = omissions.kinds().iter().map(ToString::to_string);
+            read.map(|()| (rows.join(" "), kinds.collect::<Vec<_>>().join("; ")))
+                .map_err(|error| error.to_string())
+        };
+        let whole = |rows: &str| Ok((rows.to_owned(), String::new()));
+        assert_eq!(
+            read(b"a,b\n1,\"2 \"\"3\"\"\n4\"\n5,6\"7\n"),
+            whole("1/2 \"3\"\n4 5/6\"7")
+        );
+        assert_eq!(read(b"a;b\n1;2,3\n"), whole("1/2,3"));
+        assert_eq!(read(b"a| b\n1| \"2\n3| 4\n"), whole("1/\"2 3/4"));
+        let (rows, kinds) = read(b"a,b\n1,2,3\n4\n5,\xff\n6,7\n").unwrap();
+        assert_eq!(rows, "6/7");
+        assert_eq!(
+            kinds,
+            "rows with more or fewer values than the header, left out: 2 (line 2, line 3); \
+             rows that are not UTF-8, left out: 1 (line 4)"
+        );
+        for bytes in [
+            b"a,b\n1,2\n3,\"4\n5,6\n".as_slice(),
+            b"a,b\n1,2\n3,\"4\"\"\n",
+            b"a,b\n1,2\n\"3",
+        ] {
+            let error = read(bytes).unwrap_err();
+            assert!(
+                error.ends_with("a.csv: line 3: a quote that is never closed"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn large_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         std::fs::write(&path, "[1, 2, 3]").unwrap();
-        assert_eq!(read_json::<Vec<u8>>(&path, 9).unwrap(), [1, 2, 3]);
-        let error = read_json::<Vec<u8>>(&path, 8).unwrap_err().to_string();
+        assert!(open(&path, 9).is_ok());
+        let error = open(&path, 8).unwrap_err().to_string();
         assert!(error.ends_with("a.json: larger than 8 bytes"), "{error}");
     }
 }

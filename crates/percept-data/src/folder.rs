@@ -1,15 +1,13 @@
 //! One folder of photos per class, as ImageNet and most classification sets are stored.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-
-use percept_image::EXTENSIONS;
 
 use crate::classes::class_name;
 use crate::files::{invalid, unique_id};
-use crate::imagenet::{COUNT, ImageNetClass, imagenet_classes, is_wnid};
-use crate::layout::{list, missing, read_text};
-use crate::{ClassName, DataError};
+use crate::imagenet::{COUNT, ImageNetClass, imagenet_classes, wnid};
+use crate::layout::{Sifted, missing, read_text, sift};
+use crate::{ClassName, DataError, Omissions};
 
 /// Most photos in all folders: ImageNet's full set of 22,000 classes has 14 million.
 const MAX_PHOTOS: usize = 16_000_000;
@@ -24,6 +22,8 @@ pub struct ImageFolder {
     pub classes: Vec<ClassName>,
     /// The photos, by class and then by name.
     pub samples: Vec<ImageSample>,
+    /// What was left out, and what is odd about the folders' names.
+    pub omissions: Omissions,
 }
 
 /// A photo and its class.
@@ -48,51 +48,108 @@ pub enum Competing {
     ImageNet,
 }
 
+/// What becomes of class folders without photos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EmptyClasses {
+    /// They are an error, as in torchvision: with one class less to choose from, accuracy rises.
+    #[default]
+    Refuse,
+    /// They are classes to choose from, and are counted in [`ImageFolder::omissions`].
+    Keep,
+}
+
+/// How a folder of folders is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FolderOptions<'a> {
+    /// A file with a line `FOLDER<TAB or comma>NAME[, SYNONYM…]` for each folder.
+    pub names: Option<&'a Path>,
+    /// The classes to choose from.
+    pub competing: Competing,
+    /// Folders without photos.
+    pub empty: EmptyClasses,
+}
+
 /// A folder and its photos.
 struct Folder {
     name: String,
-    photos: Vec<PathBuf>,
+    photos: Vec<(String, PathBuf)>,
+    /// Why it has no photos, in words.
+    instead: String,
 }
 
 /// How the folders of a set are named.
 enum Naming {
     /// A file says what each folder is.
     File(BTreeMap<String, ClassName>),
-    /// `n01440764`.
+    /// `n01440764`, also with something behind.
     Wnid,
     /// `0` to `999`, in the order of the wnids.
     Number,
-    /// The name of the class.
-    Name,
+    /// The name of the class, behind a number and a dot if all are: `007.bat`.
+    Name { numbered: bool },
+}
+
+/// The class of a folder.
+struct Named {
+    /// What is equal for folders of one class.
+    key: String,
+    class: ClassName,
+    /// Its index among ImageNet's, if it is one of these.
+    position: Option<u16>,
+    /// What is odd about the name, as a kind that is counted.
+    odd: Option<&'static str>,
 }
 
 impl ImageFolder {
-    /// Opens `root/FOLDER/*.jpg`, or `root/val/FOLDER/*.jpg` if `root` has a folder `val`.
-    ///
-    /// Photos are known by the ending of their names ([`EXTENSIONS`]); other files and folders
-    /// within are passed over, and so are folders without photos. What the folders are called
-    /// decides what the classes are:
-    ///
-    /// | folders | classes |
-    /// |---|---|
-    /// | any, with `names` | a line `FOLDER<TAB or comma>NAME[, SYNONYM…]` of that file for each folder |
-    /// | wnids, all of them | [`imagenet_classes`] |
-    /// | `0` to `999`, all of them or with [`Competing::ImageNet`] | the same, as in ImageNet-v2 |
-    /// | anything else | the folder's name, with spaces for `_` and `-` |
-    ///
-    /// Classes are in the order of the folders' names, numbers by value.
+    /// Opens `root/FOLDER/*.jpg`, or `root/val/FOLDER/*.jpg` if `root` has a folder `val`, with
+    /// [`EmptyClasses::Refuse`]. See [`Self::open_as`].
     ///
     /// # Errors
-    /// [`DataError`]: there are no folders with photos, a folder cannot be read, a folder has no
-    /// class, or [`Competing::ImageNet`] is asked of other names than ImageNet's.
+    /// As [`Self::open_as`].
     pub fn open(
         root: &Path,
         names: Option<&Path>,
         competing: Competing,
     ) -> Result<Self, DataError> {
+        let options = FolderOptions {
+            names,
+            competing,
+            ..FolderOptions::default()
+        };
+        Self::open_as(root, &options)
+    }
+
+    /// Opens `root/FOLDER/*.jpg`, or `root/val/FOLDER/*.jpg` if `root` has a folder `val`.
+    ///
+    /// Photos are known by the ending of their names ([`percept_image::EXTENSIONS`]); other files and
+    /// folders within are passed over and counted. What the folders are called decides what the
+    /// classes are:
+    ///
+    /// | folders | classes |
+    /// |---|---|
+    /// | any, with `names` | those of the file |
+    /// | wnids, at least half of them, also `N01440764` and `n01440764-tench` | [`imagenet_classes`]; of others what stands behind the wnid |
+    /// | `0` to `999`, all of them or with [`Competing::ImageNet`] | the same, as in ImageNet-v2 |
+    /// | anything else | the folder's name, with spaces for `_` and `-`; without the number if all begin with one and a dot |
+    ///
+    /// Folders of one class, such as `Cat` and `cat`, are put together. Classes are in the order of the
+    /// folders' names, numbers by value.
+    ///
+    /// # Errors
+    /// [`DataError`]: there are no folders with photos, a folder cannot be read, has no photos
+    /// ([`EmptyClasses::Refuse`]) or no class, or [`Competing::ImageNet`] is asked of other names than
+    /// ImageNet's.
+    pub fn open_as(root: &Path, options: &FolderOptions<'_>) -> Result<Self, DataError> {
+        let FolderOptions {
+            names,
+            competing,
+            empty,
+        } = *options;
         let val = root.join("val");
         let root = if val.is_dir() { &val } else { root };
-        let mut folders = photos_by_folder(root)?;
+        let mut omissions = Omissions::new();
+        let mut folders = class_folders(root, &mut omissions)?;
+        check_empty(root, &folders, empty, &mut omissions)?;
         let naming = match names {
             Some(file) => Naming::File(read_class_file(file)?),
             None => Naming::of(&folders, competing),
@@ -101,41 +158,116 @@ impl ImageFolder {
             folders.sort_by_key(|folder| folder.name.parse::<usize>().unwrap_or(usize::MAX));
         }
         let all = imagenet_classes();
-        let mut classes = Vec::with_capacity(folders.len());
-        let mut positions = Vec::with_capacity(folders.len());
-        for Folder { name, .. } in &folders {
-            let (class, position) = naming
-                .class(name, &all)
-                .ok_or_else(|| invalid(&root.join(name), naming.no_class()))?;
-            classes.push(class);
-            positions.push(position);
+        if competing == Competing::ImageNet {
+            keep_imagenets(root, &mut folders, &naming, &all, &mut omissions)?;
         }
-        let indices: Vec<u16> = match competing {
-            Competing::Present => (0..).take(folders.len()).collect(),
-            Competing::ImageNet => {
-                classes = all.into_iter().map(|class| class.name).collect();
-                positions
-                    .into_iter()
-                    .collect::<Option<_>>()
-                    .ok_or_else(|| {
-                        let root = root.display();
-                        let reason = format!("the folders in {root} are not named as ImageNet's");
-                        DataError::Setting(reason)
-                    })?
-            }
+        let mut set = Self {
+            classes: Vec::new(),
+            samples: Vec::new(),
+            omissions,
         };
-        let mut samples = Vec::new();
+        let mut known: HashMap<String, u16> = HashMap::new();
         let mut ids = HashSet::new();
-        for (folder, class) in folders.into_iter().zip(indices) {
-            for image in folder.photos {
-                let name = image.strip_prefix(root).unwrap_or(&image);
-                let id = unique_id(&name.to_string_lossy(), &mut ids)
+        for folder in folders {
+            let named = naming
+                .class(&folder.name, &all)
+                .ok_or_else(|| invalid(&root.join(&folder.name), naming.no_class()))?;
+            if let Some(kind) = named.odd {
+                set.omissions.add(kind, &folder.name);
+            }
+            let class = match (competing, known.get(&named.key)) {
+                (Competing::ImageNet, _) => named.position.unwrap_or_default(),
+                (Competing::Present, Some(&class)) => {
+                    let kind = "folders of the same class as another, put together with it";
+                    set.omissions.add(kind, &folder.name);
+                    class
+                }
+                (Competing::Present, None) => {
+                    let class = u16::try_from(set.classes.len()).unwrap_or(u16::MAX);
+                    set.classes.push(named.class);
+                    known.insert(named.key, class);
+                    class
+                }
+            };
+            for (name, image) in folder.photos {
+                let id = unique_id(&format!("{}/{name}", folder.name), &mut ids)
                     .ok_or_else(|| invalid(&image, "another photo has the same name"))?;
-                samples.push(ImageSample { id, image, class });
+                set.samples.push(ImageSample { id, image, class });
             }
         }
-        Ok(Self { classes, samples })
+        if competing == Competing::ImageNet {
+            set.classes = all.into_iter().map(|class| class.name).collect();
+        }
+        // Folders that were put together need not be neighbours.
+        set.samples.sort_by_key(|sample| sample.class);
+        Ok(set)
     }
+}
+
+/// Counts folders without photos, or refuses them.
+fn check_empty(
+    root: &Path,
+    folders: &[Folder],
+    empty: EmptyClasses,
+    omissions: &mut Omissions,
+) -> Result<(), DataError> {
+    let mut without = folders.iter().filter(|folder| folder.photos.is_empty());
+    match empty {
+        EmptyClasses::Keep => {
+            for Folder { name, instead, .. } in without {
+                let kind = "class folders without photos, whose classes compete all the same";
+                omissions.add(kind, format!("{name}: {instead}"));
+            }
+            Ok(())
+        }
+        EmptyClasses::Refuse => {
+            let Some(Folder { name, instead, .. }) = without.next() else {
+                return Ok(());
+            };
+            let more = match without.count() {
+                0 => String::new(),
+                more => format!(", and {more} more such folders"),
+            };
+            Err(DataError::EmptyClass {
+                folder: root.join(name),
+                instead: format!("{instead}{more}"),
+            })
+        }
+    }
+}
+
+/// Leaves out folders that are none of ImageNet's, unless they are the most.
+fn keep_imagenets(
+    root: &Path,
+    folders: &mut Vec<Folder>,
+    naming: &Naming,
+    all: &[ImageNetClass],
+    omissions: &mut Omissions,
+) -> Result<(), DataError> {
+    let is_one = |folder: &Folder| {
+        let named = naming.class(&folder.name, all);
+        named.is_some_and(|named| named.position.is_some())
+    };
+    let count = folders.iter().filter(|folder| is_one(folder)).count();
+    if 2 * count < folders.len() {
+        let reason = format!(
+            "the folders in {} are not named as ImageNet's",
+            root.display()
+        );
+        return Err(DataError::Setting(reason));
+    }
+    folders.retain(|folder| {
+        let keep = is_one(folder);
+        if !keep {
+            let kind = "folders that are none of ImageNet's 1,000 classes, left out";
+            omissions.add(
+                kind,
+                format!("{} ({} photos)", folder.name, folder.photos.len()),
+            );
+        }
+        keep
+    });
+    Ok(())
 }
 
 impl Naming {
@@ -143,25 +275,60 @@ impl Naming {
     fn of(folders: &[Folder], competing: Competing) -> Self {
         let all = |is: fn(&str) -> bool| folders.iter().all(|folder| is(&folder.name));
         let whole = folders.len() == COUNT || competing == Competing::ImageNet;
-        if all(is_wnid) {
+        let numbers = folders
+            .iter()
+            .filter(|folder| is_number(&folder.name))
+            .count();
+        let wnids = folders.iter().filter(|folder| wnid(&folder.name).is_some());
+        if 2 * wnids.count() >= folders.len() {
             Self::Wnid
-        } else if whole && all(is_number) {
+        } else if whole && 2 * numbers >= folders.len() {
             Self::Number
         } else {
-            Self::Name
+            Self::Name {
+                numbered: all(|name| behind_number(name).is_some()),
+            }
         }
     }
 
-    /// The class of a folder, and its index among ImageNet's.
-    fn class(&self, folder: &str, all: &[ImageNetClass]) -> Option<(ClassName, Option<u16>)> {
-        let position = match self {
-            Self::File(classes) => return Some((classes.get(folder)?.clone(), None)),
-            Self::Name => return Some((said(folder), None)),
-            Self::Wnid => all.iter().position(|class| class.wnid == folder)?,
-            Self::Number => folder.parse().ok()?,
-        };
-        let class = all.get(position)?.name.clone();
-        Some((class, u16::try_from(position).ok()))
+    /// The class of a folder.
+    fn class(&self, folder: &str, all: &[ImageNetClass]) -> Option<Named> {
+        match self {
+            Self::File(classes) => Some(Named {
+                key: folder.to_owned(),
+                class: classes.get(folder)?.clone(),
+                position: None,
+                odd: None,
+            }),
+            Self::Name { numbered } => {
+                let name = behind_number(folder).filter(|_| *numbered);
+                Some(Named::said(name.unwrap_or(folder)))
+            }
+            Self::Wnid => match wnid(folder) {
+                None => Some(Named {
+                    odd: Some("folders named otherwise among wnids, prompted by their own names"),
+                    ..Named::said(folder)
+                }),
+                Some((id, rest)) => {
+                    match all.iter().position(|class| class.wnid == id) {
+                        Some(position) => Named::imagenets(id, position, all),
+                        // Of the other 20,000, only the folder tells the name.
+                        None => (!rest.is_empty()).then(|| Named {
+                            key: id,
+                            odd: None,
+                            ..Named::said(rest)
+                        }),
+                    }
+                }
+            },
+            Self::Number => match folder.parse().ok().filter(|_| is_number(folder)) {
+                Some(position) => Named::imagenets(folder.to_owned(), position, all),
+                None => Some(Named {
+                    odd: Some("folders named otherwise among numbers, prompted by their own names"),
+                    ..Named::said(folder)
+                }),
+            },
+        }
     }
 
     /// Why a folder may have no class.
@@ -173,59 +340,113 @@ impl Naming {
     }
 }
 
+impl Named {
+    /// A class that is named as its folder is.
+    fn said(folder: &str) -> Self {
+        let name = folder.replace(['_', '-'], " ");
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name = match name.is_empty() {
+            true => folder.to_owned(),
+            false => name,
+        };
+        let has_letters = name.chars().any(char::is_alphabetic);
+        Self {
+            key: name.to_lowercase(),
+            class: ClassName {
+                synonyms: vec![name.clone()],
+                name,
+            },
+            position: None,
+            odd: (!has_letters).then_some(
+                "folders named by a number, prompted by it (a file of class names can tell what \
+                 they are)",
+            ),
+        }
+    }
+
+    /// One of ImageNet's classes.
+    fn imagenets(key: String, position: usize, all: &[ImageNetClass]) -> Option<Self> {
+        Some(Self {
+            key,
+            class: all.get(position)?.name.clone(),
+            position: u16::try_from(position).ok(),
+            odd: None,
+        })
+    }
+}
+
 /// Whether a folder is named as those of ImageNet-v2.
 fn is_number(name: &str) -> bool {
     name.parse::<usize>()
         .is_ok_and(|number| number < COUNT && number.to_string() == name)
 }
 
-/// The class of a folder that is named after it.
-fn said(folder: &str) -> ClassName {
-    let name = folder.replace(['_', '-'], " ").trim().to_owned();
-    ClassName {
-        synonyms: vec![name.clone()],
-        name,
-    }
+/// What stands behind a number and a dot: the `bat` of `007.bat`.
+fn behind_number(name: &str) -> Option<&str> {
+    let (number, rest) = name.split_once('.')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !rest.is_empty()).then_some(rest)
 }
 
-/// The folders in `root` that hold photos, by name.
-fn photos_by_folder(root: &Path) -> Result<Vec<Folder>, DataError> {
+/// The folders in `root`, by name, each of which is a class.
+fn class_folders(root: &Path, omissions: &mut Omissions) -> Result<Vec<Folder>, DataError> {
     let expected = root.join("CLASS").join("*.jpg");
     if !root.is_dir() {
         return Err(missing(expected));
     }
-    let mut folders = Vec::new();
+    let mut beside = Omissions::new();
+    let sifted = sift(root, "", &mut beside)?;
+    for (name, _) in &sifted.photos {
+        beside.add("photos beside the class folders, passed over", name);
+    }
+    if sifted.folders.len() > MAX_CLASSES {
+        return Err(invalid(root, format!("more than {MAX_CLASSES} folders")));
+    }
+    let mut folders = Vec::with_capacity(sifted.folders.len());
     let mut count = 0;
-    for (name, path) in list(root)? {
-        if !path.is_dir() {
-            continue;
+    for (name, path) in sifted.folders {
+        let within = sift(&path, &format!("{name}/"), omissions)?;
+        for (inner, _) in &within.folders {
+            let kind = "folders within class folders, passed over";
+            omissions.add(kind, format!("{name}/{inner}"));
         }
-        let photos = photos(&path)?;
-        count += photos.len();
+        count += within.photos.len();
         if count > MAX_PHOTOS {
             return Err(invalid(root, format!("more than {MAX_PHOTOS} photos")));
         }
-        if !photos.is_empty() {
-            folders.push(Folder { name, photos });
-        }
-        if folders.len() > MAX_CLASSES {
-            return Err(invalid(root, format!("more than {MAX_CLASSES} folders")));
-        }
+        folders.push(Folder {
+            instead: instead(&within),
+            photos: within.photos,
+            name,
+        });
     }
-    match folders.is_empty() {
-        true => Err(missing(expected)),
-        false => Ok(folders),
+    if count == 0 {
+        return Err(missing(expected));
+    }
+    omissions.merge(&beside);
+    Ok(folders)
+}
+
+/// What a folder holds in place of photos.
+fn instead(found: &Sifted) -> String {
+    match (found.folders.first(), found.endings.as_slice()) {
+        (Some((name, _)), _) => format!("only folders, such as {name}"),
+        (None, []) => "nothing".to_owned(),
+        (None, endings) => format!("only files of other endings ({})", endings.join(", ")),
     }
 }
 
-/// The photos in a folder, by name, told by their endings.
-pub(crate) fn photos(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut photos: Vec<PathBuf> = list(folder)?.into_iter().map(|(_, path)| path).collect();
-    photos.retain(|path| {
-        let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
-        EXTENSIONS.iter().any(|known| ending == *known)
-    });
-    Ok(photos)
+/// The photos in a folder, by name, told by their endings. All else is counted in `omissions`.
+pub(crate) fn photos(
+    folder: &Path,
+    above: &str,
+    omissions: &mut Omissions,
+) -> Result<Vec<PathBuf>, DataError> {
+    let sifted = sift(folder, above, omissions)?;
+    for (name, _) in sifted.folders {
+        omissions.add("folders within, passed over", format!("{above}{name}"));
+    }
+    Ok(sifted.photos.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Reads what each folder's class is called.

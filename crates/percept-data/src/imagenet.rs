@@ -32,10 +32,15 @@ pub fn imagenet_classes() -> Vec<ImageNetClass> {
     lines.filter_map(class).collect()
 }
 
-/// Whether a folder is named as ImageNet's are.
-pub(crate) fn is_wnid(name: &str) -> bool {
-    let digits = name.strip_prefix('n').unwrap_or_default();
-    digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit())
+/// The wnid that a folder's name begins with, in lower case, and what stands behind it: `n01440764`,
+/// also `N01440764` and `n01440764-tench`.
+pub(crate) fn wnid(name: &str) -> Option<(String, &str)> {
+    const LENGTH: usize = 9;
+    let (wnid, rest) = name.split_at_checked(LENGTH)?;
+    let digits = wnid.strip_prefix(['n', 'N'])?;
+    let ends = rest.is_empty() || rest.starts_with(['-', '_', ' ', '.', ',']);
+    (ends && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| (wnid.to_ascii_lowercase(), rest.get(1..).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -47,7 +52,7 @@ mod tests {
         let classes = imagenet_classes();
         assert_eq!(classes.len(), COUNT);
         assert!(classes.is_sorted_by(|a, b| a.wnid < b.wnid));
-        assert!(classes.iter().all(|class| is_wnid(&class.wnid)));
+        assert!(classes.iter().all(|class| wnid(&class.wnid).is_some()));
         // Indices that every list of ImageNet agrees on.
         for (index, wnid, name) in [
             (0, "n01440764", "tench"),
@@ -69,9 +74,26 @@ mod tests {
 
     #[test]
     fn wnids_are_told_from_other_names() {
-        assert!(is_wnid("n01440764"));
-        for name in ["", "n", "n0144076", "n014407640", "01440764", "nabcdefgh"] {
-            assert!(!is_wnid(name), "{name}");
+        for (name, rest) in [
+            ("n01440764", ""),
+            ("N01440764", ""),
+            ("n01440764-tench", "tench"),
+            ("n01440764_tench, Tinca", "tench, Tinca"),
+            ("n01440764 tench", "tench"),
+        ] {
+            assert_eq!(wnid(name), Some(("n01440764".to_owned(), rest)));
+        }
+        for name in [
+            "",
+            "n",
+            "n0144076",
+            "n014407640",
+            "01440764",
+            "nabcdefgh",
+            "n0144076é",
+            "n01440764x",
+        ] {
+            assert_eq!(wnid(name), None, "{name}");
         }
     }
 }

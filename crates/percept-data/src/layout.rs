@@ -1,10 +1,13 @@
 //! Finding a dataset in the folder that was named, or saying what is there instead.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
+use percept_image::EXTENSIONS;
+
+use crate::{DataError, Omissions};
 
 /// Most entries read of one folder. The largest public set with masks, COCO train, has 118,287
 /// photos.
@@ -176,9 +179,21 @@ fn is_hidden(path: &Path) -> bool {
 /// The entries of a folder whose names are text and not hidden, by name.
 ///
 /// # Errors
+/// As [`entries`].
+pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
+    let entries = entries(folder)?.into_iter();
+    let shown = entries.filter(|(_, path)| !is_hidden(path));
+    Ok(shown
+        .filter_map(|(name, path)| Some((name.into_string().ok()?, path)))
+        .collect())
+}
+
+/// The entries of a folder, by name.
+///
+/// # Errors
 /// [`DataError::Io`] if the folder cannot be read, [`DataError::Invalid`] if it holds more than
 /// [`MAX_ENTRIES`].
-pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
+fn entries(folder: &Path) -> Result<Vec<(OsString, PathBuf)>, DataError> {
     let io_error = |source| DataError::Io {
         path: folder.to_owned(),
         source,
@@ -192,15 +207,85 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
                 reason: format!("more than {MAX_ENTRIES} entries"),
             });
         }
-        let path = entry.path();
-        if let Ok(name) = entry.file_name().into_string()
-            && !is_hidden(&path)
-        {
-            entries.push((name, path));
-        }
+        entries.push((entry.file_name(), entry.path()));
     }
     entries.sort();
     Ok(entries)
+}
+
+/// Names of what systems and tools leave in folders: no photos, and no classes.
+const LEFT_BY_SYSTEMS: [&str; 7] = [
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+];
+
+/// What a folder of photos holds.
+#[derive(Debug, Default)]
+pub(crate) struct Sifted {
+    /// Files with the ending of a photo, by name.
+    pub photos: Vec<(String, PathBuf)>,
+    /// Folders, by name.
+    pub folders: Vec<(String, PathBuf)>,
+    /// Endings of the other files, each once.
+    pub endings: Vec<String>,
+}
+
+/// Sorts the entries of a folder. What is neither a photo nor a folder is counted by kind, under its
+/// name behind `above`.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn sift(
+    folder: &Path,
+    above: &str,
+    omissions: &mut Omissions,
+) -> Result<Sifted, DataError> {
+    let mut sifted = Sifted::default();
+    for (name, path) in entries(folder)? {
+        let example = format!("{above}{}", name.to_string_lossy());
+        let Some(name) = name.to_str() else {
+            omissions.add("files whose names are not UTF-8, passed over", example);
+            continue;
+        };
+        let lower = name.to_ascii_lowercase();
+        if name.starts_with("._") {
+            omissions.add("copies that macOS makes (._*), passed over", example);
+        } else if name.starts_with('.') {
+            omissions.add("hidden files and folders, passed over", example);
+        } else if LEFT_BY_SYSTEMS.contains(&lower.as_str()) {
+            omissions.add("files and folders of the system, passed over", example);
+        } else if is_photo(name) {
+            sifted.photos.push((name.to_owned(), path));
+        } else if path.is_dir() {
+            sifted.folders.push((name.to_owned(), path));
+        } else {
+            let ending = Path::new(name).extension().unwrap_or_default();
+            let ending = format!(".{}", ending.to_string_lossy().to_ascii_lowercase());
+            match ending.as_str() {
+                "." => omissions.add("files without an ending, passed over", example),
+                _ => omissions.add(
+                    format!("files passed over for the ending {ending}"),
+                    example,
+                ),
+            }
+            if !sifted.endings.contains(&ending) {
+                sifted.endings.push(ending);
+            }
+        }
+    }
+    Ok(sifted)
+}
+
+/// Whether a file has the ending of a photo.
+pub(crate) fn is_photo(name: &str) -> bool {
+    let ending = Path::new(name).extension().unwrap_or_default();
+    let ending = ending.to_ascii_lowercase();
+    EXTENSIONS.iter().any(|known| ending == *known)
 }
 
 /// Reads a list as text, without the mark some editors put first.

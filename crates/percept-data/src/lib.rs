@@ -13,6 +13,7 @@ mod files;
 mod folder;
 mod imagenet;
 pub mod index_png;
+mod json;
 mod layout;
 mod left_out;
 pub mod pairs;
@@ -27,7 +28,7 @@ pub use coco::{
     InstanceSet, PanopticSet, open_coco_captions, open_coco_object, open_coco_panoptic,
 };
 pub use error::DataError;
-pub use folder::{Competing, ImageFolder, ImageSample};
+pub use folder::{Competing, EmptyClasses, FolderOptions, ImageFolder, ImageSample};
 pub use imagenet::{ImageNetClass, imagenet_classes};
 pub use left_out::{LeftOut, Omissions};
 pub use segmentation::{ClassName, IGNORE, Region, SegmentationSample, SegmentationSet};

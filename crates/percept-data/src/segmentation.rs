@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use percept_image::{LabelMap, Rle};
 
-use crate::DataError;
+use crate::{DataError, Omissions};
 
 /// Index in a truth map of pixels that no metric counts, whatever value the files use.
 pub const IGNORE: u16 = u16::MAX;
@@ -52,6 +52,9 @@ pub trait SegmentationSet: Send + Sync {
 
     /// The photos, in the set's own order.
     fn samples(&self) -> &[SegmentationSample];
+
+    /// What was left out when the set was opened, or read otherwise than it is written.
+    fn omissions(&self) -> &Omissions;
 
     /// The class of every pixel of one photo: indices into [`Self::classes`], or [`IGNORE`].
     ///

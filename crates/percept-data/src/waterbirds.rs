@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::classes::class_name;
-use crate::files::{Table, inside, invalid, read_json, unique_id};
+use crate::files::{Table, inside, invalid, unique_id};
+use crate::json::read_json;
 use crate::layout::find;
-use crate::{ClassName, DataError};
+use crate::{ClassName, DataError, Omissions};
 
 /// The folder in the archive that its authors publish.
 const PUBLISHED: &str = "waterbird_complete95_forest2water2/";
@@ -36,6 +37,8 @@ pub struct Waterbirds {
     pub background: ClassName,
     /// How the set was made, in the words of what made it; `None` without `set.json`.
     pub made: Option<serde_json::Value>,
+    /// Rows that were left out.
+    pub omissions: Omissions,
 }
 
 /// A photo, what is in it and where.
@@ -67,11 +70,12 @@ impl Waterbirds {
     /// Opens `root/metadata.csv`, with the columns `img_filename`, `y` (0 or 1, the label), `split`
     /// (0 train, 1 val, 2 test) and `place` (0 or 1), and `root/set.json` if it is there. `root` may
     /// also be the folder above that of the published archive. The split is `test` unless given.
+    /// Rows that make no sense, or name a photo outside `root` or one that was there before, are left
+    /// out and counted.
     ///
     /// # Errors
     /// [`DataError`]: the layout is another one; a file cannot be read or is larger than 256 MiB; a
-    /// column is missing, a row makes no sense or names a photo outside `root` or one that was there
-    /// before; the split is not one of the three or has no photos.
+    /// column is missing, a quote is never closed; the split is not one of the three or has no photos.
     pub fn open(root: &Path, split: Option<&str>) -> Result<Self, DataError> {
         let split = split.unwrap_or("test");
         let number = ["train", "val", "test"]
@@ -90,21 +94,36 @@ impl Waterbirds {
         let columns = table.columns(["img_filename", "y", "split", "place"])?;
         let mut ids = HashSet::new();
         let mut paths: HashSet<PathBuf> = HashSet::new();
-        table.rows(|row| {
+        let mut omissions = Omissions::new();
+        table.rows(&mut omissions, |row| {
             let [name, y, split, place] = columns.map(|at| row.get(at).unwrap_or_default());
-            let below = |column, value: &str, end: u16| match value.parse() {
-                Ok(number) if number < end => Ok(number),
-                _ => Err(format!("{column} is `{value}`, not 0 to {}", end - 1)),
+            let below = |column, value: &str, end: u16| {
+                let number = value
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|number| number.fract() == 0.0);
+                let number = number.filter(|number| (0.0..f64::from(end)).contains(number));
+                number.map(|number| number as u16).ok_or_else(|| {
+                    let kind = "rows with a value that is none of the set's, left out";
+                    (kind, format!("{column} is `{value}`, not 0 to {}", end - 1))
+                })
             };
-            let (label, place) = (below("y", y, 2)?, below("place", place, 2)?);
             if usize::from(below("split", split, 3)?) != number {
                 return Ok(());
             }
-            let image =
-                inside(root, name).ok_or_else(|| format!("`{name}` leads out of the set"))?;
+            let (label, place) = (below("y", y, 2)?, below("place", place, 2)?);
+            let image = inside(root, name).ok_or_else(|| {
+                (
+                    "rows whose photo is not in the set, left out",
+                    format!("`{name}`"),
+                )
+            })?;
             let first = paths.insert(image.clone());
             let id = unique_id(name, &mut ids).filter(|_| first);
-            let id = id.ok_or_else(|| format!("`{name}` is there twice"))?;
+            let id = id.ok_or_else(|| {
+                let kind = "rows of a photo that was there before, left out";
+                (kind, format!("`{name}`"))
+            })?;
             set.samples.push(WaterbirdsSample {
                 id,
                 image,
@@ -114,8 +133,14 @@ impl Waterbirds {
             Ok(())
         })?;
         if set.samples.is_empty() {
-            return Err(invalid(&csv, format!("no photo of the split {split}")));
+            let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
+            let kinds: String = kinds.collect();
+            return Err(invalid(
+                &csv,
+                format!("no photo of the split {split}{kinds}"),
+            ));
         }
+        set.omissions = omissions;
         Ok(set)
     }
 
@@ -137,6 +162,7 @@ impl Waterbirds {
             places: (file.places).unwrap_or_else(|| ["land", "water"].map(str::to_owned)),
             background: class(file.background.as_deref().unwrap_or("background"))?,
             made: file.made,
+            omissions: Omissions::new(),
         })
     }
 }

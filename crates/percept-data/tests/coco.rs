@@ -10,8 +10,8 @@ use std::path::Path;
 
 use common::{Tree, message, shared};
 use percept_data::{
-    DataError, IGNORE, InstanceSet, PanopticSet, SegmentationSet, classes, open_coco_captions,
-    open_coco_object, open_coco_panoptic,
+    DataError, IGNORE, InstanceSet, Omissions, PanopticSet, SegmentationSet, classes,
+    open_coco_captions, open_coco_object, open_coco_panoptic,
 };
 use percept_image::Rle;
 use serde::Deserialize;
@@ -78,6 +78,7 @@ fn instances(annotations: Value) -> Value {
 fn open_instances(json: &Value) -> Result<InstanceSet, DataError> {
     let tree = Tree::new();
     photo(&tree, "a.jpg");
+    photo(&tree, "b.jpg");
     tree.file(INSTANCES, json.to_string());
     open_coco_object(&tree.path(""), None)
 }
@@ -206,7 +207,7 @@ fn the_larger_mask_is_painted_first() {
         {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 3, 0, 3]]},
         {"id": 3, "image_id": 7, "category_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]},
         {"id": 4, "image_id": 7, "category_id": 90, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]},
-        {"id": 5, "image_id": 7, "category_id": 1, "segmentation": []},
+        {"id": 5, "image_id": 7, "category_id": 1, "segmentation": [[0, 0, 0, 0, 0, 0]]},
     ])));
     let set = set.unwrap();
     assert_eq!(set.classes().len(), 81);
@@ -306,110 +307,373 @@ fn masks_of_another_size_are_refused_when_read() {
     }
 }
 
-#[test]
-fn files_that_make_no_sense_are_refused_when_opened() {
+/// What was left out or odd, a line a kind.
+fn odd(omissions: &Omissions) -> Vec<String> {
+    omissions.kinds().iter().map(ToString::to_string).collect()
+}
+
+/// An object of 2 x 2 pixels with one key changed, beside one of another photo that is as it should be.
+fn changed(key: &str, value: Value) -> Value {
     let square = json!([[0, 0, 2, 0, 2, 2, 0, 2]]);
-    let annotation = |key: &str, value: Value| {
-        let mut one = json!({"id": 11, "image_id": 7, "category_id": 1, "segmentation": square});
-        one[key] = value;
-        instances(json!([one]))
-    };
-    let image = |key: &str, value: Value| {
-        let mut file = instances(json!([]));
-        file["images"][0][key] = value;
+    let mut one =
+        json!({"id": 11, "image_id": 7, "category_id": 1, "segmentation": square, "iscrowd": 0});
+    let mut other = one.clone();
+    other["id"] = json!(12);
+    other["image_id"] = json!(8);
+    match value {
+        Value::String(text) if text == "missing" => {
+            one.as_object_mut().unwrap().remove(key);
+        }
+        value => one[key] = value,
+    }
+    let mut file = instances(json!([one, other]));
+    let image = json!({"id": 8, "file_name": "b.jpg", "height": 3, "width": 4});
+    file["images"].as_array_mut().unwrap().push(image);
+    file
+}
+
+#[test]
+fn odd_annotations_are_read_as_pycocotools_reads_them_and_counted() {
+    for (key, value, pixels, kind) in [
+        (
+            "segmentation",
+            json!([[0, 0, 2, 0, 2, 2, 0, 2, 9]]),
+            4,
+            "an odd count of numbers",
+        ),
+        (
+            "segmentation",
+            json!([[0, 0, 2, 0, 2, 2, 0, 2], []]),
+            4,
+            "with an empty polygon",
+        ),
+        (
+            "segmentation",
+            json!([[0, 0, 2, 0, 2, 2, 0, 2], [1, 1]]),
+            4,
+            "fewer than three points",
+        ),
+        (
+            "segmentation",
+            json!([[0, 0, 2, 2], [0, 0, 2, 0, 2, 2, 0, 2]]),
+            4,
+            "fewer than three points",
+        ),
+        (
+            "segmentation",
+            json!({"size": [3.0, 4.0], "counts": [0.0, 2.0, 10.0]}),
+            2,
+            "not written as whole",
+        ),
+        ("iscrowd", json!(2), 4, "neither 0 nor 1"),
+        (
+            "id",
+            json!(null),
+            4,
+            "annotations without an id: 1 (one of image 7)",
+        ),
+        ("id", json!("missing"), 4, "annotations without an id"),
+        (
+            "id",
+            json!(12),
+            4,
+            "annotations with the id of another, each counted: 1 (annotation 12)",
+        ),
+        (
+            "image_id",
+            json!("7"),
+            4,
+            "annotations whose image_id is text",
+        ),
+        (
+            "category_id",
+            json!(12),
+            0,
+            "a category that is not listed, left out: 1 (annotation 11 of category 12)",
+        ),
+        (
+            "image_id",
+            json!(9),
+            0,
+            "images that are not listed, left out: 1 (annotation 11 of image 9)",
+        ),
+        (
+            "image_id",
+            json!("missing"),
+            0,
+            "annotation 11 of image without an id",
+        ),
+        ("iscrowd", json!(false), 4, ""),
+        ("iscrowd", json!(null), 4, ""),
+        ("iscrowd", json!("missing"), 4, ""),
+        ("image_id", json!(7.0), 4, ""),
+        ("category_id", json!(1.0), 4, ""),
+        ("id", json!("a1"), 4, ""),
+        ("area", json!(null), 4, ""),
+    ] {
+        let set = open_instances(&changed(key, value.clone())).unwrap();
+        assert_eq!(set.samples().len(), 2, "{key} {value}");
+        let found = set.truth(0).unwrap().counts(2)[1];
+        assert_eq!(found, pixels, "{key} {value}");
+        let is_object = set.instances(0).unwrap().unwrap().len() as u64;
+        assert_eq!(
+            is_object,
+            u64::from(pixels > 0 && value != json!(2)),
+            "{key} {value}"
+        );
+        assert_eq!(set.truth(1).unwrap().counts(2)[1], 4);
+        let odd = odd(set.omissions()).join("; ");
+        assert!(
+            odd.contains(kind) && odd.is_empty() == kind.is_empty(),
+            "{key} {value}: {odd}"
+        );
+    }
+}
+
+#[test]
+fn a_photo_with_an_object_of_unknown_pixels_is_left_out() {
+    let huge = [-90000, 0, 90000, 0].repeat(20);
+    for (value, kind) in [
+        (
+            json!([]),
+            "for an object without a mask (their boxes are for detection): 1 (image 7: annotation 11)",
+        ),
+        (json!("missing"), "for an object without a mask"),
+        (json!(null), "for an object without a mask"),
+        (json!([[]]), "for an object without a mask"),
+        (json!([[0, 0, 2, 2]]), "for an object without a mask"),
+        (
+            json!([0, 0, 2, 0, 2, 2]),
+            "whose mask cannot be read: 1 (image 7: annotation 11: a value where",
+        ),
+        (
+            json!([[[0, 0], [2, 0], [2, 2]]]),
+            "annotation 11: a polygon with something else than finite",
+        ),
+        (
+            json!([[0, 0, 1e9, 0, 1e9, 1e9]]),
+            "annotation 11: a coordinate of 1000000000 is far outside",
+        ),
+        (json!([huge]), "annotation 11: an outline of 7200"),
+        (
+            json!({"size": [3, 4], "counts": [-1, 13]}),
+            "annotation 11: run lengths that are no whole",
+        ),
+        (
+            json!({"size": [3, 4]}),
+            "annotation 11: a mask without `counts`",
+        ),
+        (json!(7), "annotation 11: neither polygons nor run lengths"),
+    ] {
+        let set = open_instances(&changed("segmentation", value.clone())).unwrap();
+        let ids: Vec<&str> = set
+            .samples()
+            .iter()
+            .map(|sample| sample.id.as_str())
+            .collect();
+        assert_eq!(ids, ["b"], "{value}");
+        assert_eq!(set.truth(0).unwrap().counts(2)[1], 4);
+        let odd = odd(set.omissions()).join("; ");
+        assert!(odd.contains(kind), "{value}: {odd}");
+    }
+    // A file for detection has nothing to count.
+    let mut file =
+        instances(json!([{"id": 1, "image_id": 7, "category_id": 1, "segmentation": []}]));
+    file["images"].as_array_mut().unwrap().truncate(1);
+    let error = message(open_instances(&file));
+    assert!(
+        error.contains("no photo is left whose objects all have a mask; photos left out"),
+        "{error}"
+    );
+}
+
+#[test]
+fn odd_photos_cost_only_themselves() {
+    let with = |image: Value| {
+        let mut file = changed("area", json!(4));
+        file["images"].as_array_mut().unwrap().push(image);
         file
     };
+    let listed =
+        |id: Value, name: Value| json!({"id": id, "file_name": name, "height": 3, "width": 4});
+    for (image, kind) in [
+        (
+            listed(json!(7), json!("a.jpg")),
+            "images listed twice, counted once: 1 (image 7)",
+        ),
+        (
+            listed(json!("7"), json!("./a.jpg")),
+            "images listed twice, counted once",
+        ),
+        (
+            listed(json!(7), json!("c.jpg")),
+            "with the id of another, of which the last counts: 1 (image 7)",
+        ),
+        (
+            listed(json!(9), json!("a.jpg")),
+            "photos listed under two ids, with the annotations of both: 1 (image 9",
+        ),
+        (
+            listed(json!(9), json!("../x.jpg")),
+            "leads out of the photos, left out: 1 (image 9: `../x.jpg`)",
+        ),
+        (listed(json!(9), json!(null)), "file_name is missing"),
+        (
+            listed(json!(null), json!("c.jpg")),
+            "images without an id, left out: 1 (`c.jpg`)",
+        ),
+        (json!("c.jpg"), "images without an id, left out"),
+    ] {
+        let set = open_instances(&with(image.clone())).unwrap();
+        assert_eq!(set.samples().len(), 2, "{image}");
+        let odd = odd(set.omissions()).join("; ");
+        assert!(odd.contains(kind), "{image}: {odd}");
+        let name = set.samples()[0]
+            .image
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap();
+        assert_eq!(name == "c.jpg", odd.contains("the last counts"), "{image}");
+    }
+    // Annotations under either id are of the one photo.
+    let mut file = with(listed(json!(9), json!("a.jpg")));
+    let more = json!({"id": 13, "image_id": 9, "category_id": 90, "segmentation": [[3, 0, 4, 0, 4, 3, 3, 3]]});
+    file["annotations"].as_array_mut().unwrap().push(more);
+    let set = open_instances(&file).unwrap();
+    assert_eq!(objects(&set, 0).len(), 2);
+    // Sizes are read as numbers in any spelling, or from the photo.
+    for (width, kind) in [
+        (
+            json!(4.0),
+            "written as text or with a decimal point: 1 (image 7)",
+        ),
+        (json!("4"), "written as text or with a decimal point"),
+        (
+            json!("four"),
+            "is no whole number, read from the photo: 1 (image 7)",
+        ),
+        (json!(null), ""),
+    ] {
+        let tree = Tree::new();
+        let photo = percept_image::RgbImage::new(4, 3);
+        tree.file("val2017/a.jpg", percept_image::png_rgb(&photo).unwrap());
+        let mut file = changed("area", json!(4));
+        file["images"][0]["width"] = width.clone();
+        tree.file(INSTANCES, file.to_string());
+        let set = open_coco_object(&tree.path(""), None).unwrap();
+        let truth = set.truth(0).unwrap();
+        assert_eq!(
+            (truth.width(), truth.height(), truth.counts(2)[1]),
+            (4, 3, 4)
+        );
+        let odd = odd(set.omissions()).join("; ");
+        assert!(
+            odd.contains(kind) && odd.is_empty() == kind.is_empty() || width.is_null(),
+            "{width}: {odd}"
+        );
+    }
+    for width in [0, 20_001] {
+        let mut file = changed("area", json!(4));
+        file["images"][0]["width"] = json!(width);
+        let set = open_instances(&file).unwrap();
+        let reason = format!("image 7: {width} x 3 is no size of a photo");
+        assert!(message(set.truth(0)).contains(&reason));
+        assert!(set.truth(1).is_ok());
+    }
+}
+
+#[test]
+fn photos_are_found_under_the_names_of_other_systems() {
+    for (name, photo) in [
+        ("a.jpg", "val2017/a.jpg"),
+        ("val2017/a.jpg", "val2017/a.jpg"),
+        ("images\\a.jpg", "val2017/a.jpg"),
+        ("C:\\data\\a.jpg", "val2017/a.jpg"),
+        ("/mnt/data/a.jpg", "val2017/a.jpg"),
+        ("deep\\a.jpg", "val2017/deep/a.jpg"),
+    ] {
+        let tree = Tree::new();
+        tree.file(photo, "a photo");
+        let mut file = instances(json!([]));
+        file["images"][0]["file_name"] = json!(name);
+        tree.file(INSTANCES, file.to_string());
+        let set = open_coco_object(&tree.path(""), None).unwrap();
+        assert_eq!(set.samples()[0].image, tree.path(photo), "{name}");
+        assert_eq!(odd(set.omissions()).is_empty(), name == "a.jpg");
+    }
+    // Not by the name alone where two have it, and never from elsewhere.
+    let tree = Tree::new();
+    tree.file("val2017/a.jpg", "a photo")
+        .file("secret/a.jpg", "");
+    let mut file = instances(json!([]));
+    file["images"] = json!([
+        {"id": 1, "file_name": "a.jpg", "height": 3, "width": 4},
+        {"id": 2, "file_name": "x/a.jpg", "height": 3, "width": 4},
+        {"id": 3, "file_name": "../secret/a.jpg", "height": 3, "width": 4},
+    ]);
+    tree.file(INSTANCES, file.to_string());
+    let set = open_coco_object(&tree.path(""), None).unwrap();
+    let images: Vec<_> = set
+        .samples()
+        .iter()
+        .map(|sample| sample.image.clone())
+        .collect();
+    assert_eq!(
+        images,
+        [tree.path("val2017/a.jpg"), tree.path("val2017/x/a.jpg")]
+    );
+}
+
+#[test]
+fn json_as_python_and_editors_write_it_is_read() {
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    let text = changed("area", json!("NOT"))
+        .to_string()
+        .replace("\"NOT\"", "NaN");
+    let twice = text.replacen("\"iscrowd\":0", "\"iscrowd\":1,\"iscrowd\":0", 1);
+    let nan = text.replacen("[0,0,2,0,2,2,0,2]", "[0,0,2,0,2,2,0,NaN]", 1);
+    for text in [text, twice] {
+        tree.file(INSTANCES, format!("\u{feff}{text}"));
+        let set = open_coco_object(&tree.path(""), None).unwrap();
+        assert_eq!(objects(&set, 0).len(), 1);
+        assert!(set.omissions().is_empty());
+    }
+    // One that is needed costs its photo.
+    tree.file(INSTANCES, nan);
+    let set = open_coco_object(&tree.path(""), None).unwrap();
+    assert_eq!(set.samples().len(), 1);
+}
+
+#[test]
+fn files_that_make_no_sense_are_refused_when_opened() {
     let with = |key: &str, value: Value| {
         let mut file = instances(json!([]));
         file[key] = value;
         file
     };
-    let again = |id: u64, name: &str| {
-        let mut file = instances(json!([]));
-        let image = json!({"id": id, "file_name": name, "height": 3, "width": 4});
-        file["images"].as_array_mut().unwrap().push(image);
-        file
-    };
-    let huge = "[-90000, 0, 90000, 0],".repeat(20);
-    let huge: Value = serde_json::from_str(&format!("[{}]", huge.trim_end_matches(','))).unwrap();
-    let comb: Vec<&Value> = (huge.as_array().unwrap().iter())
-        .flat_map(|v| v.as_array().unwrap())
-        .collect();
-    // Each within the limit, but not all of them together.
-    let half = &comb[..20];
     for (file, reason) in [
-        (
-            annotation("category_id", json!(12)),
-            "annotation 11: no category 12",
-        ),
-        (
-            annotation("image_id", json!(8)),
-            "annotation 11: no image 8",
-        ),
-        (
-            annotation("segmentation", Value::Null),
-            "invalid type: null, expected a list of polygons",
-        ),
-        (
-            annotation("segmentation", json!([[1, 2, 3, 4]])),
-            "at least 6, not 4",
-        ),
-        (
-            annotation("segmentation", json!([comb])),
-            "an outline of 7200",
-        ),
-        (
-            annotation("segmentation", json!([half, half])),
-            "an outline of ",
-        ),
-        (
-            annotation("segmentation", json!([[0, 0, 1e9, 0, 1e9, 1e9]])),
-            "1000000000 is far outside",
-        ),
-        (
-            image("file_name", json!("../x.jpg")),
-            "image 7: `../x.jpg` leads out of the photos",
-        ),
-        (
-            image("file_name", json!("/x.jpg")),
-            "`/x.jpg` leads out of the photos",
-        ),
-        (
-            image("file_name", json!("b/../../x.jpg")),
-            "leads out of the photos",
-        ),
-        (
-            image("file_name", json!("")),
-            "image 7: `` leads out of the photos",
-        ),
-        (
-            image("height", json!(0)),
-            "photo a: 4 x 0 is no size of a photo",
-        ),
-        (
-            image("width", json!(20_001)),
-            "photo a: 20001 x 3 is no size of a photo",
-        ),
-        (image("width", json!(-1)), "invalid value: integer `-1`"),
-        (image("id", json!("7")), "invalid type: string \"7\""),
         (with("images", json!([])), "no photo is listed here"),
+        (
+            with("images", json!([{"id": 7}])),
+            "no photo is listed here; images whose file_name",
+        ),
         (
             with("categories", json!([])),
             "0 categories, not 1 to 65000",
         ),
         (
-            with(
-                "categories",
-                json!([{"id": 5, "name": "a"}, {"id": 5, "name": "b"}]),
-            ),
-            "category 5 is there twice",
+            with("categories", json!([{"id": 5}])),
+            "0 categories, not 1 to 65000; categories without",
         ),
-        (with("annotations", Value::Null), "invalid type: null"),
-        (json!({"images": []}), "missing field `annotations`"),
-        (json!([]), "invalid length 0"),
-        (again(7, "b.jpg"), "image 7 is there twice"),
-        (again(8, "a.jpg"), "`a.jpg` is there twice"),
-        (again(8, "./a.jpg"), "`./a.jpg` is there twice"),
+        (with("categories", Value::Null), "no list `categories`"),
+        (with("annotations", Value::Null), "no list `annotations`"),
+        (
+            with("annotations", json!({"a": 1})),
+            "no list `annotations`",
+        ),
+        (json!([]), "no list `images`"),
     ] {
         let error = message(open_instances(&file));
         assert!(
@@ -417,13 +681,12 @@ fn files_that_make_no_sense_are_refused_when_opened() {
             "expected {reason}: {error}"
         );
     }
-    let half = open_instances(&annotation("segmentation", json!([half]))).unwrap();
-    assert_eq!(half.truth(0).unwrap().data().len(), 12);
-    // Photos that only differ in their ending are two.
-    assert_eq!(
-        open_instances(&again(8, "a.png")).unwrap().samples()[1].id,
-        "a.png"
-    );
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    let text = instances(json!([])).to_string();
+    tree.file(INSTANCES, &text[..text.len() / 2]);
+    let error = message(open_coco_object(&tree.path(""), None));
+    assert!(error.contains("instances_val2017.json: EOF"), "{error}");
 }
 
 #[test]
@@ -616,42 +879,99 @@ fn panoptic_masks_that_do_not_fit_are_refused_when_read() {
 }
 
 #[test]
-fn panoptic_files_that_make_no_sense_are_refused_when_opened() {
+fn odd_panoptic_annotations_cost_only_themselves() {
     let changed = |pointer: &str, value: Value| {
         let mut file = panoptic();
+        let mut second = file["annotations"][0].clone();
+        second["image_id"] = json!(8);
+        file["annotations"].as_array_mut().unwrap().push(second);
         *file.pointer_mut(pointer).unwrap() = value;
         file
     };
     let segment = "/annotations/0/segments_info/1";
-    for (file, reason) in [
+    for (file, kind, left) in [
         (
             changed(&format!("{segment}/category_id"), json!(2)),
-            "image 7: segment 256: no category 2",
+            "cannot be read, left out: 1 (image 7: segment 256: no category 2)",
+            "b",
         ),
         (
             changed(&format!("{segment}/id"), json!(3)),
             "image 7: segment 3 is there twice",
+            "b",
+        ),
+        (
+            changed(&format!("{segment}/id"), json!(null)),
+            "image 7: segment without an id",
+            "b",
         ),
         (
             changed("/annotations/0/file_name", json!("../a.png")),
             "image 7: `../a.png` leads out of the masks",
+            "b",
+        ),
+        (
+            changed("/annotations/0/segments_info", json!(null)),
+            "no list `segments_info`",
+            "b",
         ),
         (
             changed("/annotations/0/image_id", json!(9)),
-            "image 9: annotated, but not listed",
-        ),
-        (
-            changed("/annotations", json!([])),
-            "no photo is annotated here",
-        ),
-        (
-            changed("/categories/1/id", json!(1)),
-            "category 1 is there twice",
+            "not listed, left out: 1 (one of image 9)",
+            "b",
         ),
         (
             changed("/images/0/file_name", json!("../a.jpg")),
-            "image 7: `../a.jpg` leads out of the photos",
+            "image 7: `../a.jpg`",
+            "a,b",
         ),
+        (
+            changed("/annotations/1/image_id", json!(7)),
+            "of which the last counts: 1 (image 7)",
+            "a",
+        ),
+    ] {
+        let tree = panoptic_tree(&file, &segments(&[4; 6]));
+        photo(&tree, "b.jpg");
+        let set = open_coco_panoptic(&tree.path(""), None).unwrap();
+        let ids: Vec<&str> = set
+            .samples()
+            .iter()
+            .map(|sample| sample.id.as_str())
+            .collect();
+        assert_eq!(ids.join(","), left, "{kind}");
+        let odd = odd(set.omissions()).join("; ");
+        assert!(odd.contains(kind), "expected {kind}: {odd}");
+        assert_eq!(set.truth(0).unwrap().data(), [1; 6]);
+    }
+    // The other spellings of ids and answers.
+    let mut file = panoptic();
+    file["annotations"][0]["segments_info"][0]["id"] = json!(70_000.0);
+    file["annotations"][0]["segments_info"][2]["iscrowd"] = json!(true);
+    file["categories"][0]["isthing"] = json!(true);
+    let (_tree, set) = open_panoptic(&file, &segments(&[70_000, 256, 3, 4, 0, 4])).unwrap();
+    assert_eq!(set.instances(0).unwrap().unwrap().len(), 2);
+    assert_eq!(
+        odd(set.omissions()),
+        ["photos without an annotation, left out: 1 (b)"]
+    );
+}
+
+#[test]
+fn panoptic_files_that_make_no_sense_are_refused_when_opened() {
+    let with = |key: &str, value: Value| {
+        let mut file = panoptic();
+        file[key] = value;
+        file
+    };
+    for (file, reason) in [
+        (with("annotations", json!([])), "no photo is annotated here"),
+        (with("annotations", json!(null)), "no list `annotations`"),
+        (
+            with("categories", json!([{"id": 1}])),
+            "no category has an id and a name; categories",
+        ),
+        (with("images", json!([])), "no photo is listed here"),
     ] {
         let error = message(open_panoptic(&file, &segments(&[4; 6])).map(|(_, set)| set));
         assert!(
@@ -659,11 +979,6 @@ fn panoptic_files_that_make_no_sense_are_refused_when_opened() {
             "expected {reason}: {error}"
         );
     }
-    let mut file = panoptic();
-    let twice = file["annotations"][0].clone();
-    file["annotations"].as_array_mut().unwrap().push(twice);
-    let error = message(open_panoptic(&file, &segments(&[4; 6])).map(|(_, set)| set));
-    assert!(error.ends_with("image 7: annotated twice"), "{error}");
 }
 
 #[test]
@@ -704,9 +1019,31 @@ fn captions_are_trimmed_and_kept_in_order() {
     );
     assert_eq!(set.samples[1].image, tree.path("val2017/c.jpg"));
     tree.file(CAPTIONS, file(json!([{"image_id": 6, "caption": "x"}])));
-    assert!(message(open()).ends_with("a caption of image 6, not listed"));
+    assert!(message(open()).contains("no photo has a caption here; annotations of images"));
     tree.file(CAPTIONS, file(json!([{"image_id": 7, "caption": " "}])));
-    assert!(message(open()).ends_with("no photo has a caption here"));
+    assert!(message(open()).contains("no photo has a caption here; empty captions"));
+    // One odd caption costs itself only.
+    tree.file(
+        CAPTIONS,
+        file(json!([
+            {"id": 1, "image_id": "7", "caption": "A cat."},
+            {"id": 2, "image_id": 7, "caption": null},
+            {"id": 3, "image_id": 7, "caption": ["x"]},
+            {"id": 4, "image_id": 6, "caption": "x"},
+            null,
+        ])),
+    );
+    let set = open().unwrap();
+    assert_eq!((set.samples.len(), set.captions()), (1, 1));
+    let odd = odd(&set.omissions).join("; ");
+    for kind in [
+        "annotations whose image_id is text",
+        "captions that are no text, left out: 2 (annotation 2, annotation 3)",
+        "images that are not listed, left out: 2 (annotation 4 of image 6, annotation without an id of",
+        "photos without a caption, left out: 2 (b, c)",
+    ] {
+        assert!(odd.contains(kind), "expected {kind}: {odd}");
+    }
     tree.file(CAPTIONS, "{\"images\": [");
     assert!(message(open()).contains("captions_val2017.json: EOF while parsing"));
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use common::{Tree, message, shared};
 use percept_data::spurious::{Place, SpuriousReport, SpuriousSettings, build};
 use percept_data::{
-    CaptionSet, Competing, DataError, ImageFolder, MaskSet, Waterbirds, open_custom, open_voc,
+    CaptionSet, Competing, DataError, EmptyClasses, FolderOptions, ImageFolder, MaskSet, Omissions,
+    Waterbirds, open_custom, open_voc,
 };
 use percept_image::{Rgb, RgbImage, png_rgb};
 
@@ -24,6 +25,11 @@ fn classes_of(set: &ImageFolder) -> Vec<(&str, &str)> {
     (seen.into_iter())
         .map(|(class, folder)| (folder, set.classes[usize::from(class)].name.as_str()))
         .collect()
+}
+
+/// What was left out or odd, a line a kind.
+fn odd(omissions: &Omissions) -> Vec<String> {
+    omissions.kinds().iter().map(ToString::to_string).collect()
 }
 
 fn open(tree: &Tree, competing: Competing) -> Result<ImageFolder, DataError> {
@@ -74,7 +80,9 @@ fn folders_are_named_after_their_classes() {
         .file("b_c/.1.jpg", "")
         .file("b_c/more/3.jpg", "")
         .file("a-d/1.webp", "")
-        .file("empty/notes.txt", "")
+        .file("a-d/._1.webp", "")
+        .file("a-d/Thumbs.db", "")
+        .file("__MACOSX/a-d/._1.webp", "")
         .file(".git/1.jpg", "")
         .file("5.jpg", "");
     let set = open(&tree, Competing::Present).unwrap();
@@ -82,6 +90,17 @@ fn folders_are_named_after_their_classes() {
     let ids: Vec<&str> = set.samples.iter().map(|s| s.id.as_str()).collect();
     assert_eq!(ids, ["a-d/1", "b_c/1", "b_c/1.jpg", "b_c/2"]);
     assert_eq!(set.samples[1].image, tree.path("b_c/1.PNG"));
+    assert_eq!(
+        odd(&set.omissions),
+        [
+            "copies that macOS makes (._*), passed over: 1 (a-d/._1.webp)",
+            "files and folders of the system, passed over: 2 (a-d/Thumbs.db, __MACOSX)",
+            "hidden files and folders, passed over: 2 (b_c/.1.jpg, .git)",
+            "files passed over for the ending .txt: 1 (b_c/notes.txt)",
+            "folders within class folders, passed over: 1 (b_c/more)",
+            "photos beside the class folders, passed over: 1 (5.jpg)",
+        ]
+    );
 
     let error = message(open(&tree, Competing::ImageNet));
     assert!(error.contains("are not named as ImageNet's"), "{error}");
@@ -89,6 +108,115 @@ fn folders_are_named_after_their_classes() {
     tree.file("val/x/1.jpg", "").file("train/y/1.jpg", "");
     let set = open(&tree, Competing::Present).unwrap();
     assert_eq!(classes_of(&set), [("x", "x")]);
+}
+
+#[test]
+fn a_class_does_not_vanish_without_a_word() {
+    for (file, instead) in [
+        ("dog/images/1.jpg", "only folders, such as images"),
+        ("dog/1.jfif", "only files of other endings (.jfif)"),
+        ("dog/.gitkeep", "nothing"),
+    ] {
+        let tree = Tree::new();
+        tree.file("cat/1.jpg", "").file(file, "");
+        let error = message(open(&tree, Competing::Present));
+        let reason = format!("dog: a class folder without photos; it holds {instead}");
+        assert!(error.ends_with(&reason), "{error}");
+        // It competes all the same, so that accuracy does not rise.
+        let options = FolderOptions {
+            empty: EmptyClasses::Keep,
+            ..FolderOptions::default()
+        };
+        let set = ImageFolder::open_as(&tree.path(""), &options).unwrap();
+        assert_eq!((set.classes.len(), set.samples.len()), (2, 1));
+        assert_eq!(set.classes[1].name, "dog");
+        let kind = "class folders without photos, whose classes compete all the same: 1 (dog: ";
+        assert!(odd(&set.omissions).join("; ").contains(kind));
+    }
+    let tree = Tree::new();
+    tree.file("cat/1.jpg", "")
+        .file("a/x", "")
+        .file("b/x.txt", "");
+    let error = message(open(&tree, Competing::Present));
+    assert!(
+        error.ends_with("without an ending, and 1 more such folders")
+            || error.contains("more such folders"),
+        "{error}"
+    );
+}
+
+#[test]
+fn wnids_are_known_in_every_spelling_and_among_other_folders() {
+    let tree = Tree::new();
+    tree.file("n01440764-tench/1.jpg", "")
+        .file("N02102040/1.jpg", "")
+        .file("n02979186_cassette player/1.jpg", "")
+        .file("n99999999-unknown_thing/1.jpg", "")
+        .file("unsorted/1.jpg", "");
+    let set = open(&tree, Competing::Present).unwrap();
+    let names: Vec<&str> = set
+        .classes
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "English Springer Spaniel",
+            "tench",
+            "cassette player",
+            "unknown thing",
+            "unsorted"
+        ]
+    );
+    assert_eq!(
+        odd(&set.omissions),
+        ["folders named otherwise among wnids, prompted by their own names: 1 (unsorted)"]
+    );
+    let set = open(&tree, Competing::ImageNet).unwrap();
+    assert_eq!((set.classes.len(), set.samples.len()), (1000, 3));
+    let classes: Vec<u16> = set.samples.iter().map(|sample| sample.class).collect();
+    assert_eq!(classes, [0, 217, 482]);
+    assert_eq!(
+        odd(&set.omissions),
+        [
+            "folders that are none of ImageNet's 1,000 classes, left out: 2 (n99999999-unknown_thing (1 photos), unsorted (1 photos))"
+        ]
+    );
+}
+
+#[test]
+fn folders_of_one_class_are_put_together() {
+    let tree = Tree::new();
+    tree.file("Golden_Retriever/1.jpg", "")
+        .file("cat/1.jpg", "")
+        .file("golden retriever/2.jpg", "");
+    let set = open(&tree, Competing::Present).unwrap();
+    assert_eq!(set.classes.len(), 2);
+    let classes: Vec<u16> = set.samples.iter().map(|sample| sample.class).collect();
+    assert_eq!(classes, [0, 0, 1]);
+    assert_eq!(
+        odd(&set.omissions),
+        ["folders of the same class as another, put together with it: 1 (golden retriever)"]
+    );
+    let tree = Tree::new();
+    tree.file("n01440764/1.jpg", "").file("N01440764/2.jpg", "");
+    assert_eq!(open(&tree, Competing::Present).unwrap().classes.len(), 1);
+}
+
+#[test]
+fn numbers_before_names_are_no_part_of_them_and_alone_are_told() {
+    let tree = Tree::new();
+    tree.file("001.ak47/1.jpg", "")
+        .file("002.Black_footed_Albatross/1.jpg", "");
+    let set = open(&tree, Competing::Present).unwrap();
+    assert_eq!(set.classes[0].name, "ak47");
+    assert_eq!(set.classes[1].name, "Black footed Albatross");
+    let tree = Tree::new();
+    tree.file("0/1.jpg", "").file("1/1.jpg", "");
+    let set = open(&tree, Competing::Present).unwrap();
+    assert_eq!(set.classes[1].name, "1");
+    assert!(odd(&set.omissions)[0].starts_with("folders named by a number, prompted by it"));
 }
 
 #[test]
@@ -197,31 +325,87 @@ fn rows_of_a_photo_are_its_captions() {
 }
 
 #[test]
-fn captions_that_make_no_sense_are_refused_with_their_line() {
+fn odd_rows_of_captions_cost_only_themselves() {
+    let tree = Tree::new();
+    let absolute = tree.path("a.jpg").display().to_string();
+    for (row, kind) in [
+        (
+            "b.jpg,",
+            "rows without a caption, left out: 1 (line 3: `b.jpg`)",
+        ),
+        (",x", "rows without a photo, left out: 1 (line 3: `x`)"),
+        (
+            "../a.jpg,x",
+            "not below the folder of the set, left out: 1 (line 3: `../a.jpg`)",
+        ),
+        (
+            "b.jpg,x,y",
+            "more or fewer values than the header, left out: 1 (line 3)",
+        ),
+        (
+            "b.jpg",
+            "more or fewer values than the header, left out: 1 (line 3)",
+        ),
+        (&format!("{absolute},x"), ""),
+    ] {
+        tree.file(
+            "set.csv",
+            format!("filepath,title\na.jpg,one\n{row}\nc.jpg,two\n"),
+        );
+        let set = CaptionSet::from_csv(&tree.path("set.csv"), None).unwrap();
+        let expected = if kind.is_empty() { 3 } else { 2 };
+        assert_eq!(set.captions(), expected, "{row}");
+        let odd = odd(&set.omissions).join("; ");
+        assert!(
+            odd.contains(kind) && odd.is_empty() == kind.is_empty(),
+            "{row}: {odd}"
+        );
+    }
+    tree.file("set.csv", b"filepath,title\na.jpg,\xff\nb.jpg,x\n");
+    let set = CaptionSet::from_csv(&tree.path("set.csv"), None).unwrap();
+    assert_eq!(
+        odd(&set.omissions),
+        ["rows that are not UTF-8, left out: 1 (line 2)"]
+    );
+}
+
+#[test]
+fn captions_are_read_in_the_forms_of_other_tools() {
+    let tree = Tree::new();
+    for text in [
+        "image,caption\na.jpg,\"a cat, lying\"\n",
+        "image_name| comment_number| comment\na.jpg| 0| a cat, lying\n",
+        "\u{feff}\"filepath\",\"title\"\n\"a.jpg\",\"a cat, lying\"\n",
+        "file_name;text\r\na.jpg;a cat, lying\r\n",
+        "image_path\tsentence\na.jpg\ta cat, lying\n",
+    ] {
+        tree.file("set.csv", text);
+        let set = CaptionSet::from_csv(&tree.path("set.csv"), None).unwrap();
+        assert_eq!(set.samples[0].captions, ["a cat, lying"], "{text}");
+        assert_eq!(set.samples[0].image, tree.path("a.jpg"));
+        assert!(set.omissions.is_empty());
+    }
+}
+
+#[test]
+fn captions_that_make_no_sense_are_refused() {
     let tree = Tree::new();
     for (text, reason) in [
         ("filepath\ttitle\n", "no rows"),
         ("", "no column `filepath`, only "),
         (
-            "image,caption\na.jpg,x\n",
-            "no column `filepath`, only image, caption",
+            "photo,words\na.jpg,x\n",
+            "no column `filepath`, only photo, words",
         ),
-        ("filepath,caption\na.jpg,x\n", "no column `title`"),
+        ("filepath,words\na.jpg,x\n", "no column `title`"),
         (
-            "filepath,title\na.jpg,x\nb.jpg,\n",
-            "line 3: `b.jpg` has an empty caption",
-        ),
-        (
-            "filepath,title\n../a.jpg,x\n",
-            "line 2: `../a.jpg` is no path below ",
+            "filepath,title\na.jpg,\n",
+            "no rows; rows without a caption, left out: 1",
         ),
         (
-            "filepath,title\n/a.jpg,x\n",
-            "line 2: `/a.jpg` is no path below ",
+            "filepath,title\na.jpg,x\nb.jpg,\"y\nc.jpg,z\n",
+            "line 3: a quote that is never closed",
         ),
-        ("filepath,title\n,x\n", "line 2: `` is no path below "),
-        ("filepath,title\na.jpg,x,y\n", "found record with 3 fields"),
-        ("filepath,title\na.jpg\n", "found record with 1 fields"),
     ] {
         tree.file("set.csv", text);
         let error = message(CaptionSet::from_csv(&tree.path("set.csv"), None));
@@ -230,8 +414,6 @@ fn captions_that_make_no_sense_are_refused_with_their_line() {
             "expected {reason}: {error}"
         );
     }
-    tree.file("set.csv", b"filepath,title\na.jpg,\xff\n");
-    assert!(message(CaptionSet::from_csv(&tree.path("set.csv"), None)).contains("UTF-8"));
     let error = CaptionSet::from_csv(&tree.path("none.csv"), None);
     assert!(matches!(error, Err(DataError::Io { .. })));
 }
@@ -297,24 +479,59 @@ fn waterbirds_are_read_by_split() {
 }
 
 #[test]
-fn rows_of_waterbirds_that_make_no_sense_are_refused_with_their_line() {
+fn odd_rows_of_waterbirds_cost_only_themselves() {
+    let tree = Tree::new();
+    for (row, kind) in [
+        (
+            "1,b.jpg,2,2,0,x",
+            "none of the set's, left out: 1 (line 3: y is `2`, not 0 to 1)",
+        ),
+        ("1,b.jpg,0,2,-1,x", "line 3: place is `-1`, not 0 to 1"),
+        ("1,b.jpg,0,3,0,x", "line 3: split is `3`, not 0 to 2"),
+        ("1,b.jpg,,2,0,x", "line 3: y is ``, not 0 to 1"),
+        (
+            "1,../b.jpg,0,2,0,x",
+            "not in the set, left out: 1 (line 3: `../b.jpg`)",
+        ),
+        (
+            "2,./a.jpg,1,2,0,x",
+            "that was there before, left out: 1 (line 3: `./a.jpg`)",
+        ),
+        (
+            "1,b.jpg,0,2",
+            "more or fewer values than the header, left out: 1 (line 3)",
+        ),
+        ("1,b.jpg,0.0,2.0,1.0,x", ""),
+    ] {
+        tree.file("metadata.csv", format!("{HEADER}1,a.jpg,0,2,0,x\n{row}\n"));
+        let set = Waterbirds::open(&tree.path(""), None).unwrap();
+        assert_eq!(
+            set.samples.len(),
+            if kind.is_empty() { 2 } else { 1 },
+            "{row}"
+        );
+        let odd = odd(&set.omissions).join("; ");
+        assert!(
+            odd.contains(kind) && odd.is_empty() == kind.is_empty(),
+            "{row}: {odd}"
+        );
+    }
+}
+
+#[test]
+fn waterbirds_that_make_no_sense_are_refused() {
     let tree = Tree::new();
     for (rows, reason) in [
-        ("1,a.jpg,2,2,0,x\n", "line 2: y is `2`, not 0 to 1"),
-        ("1,a.jpg,0,2,-1,x\n", "line 2: place is `-1`, not 0 to 1"),
-        ("1,a.jpg,0,3,0,x\n", "line 2: split is `3`, not 0 to 2"),
-        ("1,a.jpg,,2,0,x\n", "line 2: y is ``, not 0 to 1"),
-        (
-            "1,../a.jpg,0,2,0,x\n",
-            "line 2: `../a.jpg` leads out of the set",
-        ),
-        (
-            "1,a.jpg,0,2,0,x\n2,./a.jpg,1,2,0,x\n",
-            "line 3: `./a.jpg` is there twice",
-        ),
-        ("1,a.jpg,0,2\n", "found record with 4 fields"),
         ("1,a.jpg,0,1,0,x\n", "no photo of the split test"),
+        (
+            "1,a.jpg,7,2,0,x\n",
+            "no photo of the split test; rows with a value",
+        ),
         ("", "no photo of the split test"),
+        (
+            "1,\"a.jpg,0,2,0,x\n",
+            "line 2: a quote that is never closed",
+        ),
     ] {
         tree.file("metadata.csv", HEADER.to_owned() + rows);
         let error = message(Waterbirds::open(&tree.path(""), None));

@@ -276,6 +276,14 @@ fn a_custom_set_has_its_own_classes() {
     assert_eq!(ids, ["a", "b"]);
     assert_eq!(truth(&set, 0), [0, 1, 2, IGNORE]);
     assert!(matches!(set.truth(1), Err(DataError::Io { .. })));
+    let odd = |set: &MaskSet| -> Vec<String> {
+        let kinds = set.omissions().kinds().iter();
+        kinds.map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        odd(&set),
+        ["files passed over for the ending .txt: 1 (notes.txt)"]
+    );
 
     for (text, reason) in [
         ("cat\n\ndog\n", "line 2 has no name"),
@@ -288,8 +296,29 @@ fn a_custom_set_has_its_own_classes() {
             "{text}"
         );
     }
-    tree.file("classes.txt", "cat\n").photo("photos/a.jpg");
-    assert!(message(open()).ends_with("photos: `a` is there twice"));
+    // Whose the mask of two photos is cannot be known, unless it says so.
+    tree.file("classes.txt", "cat\nb\nc\n")
+        .photo("photos/a.jpg")
+        .photo("photos/._a.jpg")
+        .mask("masks/stray.png", &[0])
+        .mask("masks/a.jpg.png", &[0, 1, 1, 0]);
+    let set = open().unwrap();
+    let ids: Vec<_> = set
+        .samples()
+        .iter()
+        .map(|sample| sample.id.as_str())
+        .collect();
+    assert_eq!(ids, ["a.jpg", "b"]);
+    assert_eq!(truth(&set, 0), [0, 1, 1, 0]);
+    assert_eq!(
+        odd(&set),
+        [
+            "copies that macOS makes (._*), passed over: 1 (._a.jpg)",
+            "files passed over for the ending .txt: 1 (notes.txt)",
+            "photos of one stem, whose mask could be of either, left out: 1 (a.webp)",
+            "files among the masks that belong to no photo: 2 (a.png, stray.png)"
+        ]
+    );
     let error = open_custom(
         &tree.path("photo"),
         &tree.path("masks"),
@@ -379,7 +408,11 @@ fn a_list_of_other_photos_is_refused_when_opened() {
     tree.file("ImageSets/Segmentation/val.txt", "x\na\n");
     assert!(open_voc(&tree.path(""), None).is_ok());
     tree.file("ImageSets/Segmentation/val.txt", "a\na\n");
-    assert!(message(open_voc(&tree.path(""), None)).ends_with("val.txt: `a` is there twice"));
+    let set = open_voc(&tree.path(""), None).unwrap();
+    assert_eq!(
+        set.omissions().kinds()[0].to_string(),
+        "photos listed twice, counted once: 1 (a)"
+    );
     tree.file("ImageSets/Segmentation/val.txt", "\n");
     assert!(message(open_voc(&tree.path(""), None)).contains("no photo is listed"));
 }

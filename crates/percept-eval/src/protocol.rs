@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::EvalError;
+use crate::metrics::MeanOver;
 
 /// The protocols that come with percept, by name.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -76,6 +77,21 @@ pub struct Image {
     /// Step between windows in pixels; half a window unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<u32>,
+    /// Whether photos are turned as their metadata (EXIF) asks, in all tasks.
+    #[serde(default)]
+    pub orientation: Orientation,
+}
+
+/// What becomes of photos whose metadata (EXIF) asks for turning or mirroring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Orientation {
+    /// The pixels as stored: what the sets' own code reads (VOC, COCO, ADE20K, Cityscapes) and their
+    /// masks are drawn on, and what `Image.open` gives in torchvision, open_clip and clip_benchmark.
+    #[default]
+    Stored,
+    /// Turned upright, for masks that were drawn in a program that shows photos so.
+    Upright,
 }
 
 /// Which size a photo is brought to.
@@ -184,6 +200,9 @@ pub struct Score {
     /// Only this many classes compete: those that fit the pooled photo best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_classes: Option<usize>,
+    /// The classes that the metric `miou` is over; the other means are given under their own names.
+    #[serde(default)]
+    pub mean_over: MeanOver,
 }
 
 /// Refinement of class maps by the photo's colours.

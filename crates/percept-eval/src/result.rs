@@ -9,9 +9,20 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use percept_data::LeftOut;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
 
+use crate::metrics::MeanOver;
 use crate::report::GalleryItem;
+
+/// The form of the files written here. It counts up when a number changes its meaning.
+///
+/// | form | what changed |
+/// |---|---|
+/// | none | `miou` was over all classes, one that never occurs counting as 0; photos were turned upright |
+/// | 2 | `miou` is over the classes of `settings.protocol.score.mean_over`, and all three means stand under their own names; `metrics` has `null` for what has no number, and `missing` says why; `left_out` |
+pub const FORMAT: u32 = 2;
 
 /// Largest result file that is read, in bytes: many times what 25,000 classes take.
 const MAX_FILE: u64 = 64 << 20;
@@ -52,6 +63,9 @@ impl Task {
 /// The result of one model on one dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
+    /// The form of the file, [`FORMAT`]; 0 for those of clip_benchmark and of before there were forms.
+    #[serde(default)]
+    pub format: u32,
     /// Name of the dataset, such as `voc`.
     pub dataset: String,
     /// Name of the model, such as `clippy`.
@@ -61,9 +75,12 @@ pub struct EvalResult {
     pub pretrained: String,
     /// What was evaluated.
     pub task: Task,
-    /// Metrics by name, as fractions. One that is not a finite number is left out of the file.
+    /// Metrics by name, as fractions. One that is not a finite number is `null` in the file.
     #[serde(default, with = "finite_map")]
     pub metrics: BTreeMap<String, f64>,
+    /// Why metrics have no number, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
     /// Language of the prompts, such as `en`.
     #[serde(default)]
     pub language: String,
@@ -88,6 +105,9 @@ pub struct EvalResult {
     /// The samples that could not be evaluated.
     #[serde(default)]
     pub failures: Vec<Failure>,
+    /// What was left out of the set, or read otherwise than it is written, by kind.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
     /// What computed the result.
     #[serde(default)]
     pub versions: Versions,
@@ -229,6 +249,14 @@ pub enum ResultError {
         /// The file.
         path: PathBuf,
     },
+    /// The file was written by a later version, whose numbers may mean something else.
+    #[error("{}: a result of form {format}, which only a later percept reads", path.display())]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// Its form.
+        format: u32,
+    },
     /// The file is not a result.
     #[error("{}: not an evaluation result", path.display())]
     Json {
@@ -256,8 +284,8 @@ impl EvalResult {
         })
     }
 
-    /// Reads a result. Fields that are not known are passed over, so that files of later versions
-    /// and of clip_benchmark can be read.
+    /// Reads a result. Fields that are not known are passed over, so that files of clip_benchmark can
+    /// be read. In files of before [`FORMAT`] 2 the metrics get the names that they have now.
     ///
     /// # Errors
     /// Any variant of [`ResultError`] but [`ResultError::Write`].
@@ -276,10 +304,62 @@ impl EvalResult {
                 path: path.to_owned(),
             });
         }
-        serde_json::from_slice(&json).map_err(|source| ResultError::Json {
-            path: path.to_owned(),
-            source,
-        })
+        let mut result: Self =
+            serde_json::from_slice(&json).map_err(|source| ResultError::Json {
+                path: path.to_owned(),
+                source,
+            })?;
+        if result.format > FORMAT {
+            return Err(ResultError::Later {
+                path: path.to_owned(),
+                format: result.format,
+            });
+        }
+        if result.format == 0 && !result.versions.percept.is_empty() {
+            result.bring_up_to_date();
+        }
+        Ok(result)
+    }
+
+    /// Gives the metrics of a file without a form the names of today, and their settings what they
+    /// were then.
+    fn bring_up_to_date(&mut self) {
+        self.format = FORMAT;
+        let protocol = self.settings.get_mut("protocol");
+        let Some(Value::Object(protocol)) = protocol else {
+            return;
+        };
+        if let Some(Value::Object(image)) = protocol.get_mut("image") {
+            image.insert("orientation".to_owned(), json!("upright"));
+        }
+        if self.task != Task::SemanticSegmentation {
+            return;
+        }
+        // The notebook's protocol is the one whose `miou` is still what it was.
+        let over = match self.protocol.as_str() {
+            "clippy-notebook" => MeanOver::All,
+            _ => MeanOver::default(),
+        };
+        if let Some(Value::Object(score)) = protocol.get_mut("score") {
+            score.insert("mean_over".to_owned(), json!(over));
+        }
+        let Some(all) = self.metrics.remove("miou") else {
+            return;
+        };
+        let occurring: Vec<f64> = self
+            .per_class
+            .iter()
+            .filter_map(|class| class.iou)
+            .collect();
+        if self.counts.done > 0 && !occurring.is_empty() {
+            let mean = occurring.iter().sum::<f64>() / occurring.len() as f64;
+            let (of_all, of_occurring) = (MeanOver::All, MeanOver::TruthOrPrediction);
+            self.metrics.insert(of_all.metric().to_owned(), all);
+            self.metrics.insert(of_occurring.metric().to_owned(), mean);
+            if let Some(headline) = self.metrics.get(over.metric()).copied() {
+                self.metrics.insert("miou".to_owned(), headline);
+            }
+        }
     }
 }
 
@@ -293,7 +373,7 @@ fn finite<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S:
     value.filter(|v| v.is_finite()).serialize(serializer)
 }
 
-/// Metrics without those that are not numbers.
+/// Metrics, `null` for those that are not numbers.
 mod finite_map {
     use super::*;
 
@@ -301,13 +381,14 @@ mod finite_map {
         metrics: &BTreeMap<String, f64>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(metrics.iter().filter(|(_, value)| value.is_finite()))
+        let number = |value: &f64| Some(*value).filter(|value| value.is_finite());
+        serializer.collect_map(metrics.iter().map(|(name, value)| (name, number(value))))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeMap<String, f64>, D::Error> {
-        // clip_benchmark writes lists under some names (per-class scores): not numbers, passed over.
+        // No number, or a list, as clip_benchmark writes under some names (per-class scores).
         let all = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
         let numbers = all.into_iter().filter_map(|(k, v)| Some((k, v.as_f64()?)));
         Ok(numbers.collect())
@@ -335,6 +416,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result.json");
         let mut result: EvalResult = serde_json::from_str(CLIP_BENCHMARK).unwrap();
+        result.format = FORMAT;
         result.versions = Versions::current();
         result.settings = serde_json::json!({"size": 224, "limit": null});
         result.write_json(&path).unwrap();
@@ -348,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_not_written() {
+    fn what_is_no_number_is_null() {
         let mut result: EvalResult = serde_json::from_str(CLIP_BENCHMARK).unwrap();
         result.metrics.insert("miou".to_owned(), f64::NAN);
         result.per_class.push(ClassResult {
@@ -358,8 +440,57 @@ mod tests {
             count: 0,
         });
         let value = serde_json::to_value(&result).unwrap();
-        assert!(value["metrics"].get("miou").is_none());
+        assert_eq!(value["metrics"]["miou"], serde_json::Value::Null);
+        assert!(value["metrics"].get("miou").is_some());
         assert!(value["per_class"][0]["iou"].is_null());
+    }
+
+    #[test]
+    fn numbers_of_before_there_were_forms_keep_their_meaning() {
+        let old = |protocol: &str| {
+            serde_json::json!({
+                "dataset": "voc", "model": "m", "task": "semantic_segmentation",
+                "protocol": protocol, "counts": {"done": 3},
+                "metrics": {"miou": 0.05, "miou_present": 0.3, "pixel_accuracy": 0.5},
+                "settings": {"protocol": {"image": {"size": 224}, "score": {}}},
+                "per_class": [
+                    {"name": "a", "iou": 0.6, "accuracy": 0.7, "count": 5},
+                    {"name": "b", "iou": 0.0, "accuracy": null, "count": 0},
+                    {"name": "c", "iou": null, "accuracy": null, "count": 0},
+                ],
+                "versions": {"percept": "0.1.0"},
+            })
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.json");
+        let read = |file: &Value| {
+            std::fs::write(&path, file.to_string()).unwrap();
+            EvalResult::read(&path)
+        };
+        for (protocol, headline, over) in [
+            ("clippy", 0.3, "truth-or-prediction"),
+            ("clippy-notebook", 0.05, "all"),
+        ] {
+            let result = read(&old(protocol)).unwrap();
+            let metric = |name: &str| result.metrics[name];
+            assert_eq!(metric("miou_all_classes"), 0.05);
+            assert_eq!(metric("miou_truth_or_prediction"), 0.3);
+            assert_eq!(metric("miou_present"), 0.3);
+            assert_eq!((metric("miou"), metric("pixel_accuracy")), (headline, 0.5));
+            let protocol = &result.settings["protocol"];
+            assert_eq!(protocol["score"]["mean_over"], over);
+            assert_eq!(protocol["image"]["orientation"], "upright");
+            // Once is enough.
+            result.write_json(&path).unwrap();
+            assert_eq!(EvalResult::read(&path).unwrap(), result);
+        }
+        let mut later = old("clippy");
+        later["format"] = json!(FORMAT + 1);
+        let error = read(&later).unwrap_err().to_string();
+        assert!(
+            error.ends_with("a result of form 3, which only a later percept reads"),
+            "{error}"
+        );
     }
 
     #[test]

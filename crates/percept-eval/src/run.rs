@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use percept::TokenGrid;
+use percept_data::Omissions;
 use percept_image::ChwImage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,9 @@ pub(crate) trait Benchmark: Sync {
     /// Name of a sample, unique.
     fn id(&self, sample: usize) -> &str;
     /// Reads a sample.
-    fn load(&self, sample: usize) -> Result<(Self::Extra, ChwImage), String>;
+    fn load(&self, sample: usize) -> Result<Loaded<Self::Extra>, String>;
+    /// What becomes of photos whose metadata asks for turning, as a kind that is counted.
+    fn if_turned(&self) -> &'static str;
     /// Encodes loaded photos.
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error>;
     /// Compares what the model made of it with the truth.
@@ -89,6 +92,16 @@ pub(crate) trait Benchmark: Sync {
         extra: Self::Extra,
         grid: TokenGrid,
     ) -> Result<Self::Record, String>;
+}
+
+/// A sample that was read.
+pub(crate) struct Loaded<E> {
+    /// What is needed beside the model's input.
+    pub extra: E,
+    /// The model's input.
+    pub image: ChwImage,
+    /// Whether the photo's metadata asks for turning or mirroring.
+    pub turned: bool,
 }
 
 /// What became of the samples.
@@ -102,6 +115,8 @@ pub(crate) struct Tally {
     pub done: usize,
     /// Samples that have none.
     pub failures: Vec<Failure>,
+    /// Photos whose metadata asks for turning.
+    pub omissions: Omissions,
     /// Time taken by this run, without what an earlier part of it took.
     pub seconds: Seconds,
 }
@@ -116,8 +131,21 @@ struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line<R> {
-    Record { sample: String, record: R },
-    Failure { sample: String, error: String },
+    Record {
+        sample: String,
+        record: R,
+        /// Whether the photo's metadata asks for turning.
+        #[serde(default, skip_serializing_if = "is_false")]
+        turned: bool,
+    },
+    Failure {
+        sample: String,
+        error: String,
+    },
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Runs a benchmark. `settings` is all that decides the records: a run is only resumed with the
@@ -139,6 +167,7 @@ where
         limit => found.min(limit),
     };
     let mut done = vec![false; samples];
+    let mut omissions = Omissions::new();
     let mut records = match &options.out {
         None => None,
         Some(folder) => {
@@ -147,14 +176,19 @@ where
             for sample in 0..found {
                 known.insert(benchmark.id(sample), sample);
             }
-            let mut take = |id: &str, record: B::Record| {
+            let mut take = |id: &str, record: B::Record, turned: bool| {
                 let Some(&sample) = known.get(id) else {
                     return Err(format!("holds the unknown sample {id}"));
                 };
                 // Those beyond a smaller limit than the last are for later.
                 let known = done.get_mut(sample);
                 match known.is_some_and(|done| !std::mem::replace(done, true)) {
-                    true => add(sample, &record),
+                    true => {
+                        if turned {
+                            omissions.add(benchmark.if_turned(), id);
+                        }
+                        add(sample, &record)
+                    }
                     false => Ok(()),
                 }
             };
@@ -169,6 +203,7 @@ where
         found,
         samples,
         done: resumed,
+        omissions,
         ..Tally::default()
     };
     let encode_time = AtomicU64::new(0);
@@ -179,7 +214,10 @@ where
             // One after the other: their time is measured.
             passes: 1,
         },
-        |sample| benchmark.load(*sample),
+        |sample| {
+            let loaded = benchmark.load(*sample)?;
+            Ok(((loaded.extra, loaded.turned), loaded.image))
+        },
         |images| {
             let start = Instant::now();
             let grids = benchmark.encode(images);
@@ -190,12 +228,19 @@ where
         |sample, result| -> Result<(), EvalError> {
             let id = benchmark.id(sample);
             let judged = result
-                .and_then(|(extra, grid)| benchmark.judge(sample, extra, grid))
-                .and_then(|record| add(sample, &record).map(|()| record));
+                .and_then(|((extra, turned), grid)| {
+                    check_finite(&grid)?;
+                    Ok((benchmark.judge(sample, extra, grid)?, turned))
+                })
+                .and_then(|(record, turned)| add(sample, &record).map(|()| (record, turned)));
             if let Some(records) = &mut records {
                 let sample = id.to_owned();
                 records.write(&match &judged {
-                    Ok(record) => Line::Record { sample, record },
+                    Ok((record, turned)) => Line::Record {
+                        sample,
+                        record,
+                        turned: *turned,
+                    },
                     Err(reason) => Line::Failure {
                         sample,
                         error: reason.clone(),
@@ -203,7 +248,10 @@ where
                 })?;
             }
             match judged {
-                Ok(_) => {
+                Ok((_, turned)) => {
+                    if turned {
+                        tally.omissions.add(benchmark.if_turned(), id);
+                    }
                     tally.done += 1;
                     progress(Event::Done);
                 }
@@ -228,6 +276,15 @@ where
     Ok(tally)
 }
 
+/// Refuses what no comparison can order: it would count as some class without a word.
+fn check_finite(grid: &TokenGrid) -> Result<(), String> {
+    let mut numbers = grid.cls.iter().chain(&grid.patches);
+    match numbers.all(|number| number.is_finite()) {
+        true => Ok(()),
+        false => Err("the model gives tokens that are not finite numbers".to_owned()),
+    }
+}
+
 /// An open records file, at its end.
 struct Records {
     file: File,
@@ -241,7 +298,7 @@ impl Records {
         path: &Path,
         settings: &Value,
         resume: bool,
-        take: &mut impl FnMut(&str, R) -> Result<(), String>,
+        take: &mut impl FnMut(&str, R, bool) -> Result<(), String>,
     ) -> Result<Self, EvalError> {
         let io = |source| EvalError::Io {
             path: path.to_owned(),
@@ -290,10 +347,14 @@ impl Records {
                 } else {
                     let line: Line<R> = serde_json::from_slice(&line)
                         .map_err(|e| invalid(format!("line {number}: {e}")))?;
-                    if let Line::Record { sample, record } = line
+                    if let Line::Record {
+                        sample,
+                        record,
+                        turned,
+                    } = line
                         && seen.insert(sample.clone())
                     {
-                        take(&sample, record)
+                        take(&sample, record, turned)
                             .map_err(|reason| invalid(format!("line {number}: {reason}")))?;
                     }
                 }
@@ -386,7 +447,11 @@ mod tests {
             &self.ids[sample]
         }
 
-        fn load(&self, sample: usize) -> Result<(u64, ChwImage), String> {
+        fn if_turned(&self) -> &'static str {
+            "turned"
+        }
+
+        fn load(&self, sample: usize) -> Result<Loaded<u64>, String> {
             self.loads.lock().unwrap().push(sample);
             if self.broken && sample == 3 {
                 return Err("no such file".into());
@@ -396,7 +461,11 @@ mod tests {
                 height: 1,
                 width: 1,
             };
-            Ok((10 * sample as u64, image))
+            Ok(Loaded {
+                extra: 10 * sample as u64,
+                image,
+                turned: sample % 2 == 1,
+            })
         }
 
         fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
@@ -450,6 +519,11 @@ mod tests {
         let (sum, tally) = go(&mended, folder.path(), true, json!({"a": 1})).unwrap();
         assert_eq!((sum, tally.done, tally.failures.len()), (156, 6, 0));
         assert_eq!(*mended.loads.lock().unwrap(), [3, 5]);
+        // Those of the earlier part are counted too.
+        assert_eq!(
+            tally.omissions.kinds()[0].to_string(),
+            "turned: 3 (n1, n3, n5)"
+        );
 
         // All is known now.
         let again = Numbers::new(false);

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use percept_eval::metrics::{
-    Classification, Confusion, GroupSizes, IGNORE, Jaccard, RecallAt, recall,
+    Classification, Confusion, GroupSizes, IGNORE, Jaccard, MeanOver, RecallAt, recall,
 };
 use percept_eval::refine::Pamr;
 use percept_image::{LabelMap, RgbImage, Rle};
@@ -27,6 +27,7 @@ struct ConfusionCase {
     ignored: u64,
     matrix: Vec<Vec<u64>>,
     iou: Vec<Option<f64>>,
+    /// Over all classes.
     miou: f64,
     miou_present: Option<f64>,
     pixel_accuracy: Option<f64>,
@@ -93,6 +94,12 @@ fn matrix(confusion: &Confusion) -> Vec<Vec<u64>> {
         .collect()
 }
 
+/// The mean of the classes that have an IoU, which are those in truth or prediction.
+fn occurring_mean(iou: &[Option<f64>]) -> Option<f64> {
+    let iou: Vec<f64> = iou.iter().flatten().copied().collect();
+    (!iou.is_empty()).then(|| iou.iter().sum::<f64>() / iou.len() as f64)
+}
+
 #[test]
 fn confusions_are_scikit_learns() {
     for (index, case) in goldens().confusion.iter().enumerate() {
@@ -104,8 +111,16 @@ fn confusions_are_scikit_learns() {
         assert_eq!(iou.len(), case.iou.len());
         let mut pairs: Vec<_> = iou.into_iter().zip(case.iou.iter().copied()).collect();
         pairs.extend([
-            (Some(confusion.miou()), Some(case.miou)),
-            (confusion.miou_present(), case.miou_present),
+            (
+                // Where nothing is counted there is no number, not 0.
+                confusion.miou(MeanOver::All),
+                (confusion.pixels() > 0).then_some(case.miou),
+            ),
+            (confusion.miou(MeanOver::Truth), case.miou_present),
+            (
+                confusion.miou(MeanOver::TruthOrPrediction),
+                occurring_mean(&case.iou),
+            ),
             (confusion.pixel_accuracy(), case.pixel_accuracy),
             (confusion.mean_accuracy(), case.mean_accuracy),
         ]);
@@ -243,8 +258,9 @@ proptest! {
         for (old, &new) in order.iter().enumerate() {
             prop_assert_eq!(before.iou()[old], after.iou()[usize::from(new)]);
         }
-        prop_assert!(close(Some(before.miou()), Some(after.miou())));
-        prop_assert!(close(before.miou_present(), after.miou_present()));
+        for over in MeanOver::EACH {
+            prop_assert!(close(before.miou(over), after.miou(over)));
+        }
         prop_assert_eq!(before.pixel_accuracy(), after.pixel_accuracy());
     }
 
@@ -265,9 +281,8 @@ proptest! {
     #[test]
     fn all_ignored_is_nothing((_, predicted) in pixels()) {
         let confusion = confusion_of(&vec![IGNORE; predicted.len()], &predicted);
-        prop_assert_eq!(confusion.miou(), 0.0);
         prop_assert!(confusion.iou().iter().all(Option::is_none));
-        prop_assert_eq!(confusion.miou_present(), None);
+        prop_assert!(MeanOver::EACH.iter().all(|over| confusion.miou(*over).is_none()));
         prop_assert_eq!(confusion.pixel_accuracy(), None);
         prop_assert_eq!(confusion.mean_accuracy(), None);
     }
@@ -276,7 +291,8 @@ proptest! {
     fn the_truth_scores_one(truth in proptest::collection::vec(0_u16..6, 1..60)) {
         let confusion = confusion_of(&truth, &truth);
         prop_assert!(confusion.iou().iter().flatten().all(|&iou| iou == 1.0));
-        prop_assert_eq!(confusion.miou_present(), Some(1.0));
+        prop_assert_eq!(confusion.miou(MeanOver::Truth), Some(1.0));
+        prop_assert_eq!(confusion.miou(MeanOver::TruthOrPrediction), Some(1.0));
         prop_assert_eq!(confusion.pixel_accuracy(), Some(1.0));
         prop_assert_eq!(confusion.mean_accuracy(), Some(1.0));
     }

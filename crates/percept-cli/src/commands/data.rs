@@ -55,6 +55,9 @@ fn spurious(args: &SpuriousArgs, common: &Common, console: &Console) -> anyhow::
     for unusable in &report.unusable {
         console.error(&format!("{}: {}", unusable.photo, unusable.reason));
     }
+    for kind in report.left_out.kinds() {
+        console.note(&kind.to_string());
+    }
     if common.json {
         print_line(&serde_json::to_string(&report)?)?;
     } else {

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use percept_data::{
-    CaptionSet, Competing, DataError, ImageFolder, SegmentationSet, Waterbirds, open_ade20k,
-    open_cityscapes, open_cityscapes27, open_coco_captions, open_coco_object, open_coco_panoptic,
-    open_coco_stuff, open_context, open_context59, open_custom, open_voc,
+    CaptionSet, Competing, DataError, EmptyClasses, FolderOptions, ImageFolder, Omissions,
+    SegmentationSet, Waterbirds, open_ade20k, open_cityscapes, open_cityscapes27,
+    open_coco_captions, open_coco_object, open_coco_panoptic, open_coco_stuff, open_context,
+    open_context59, open_custom, open_voc,
 };
 use percept_eval::{
     EvalError, EvalResult, Event, Protocol, Run, RunOptions, Subject, brief, compare, write_report,
@@ -45,7 +46,11 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         ))
         .into());
     };
+    refuse_idle_flags(task, args)?;
     let benchmark = Benchmark::open(task, data, protocol, args)?;
+    for kind in benchmark.set.omissions().kinds() {
+        console.note(&kind.to_string());
+    }
     let (model, path) = models::load_whole(common, console)?;
     let name = common
         .model
@@ -95,14 +100,41 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         print_line(brief(&result).trim_end())?;
     }
     let counts = &result.counts;
+    let left_out = match result.left_out.iter().map(|kind| kind.count).sum::<u64>() {
+        0 => String::new(),
+        count => format!("; {count} things left out or read otherwise than written"),
+    };
     if counts.failed > 0 {
         console.error(&format!(
-            "{} of {} photos failed, {} done",
+            "{} of {} photos failed, {} done{left_out}",
             counts.failed, counts.samples, counts.done
         ));
         return Ok(Outcome::SomeFailed);
     }
+    if !left_out.is_empty() {
+        let done = format!(
+            "{} of {} photos done{left_out}",
+            counts.done, counts.samples
+        );
+        console.note(&done);
+    }
     Ok(Outcome::Done)
+}
+
+/// Refuses flags that mean nothing for a task.
+fn refuse_idle_flags(task: Task, args: &EvalArgs) -> Result<(), Usage> {
+    let name = name_of(task);
+    if args.classes.is_some() && !matches!(task, Task::Folder | Task::Custom) {
+        return Err(Usage(format!(
+            "--classes is for folder and custom, not {name}"
+        )));
+    }
+    let of_folders = matches!(task, Task::Folder | Task::Imagenet | Task::ImagenetV2);
+    if args.keep_empty_classes && !of_folders {
+        let reason = format!("--keep-empty-classes is for folder and imagenet, not {name}");
+        return Err(Usage(reason));
+    }
+    Ok(())
 }
 
 /// The name of a task on the command line.
@@ -208,19 +240,43 @@ impl Set {
                 _ => set,
             }));
         }
-        Ok(match task {
+        let folder = |competing| {
+            let options = FolderOptions {
+                names: args.classes.as_deref(),
+                competing,
+                empty: match args.keep_empty_classes {
+                    true => EmptyClasses::Keep,
+                    false => EmptyClasses::Refuse,
+                },
+            };
+            let opened = ImageFolder::open_as(data, &options);
+            opened.map(Self::Folder).map_err(|error| match error {
+                DataError::EmptyClass { .. } => anyhow::anyhow!(
+                    "{error}; move or remove it, or go on with --keep-empty-classes"
+                ),
+                other => other.into(),
+            })
+        };
+        match task {
             // The same thousand classes; ImageNet-v2 numbers its folders.
-            Task::Imagenet | Task::ImagenetV2 => {
-                Self::Folder(ImageFolder::open(data, None, Competing::ImageNet)?)
+            Task::Imagenet | Task::ImagenetV2 => folder(Competing::ImageNet),
+            Task::Retrieval if data.is_file() => {
+                Ok(Self::Captions(CaptionSet::from_csv(data, None)?))
             }
-            Task::Retrieval if data.is_file() => Self::Captions(CaptionSet::from_csv(data, None)?),
-            Task::Retrieval => Self::Captions(open_coco_captions(data, split)?),
-            Task::Waterbirds => Self::Waterbirds(Waterbirds::open(data, split)?),
-            _ => {
-                let classes = args.classes.as_deref();
-                Self::Folder(ImageFolder::open(data, classes, Competing::Present)?)
-            }
-        })
+            Task::Retrieval => Ok(Self::Captions(open_coco_captions(data, split)?)),
+            Task::Waterbirds => Ok(Self::Waterbirds(Waterbirds::open(data, split)?)),
+            _ => folder(Competing::Present),
+        }
+    }
+
+    /// What was left out when the set was opened.
+    fn omissions(&self) -> &Omissions {
+        match self {
+            Self::Segmentation(set) => set.omissions(),
+            Self::Folder(set) => &set.omissions,
+            Self::Captions(set) => &set.omissions,
+            Self::Waterbirds(set) => &set.omissions,
+        }
     }
 
     /// Names of the labels in the report's pictures, and which is background.

@@ -296,6 +296,7 @@ impl Evaluator for Benchmarks {
                 result
                     .metrics
                     .iter()
+                    .filter(|(_, value)| value.is_finite())
                     .map(|(metric, value)| (name(metric), *value)),
             );
         }

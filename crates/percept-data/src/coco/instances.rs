@@ -1,18 +1,21 @@
 //! COCO's objects: one polygon or run-length mask per annotation.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use percept_image::{LabelMap, Rle};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use percept_image::{LabelMap, Limits, stored_size};
 
-use super::polygon::{Polygon, inside, union};
-use super::{MAX_JSON_BYTES, Photos, no_sample, split_name, variants};
-use crate::files::{invalid, read_json};
+use super::pixels::Segmentation;
+use super::polygon::inside;
+use super::{
+    Image, MAX_JSON_BYTES, Photos, Size, check_size, no_sample, nothing, split_name, variants,
+};
+use crate::files::invalid;
+use crate::json::{Id, List, Scalar, loose, read_json, shown};
 use crate::layout::find;
-use crate::{ClassName, DataError, Region, SegmentationSample, SegmentationSet, classes};
+use crate::{
+    ClassName, DataError, Omissions, Region, SegmentationSample, SegmentationSet, classes,
+};
 
 /// Most annotations of one photo: bounds the masks that are in memory together. COCO has up to 100,
 /// aerial sets a few thousand.
@@ -25,7 +28,7 @@ const MAX_RUNS: usize = 1 << 25;
 const MAX_CLASSES: usize = 65_000;
 
 /// Category ids from 1 to 90 that none of COCO's 80 objects has.
-const UNUSED_IDS: [u64; 10] = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83];
+const UNUSED_IDS: [i64; 10] = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83];
 
 /// Objects with masks, in COCO's JSON.
 ///
@@ -35,10 +38,12 @@ pub struct InstanceSet {
     split: String,
     json: PathBuf,
     classes: Vec<ClassName>,
+    /// The id of each photo in the file.
+    ids: Vec<String>,
     samples: Vec<SegmentationSample>,
-    /// Height and width of each photo.
-    sizes: Vec<(u32, u32)>,
+    sizes: Vec<Size>,
     annotations: Vec<Vec<Annotation>>,
+    omissions: Omissions,
 }
 
 /// Opens COCO's objects, set `coco-object`: the background, index 0, and 80 classes in the order of
@@ -53,9 +58,12 @@ pub struct InstanceSet {
 /// of them or on them stay visible; of equals, the one annotated later is on top. Crowd regions are
 /// painted too, but are no instances. Annotations without a single pixel are left out.
 ///
+/// What is odd is read as pycocotools reads it, and counted in [`SegmentationSet::omissions`]. A photo
+/// with an object that has no mask, only a box, is left out: its pixels would count as background.
+///
 /// # Errors
-/// [`DataError`]: the layout is another one; the JSON cannot be read, is larger than 2 GiB, names an
-/// unknown category or photo, a photo twice or outside its folder.
+/// [`DataError`]: the layout is another one; the JSON cannot be read, is larger than 2 GiB, or has no
+/// categories or no photo whose truth is known.
 pub fn open_coco_object(root: &Path, split: Option<&str>) -> Result<InstanceSet, DataError> {
     let split = split_name(split)?;
     let variants = variants(split, |above, photos| {
@@ -65,34 +73,37 @@ pub fn open_coco_object(root: &Path, split: Option<&str>) -> Result<InstanceSet,
     InstanceSet::read(json, &folder, split)
 }
 
-/// The file: what is needed of it, anything else is passed over.
-#[derive(Deserialize)]
-struct File {
-    images: Vec<super::Image>,
-    annotations: Vec<Entry>,
-    categories: Vec<Category>,
+loose! {
+    /// The file: what is needed of it, anything else is passed over.
+    struct File {
+        images: List<Image>,
+        annotations: List<Entry>,
+        categories: List<Category>,
+    }
 }
 
-#[derive(Deserialize)]
-struct Category {
-    id: u64,
-    name: String,
+loose! {
+    struct Category {
+        id: Scalar,
+        name: Scalar,
+    }
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    id: u64,
-    image_id: u64,
-    category_id: u64,
-    segmentation: Segmentation,
-    #[serde(default)]
-    iscrowd: u8,
+loose! {
+    struct Entry {
+        id: Scalar,
+        image_id: Scalar,
+        category_id: Scalar,
+        segmentation: Segmentation,
+        iscrowd: Scalar,
+    }
 }
 
 /// An annotation that is known to fit the set.
 #[derive(Debug)]
 struct Annotation {
-    id: u64,
+    /// As messages name it.
+    name: String,
     class: u16,
     kind: Kind,
     segmentation: Segmentation,
@@ -105,60 +116,117 @@ enum Kind {
     Crowd,
 }
 
-/// Pixels in one of the three forms that COCO's files use.
-#[derive(Debug)]
-enum Segmentation {
-    Polygons(Box<[Polygon]>),
-    Runs { size: [u32; 2], counts: Box<[u32]> },
-    Compressed { size: [u32; 2], counts: Box<str> },
-}
-
 impl InstanceSet {
     fn read(json: PathBuf, folder: &Path, split: &str) -> Result<Self, DataError> {
         let file: File = read_json(&json, MAX_JSON_BYTES)?;
-        let photos = Photos::new(&json, folder, file.images)?;
-        photos.check_sizes(&json)?;
-        let (classes, indices) =
-            class_indices(file.categories).map_err(|reason| invalid(&json, reason))?;
-        let mut annotations: Vec<Vec<Annotation>> = Vec::new();
-        annotations.resize_with(photos.samples.len(), Vec::new);
-        for entry in file.annotations {
-            let wrong =
-                |reason: String| invalid(&json, format!("annotation {}: {reason}", entry.id));
-            let class = *(indices.get(&entry.category_id))
-                .ok_or_else(|| wrong(format!("no category {}", entry.category_id)))?;
-            let of_photo = (photos.positions.get(&entry.image_id))
-                .and_then(|&position| annotations.get_mut(position))
-                .ok_or_else(|| wrong(format!("no image {}", entry.image_id)))?;
-            if of_photo.len() == MAX_PER_PHOTO {
-                let reason = format!("image {} has more than {MAX_PER_PHOTO}", entry.image_id);
-                return Err(wrong(reason));
+        let mut omissions = Omissions::new();
+        let photos = Photos::new(&json, folder, file.images, &mut omissions)?;
+        let categories =
+            (file.categories.0).ok_or_else(|| invalid(&json, "no list `categories`"))?;
+        let (classes, indices) = class_indices(&categories, &mut omissions)
+            .map_err(|reason| invalid(&json, nothing(&reason, &omissions)))?;
+        let entries =
+            (file.annotations.0).ok_or_else(|| invalid(&json, "no list `annotations`"))?;
+        let mut of_photos: Vec<OfPhoto> = Vec::new();
+        of_photos.resize_with(photos.samples.len(), OfPhoto::default);
+        let mut ids = HashSet::new();
+        for entry in entries {
+            let name = match entry.id.id() {
+                None => {
+                    let image = shown(&entry.image_id);
+                    omissions.add("annotations without an id", format!("one of image {image}"));
+                    format!("an annotation of image {image}")
+                }
+                Some(id) => {
+                    let name = format!("annotation {id}");
+                    if !ids.insert(id) {
+                        omissions.add("annotations with the id of another, each counted", &name);
+                    }
+                    name
+                }
+            };
+            let Some(position) = photos.position(&entry.image_id, &name, &mut omissions) else {
+                continue;
+            };
+            let Some(of_photo) = of_photos.get_mut(position) else {
+                continue;
+            };
+            let category = entry.category_id.id();
+            let Some(&class) = category.and_then(|category| indices.get(&category)) else {
+                let category = shown(&entry.category_id);
+                let kind = "annotations of a category that is not listed, left out";
+                omissions.add(kind, format!("{name} of category {category}"));
+                continue;
+            };
+            let crowd = &entry.iscrowd;
+            if !matches!(crowd, Scalar::Null | Scalar::Whole(0 | 1) | Scalar::Bool(_)) {
+                omissions.add("annotations whose iscrowd is neither 0 nor 1", &name);
             }
-            of_photo.push(Annotation {
-                id: entry.id,
-                class,
-                kind: if entry.iscrowd == 0 {
-                    Kind::Object
-                } else {
-                    Kind::Crowd
+            let kind = match crowd.is_yes() {
+                true => Kind::Crowd,
+                false => Kind::Object,
+            };
+            of_photo.add(
+                Annotation {
+                    name,
+                    class,
+                    kind,
+                    segmentation: entry.segmentation,
                 },
-                segmentation: entry.segmentation,
-            });
+                &mut omissions,
+            );
         }
-        Ok(Self {
+        let mut set = Self {
             split: split.to_owned(),
-            json,
             classes,
-            samples: photos.samples,
-            sizes: photos.sizes,
-            annotations,
-        })
+            ids: Vec::new(),
+            samples: Vec::new(),
+            sizes: Vec::new(),
+            annotations: Vec::new(),
+            omissions,
+            json,
+        };
+        set.keep_usable(photos, of_photos);
+        if set.samples.is_empty() {
+            let reason = "no photo is left whose objects all have a mask";
+            return Err(invalid(&set.json, nothing(reason, &set.omissions)));
+        }
+        Ok(set)
+    }
+
+    /// Takes the photos all of whose truth is known.
+    fn keep_usable(&mut self, photos: Photos, of_photos: Vec<OfPhoto>) {
+        let ids: Vec<String> = (0..photos.samples.len()).map(|at| photos.id(at)).collect();
+        let listed = photos.samples.into_iter().zip(photos.sizes);
+        for ((id, (sample, size)), of_photo) in ids.into_iter().zip(listed).zip(of_photos) {
+            match of_photo.unusable {
+                Some((kind, name)) => (self.omissions).add(kind, format!("image {id}: {name}")),
+                None => {
+                    self.ids.push(id);
+                    self.samples.push(sample);
+                    self.sizes.push(size);
+                    self.annotations.push(of_photo.annotations);
+                }
+            }
+        }
     }
 
     /// Height and width of a photo.
     fn size(&self, sample: usize) -> Result<(u32, u32), DataError> {
-        let size = self.sizes.get(sample).copied();
-        size.ok_or_else(|| no_sample(self.name(), self.samples.len(), sample))
+        let size = self.sizes.get(sample).zip(self.samples.get(sample));
+        let (size, photo) =
+            size.ok_or_else(|| no_sample(self.name(), self.samples.len(), sample))?;
+        let size = match size {
+            Some(size) => *size,
+            None => {
+                let size = stored_size(&photo.image);
+                let (width, height) =
+                    size.map_err(|error| invalid(&photo.image, error.to_string()))?;
+                (height, width)
+            }
+        };
+        let id = self.ids.get(sample).map_or("", String::as_str);
+        check_size(size).map_err(|reason| invalid(&self.json, format!("image {id}: {reason}")))
     }
 
     /// The masks of a photo's annotations that have any pixel.
@@ -168,18 +236,14 @@ impl InstanceSet {
         let mut masks = Vec::with_capacity(annotations.len());
         let mut runs = 0;
         for annotation in annotations {
-            let mask = annotation.segmentation.mask(height, width);
-            let mask = mask.map_err(|reason| {
-                invalid(
-                    &self.json,
-                    format!("annotation {}: {reason}", annotation.id),
-                )
-            })?;
+            let wrong =
+                |reason: String| invalid(&self.json, format!("{}: {reason}", annotation.name));
+            let mask = annotation.segmentation.mask(height, width).map_err(wrong)?;
             runs += mask.counts.len();
             if runs > MAX_RUNS {
-                let reason = format!("more than {MAX_RUNS} runs with those before it");
-                let reason = format!("annotation {}: {reason}", annotation.id);
-                return Err(invalid(&self.json, reason));
+                return Err(wrong(format!(
+                    "more than {MAX_RUNS} runs with those before it"
+                )));
             }
             if mask.area() > 0 {
                 let class = annotation.class;
@@ -187,6 +251,35 @@ impl InstanceSet {
             }
         }
         Ok(masks)
+    }
+}
+
+/// The annotations of a photo.
+#[derive(Default)]
+struct OfPhoto {
+    annotations: Vec<Annotation>,
+    /// Why the photo cannot be counted, as a kind and an example: a part of its truth is not known.
+    unusable: Option<(&'static str, String)>,
+}
+
+impl OfPhoto {
+    fn add(&mut self, annotation: Annotation, omissions: &mut Omissions) {
+        let Annotation { name, .. } = &annotation;
+        for kind in annotation.segmentation.odd() {
+            omissions.add(kind, name);
+        }
+        if let Some((kind, reason)) = annotation.segmentation.unusable() {
+            let name = match reason {
+                "" => name.clone(),
+                reason => format!("{name}: {reason}"),
+            };
+            self.unusable.get_or_insert((kind, name));
+        } else if self.annotations.len() == MAX_PER_PHOTO {
+            let kind = "photos with more than 10,000 annotations, left out";
+            self.unusable.get_or_insert((kind, name.clone()));
+        } else {
+            self.annotations.push(annotation);
+        }
     }
 }
 
@@ -209,6 +302,10 @@ impl SegmentationSet for InstanceSet {
 
     fn samples(&self) -> &[SegmentationSample] {
         &self.samples
+    }
+
+    fn omissions(&self) -> &Omissions {
+        &self.omissions
     }
 
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {
@@ -239,236 +336,135 @@ impl SegmentationSet for InstanceSet {
 }
 
 /// The classes, background first, and which of them each category is.
+///
+/// Categories of one name are one class. Of categories with one id the last counts, as in
+/// pycocotools; those without an id or a name are left out.
 fn class_indices(
-    mut categories: Vec<Category>,
-) -> Result<(Vec<ClassName>, BTreeMap<u64, u16>), String> {
-    if categories.is_empty() || categories.len() > MAX_CLASSES {
-        let count = categories.len();
+    categories: &[Category],
+    omissions: &mut Omissions,
+) -> Result<(Vec<ClassName>, HashMap<Id, u16>), String> {
+    let mut by_id: BTreeMap<Id, &str> = BTreeMap::new();
+    for category in categories {
+        let name = category.name.text().map(str::trim).unwrap_or_default();
+        let Some(id) = category.id.id().filter(|_| !name.is_empty()) else {
+            let example = format!("category {}: `{name}`", shown(&category.id));
+            omissions.add("categories without an id or a name, left out", example);
+            continue;
+        };
+        let example = format!("category {id}: `{name}`");
+        if by_id.insert(id, name).is_some() {
+            omissions.add(
+                "categories with the id of another, of which the last counts",
+                example,
+            );
+        }
+    }
+    if by_id.is_empty() || by_id.len() > MAX_CLASSES {
+        let count = by_id.len();
         return Err(format!("{count} categories, not 1 to {MAX_CLASSES}"));
     }
-    let coco_ids = (1..=90).filter(|id| !UNUSED_IDS.contains(id));
-    let coco: BTreeMap<u64, ClassName> = coco_ids.zip(classes::coco()).collect();
-    let of_coco = |category: &Category| {
-        let class = coco.get(&category.id);
-        class.is_some_and(|class| class.name == category.name)
-    };
-    let by_id: BTreeMap<u64, ClassName> = match categories.iter().all(of_coco) {
+    let coco_ids = (1..=90)
+        .filter(|id| !UNUSED_IDS.contains(id))
+        .map(Id::Number);
+    let coco: BTreeMap<Id, ClassName> = coco_ids.zip(classes::coco()).collect();
+    let of_coco = |(id, name): (&Id, &&str)| coco.get(id).is_some_and(|class| class.name == **name);
+    let by_id: BTreeMap<Id, ClassName> = match by_id.iter().all(of_coco) {
         // All 80 of them, also where a part of the set lists only the categories it has.
         true => coco,
         false => {
-            categories.sort_by_key(|category| category.id);
-            if let Some([twice, _]) = (categories.windows(2))
-                .filter_map(|pair| pair.as_array())
-                .find(|[a, b]| a.id == b.id)
-            {
-                return Err(format!("category {} is there twice", twice.id));
-            }
-            let class = |name: String| ClassName {
-                synonyms: vec![name.clone()],
-                name,
+            let class = |name: &str| ClassName {
+                synonyms: vec![name.to_owned()],
+                name: name.to_owned(),
             };
-            let named = categories.into_iter();
-            named
-                .map(|category| (category.id, class(category.name)))
-                .collect()
+            let named = by_id.into_iter();
+            named.map(|(id, name)| (id, class(name))).collect()
         }
     };
-    let indices = by_id.keys().copied().zip(1..).collect();
-    let background = ClassName {
+    let mut classes = vec![ClassName {
         name: "background".to_owned(),
         synonyms: vec!["background".to_owned()],
-    };
-    let classes = std::iter::once(background).chain(by_id.into_values());
-    Ok((classes.collect(), indices))
-}
-
-impl Segmentation {
-    /// The pixels in a photo of a size that was checked.
-    fn mask(&self, height: u32, width: u32) -> Result<Rle, String> {
-        let fits = |size: &[u32; 2]| match *size == [height, width] {
-            true => Ok(()),
-            false => Err(format!(
-                "a mask of {} x {} (height x width) in a photo of {height} x {width}",
-                size[0], size[1]
-            )),
+    }];
+    let mut indices = HashMap::new();
+    let mut known: HashMap<String, u16> = HashMap::new();
+    for (id, class) in by_id {
+        let index = match known.get(&class.name) {
+            Some(&index) => {
+                let kind = "categories with the name of another, counted as one class";
+                omissions.add(kind, format!("category {id}: `{}`", class.name));
+                index
+            }
+            None => {
+                let index = u16::try_from(classes.len()).map_err(|_| "too many categories")?;
+                known.insert(class.name.clone(), index);
+                classes.push(class);
+                index
+            }
         };
-        match self {
-            Self::Polygons(polygons) => {
-                let masks = polygons.iter().map(|one| one.rasterize(height, width));
-                Ok(union(&masks.collect::<Vec<_>>(), height, width))
-            }
-            Self::Runs { size, counts } => {
-                fits(size)?;
-                let sum: u64 = counts.iter().map(|&run| u64::from(run)).sum();
-                if sum != u64::from(height) * u64::from(width) {
-                    return Err(format!(
-                        "runs of {sum} pixels in a photo of {height} x {width}"
-                    ));
-                }
-                Ok(Rle {
-                    height,
-                    width,
-                    counts: counts.to_vec(),
-                })
-            }
-            Self::Compressed { size, counts } => {
-                fits(size)?;
-                Rle::from_compressed(counts, height, width).map_err(|error| error.to_string())
-            }
-        }
+        indices.insert(id, index);
     }
-}
-
-impl<'de> Deserialize<'de> for Segmentation {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Pixels)
-    }
-}
-
-/// Tells the forms apart as they come: serde's untagged enums would first make a tree of the values,
-/// many times their size.
-struct Pixels;
-
-impl<'de> Visitor<'de> for Pixels {
-    type Value = Segmentation;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of polygons, or runs as `size` and `counts`")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Segmentation, A::Error> {
-        let mut polygons = Vec::new();
-        let mut outline = 0;
-        while let Some(polygon) = sequence.next_element::<Polygon>()? {
-            outline = polygon.check_outline(outline).map_err(A::Error::custom)?;
-            polygons.push(polygon);
-        }
-        Ok(Segmentation::Polygons(polygons.into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Segmentation, A::Error> {
-        let mut size = None;
-        let mut counts = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "size" => size = Some(map.next_value()?),
-                "counts" => counts = Some(map.next_value()?),
-                _ => {
-                    map.next_value::<serde::de::IgnoredAny>()?;
-                }
-            }
-        }
-        let size = size.ok_or_else(|| A::Error::missing_field("size"))?;
-        match counts.ok_or_else(|| A::Error::missing_field("counts"))? {
-            Counts::Runs(counts) => Ok(Segmentation::Runs { size, counts }),
-            Counts::Text(counts) => Ok(Segmentation::Compressed { size, counts }),
-        }
-    }
-}
-
-/// Run lengths, as numbers or in the compressed form.
-enum Counts {
-    Runs(Box<[u32]>),
-    Text(Box<str>),
-}
-
-impl<'de> Deserialize<'de> for Counts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = Counts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("run lengths as a list or a string")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Counts, E> {
-                Ok(Counts::Text(text.into()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Counts, A::Error> {
-                let mut counts = Vec::new();
-                while let Some(count) = sequence.next_element()? {
-                    counts.push(count);
-                }
-                Ok(Counts::Runs(counts.into()))
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
+    Ok((classes, indices))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn category(id: u64, name: &str) -> Category {
+    fn category(id: i64, name: &str) -> Category {
         Category {
-            id,
-            name: name.to_owned(),
+            id: Scalar::Whole(id),
+            name: Scalar::Text(name.into()),
         }
+    }
+
+    fn indices_of(categories: &[Category]) -> (Vec<ClassName>, HashMap<Id, u16>, Omissions) {
+        let mut omissions = Omissions::new();
+        let (classes, indices) = class_indices(categories, &mut omissions).unwrap();
+        (classes, indices, omissions)
     }
 
     #[test]
     fn cocos_categories_are_eighty_whatever_part_is_listed() {
-        let (classes, indices) =
-            class_indices(vec![category(90, "toothbrush"), category(1, "person")]).unwrap();
+        let categories = [category(90, "toothbrush"), category(1, "person")];
+        let (classes, indices, omissions) = indices_of(&categories);
         assert_eq!(classes.len(), 81);
         assert_eq!(classes[0].name, "background");
-        assert_eq!((indices[&1], indices[&13], indices[&90]), (1, 12, 80));
+        let index = |id| indices.get(&Id::Number(id)).copied();
+        assert_eq!(
+            [index(1), index(13), index(90)],
+            [Some(1), Some(12), Some(80)]
+        );
         assert_eq!(classes[12].name, "stop sign");
-        assert_eq!(indices.get(&12), None);
+        assert_eq!(index(12), None);
+        assert!(omissions.is_empty());
     }
 
     #[test]
     fn other_categories_make_a_set_of_their_own() {
-        let (classes, indices) =
-            class_indices(vec![category(9, "cow"), category(1, "person")]).unwrap();
-        let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
-        assert_eq!(names, ["background", "person", "cow"]);
-        assert_eq!(indices[&9], 2);
-        assert!(class_indices(vec![category(7, "a"), category(7, "b")]).is_err());
-        assert!(class_indices(Vec::new()).is_err());
-    }
-
-    #[test]
-    fn all_three_forms_give_the_same_mask() {
-        let forms = [
-            "[[1, 0, 3, 0, 3, 2, 1, 2]]",
-            r#"{"size": [2, 4], "counts": [2, 4, 2]}"#,
-            r#"{"counts": "242", "other": {"a": [1]}, "size": [2, 4]}"#,
+        let categories = [
+            category(9, "cow"),
+            category(1, "person"),
+            category(5, "cow"),
+            category(7, "a"),
+            category(7, "b"),
+            Category::default(),
         ];
-        for form in forms {
-            let segmentation: Segmentation = serde_json::from_str(form).unwrap();
-            let mask = segmentation.mask(2, 4).unwrap();
-            assert_eq!(mask.counts, [2, 4, 2], "{form}");
-        }
-    }
-
-    #[test]
-    fn masks_that_do_not_fit_are_refused() {
-        for form in [
-            r#"{"size": [4, 2], "counts": [2, 4, 2]}"#,
-            r#"{"size": [2, 4], "counts": [2, 4, 4294967295]}"#,
-            r#"{"size": [2, 4], "counts": "24"}"#,
-            r#"{"size": [2, 4], "counts": "2 2"}"#,
-        ] {
-            let segmentation: Segmentation = serde_json::from_str(form).unwrap();
-            assert!(segmentation.mask(2, 4).is_err(), "{form}");
-        }
-        for form in [
-            "7",
-            "null",
-            "[7]",
-            r#"{"size": [2, 4]}"#,
-            r#"{"counts": []}"#,
-        ] {
-            assert!(
-                serde_json::from_str::<Segmentation>(form).is_err(),
-                "{form}"
-            );
-        }
+        let (classes, indices, omissions) = indices_of(&categories);
+        let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+        assert_eq!(names, ["background", "person", "cow", "b"]);
+        let index = |id| indices.get(&Id::Number(id)).copied();
+        assert_eq!(
+            [index(1), index(5), index(7), index(9)],
+            [Some(1), Some(2), Some(3), Some(2)]
+        );
+        let lines: Vec<String> = omissions.kinds().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "categories with the id of another, of which the last counts: 1 (category 7: `b`)",
+                "categories without an id or a name, left out: 1 (category without an id: ``)",
+                "categories with the name of another, counted as one class: 1 (category 9: `cow`)"
+            ]
+        );
+        assert!(class_indices(&[], &mut Omissions::new()).is_err());
     }
 }

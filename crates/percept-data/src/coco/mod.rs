@@ -3,17 +3,18 @@
 mod captions;
 mod instances;
 mod panoptic;
+mod pixels;
 mod polygon;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use percept_image::Limits;
-use serde::Deserialize;
 
 use crate::files::{inside, invalid, unique_id};
+use crate::json::{Id, List, Scalar, loose, shown};
 use crate::layout::{check_split, some_present};
-use crate::{DataError, SegmentationSample};
+use crate::{DataError, Omissions, SegmentationSample};
 
 pub use captions::open_coco_captions;
 pub use instances::{InstanceSet, open_coco_object};
@@ -51,82 +52,238 @@ fn variants<const N: usize>(
     variants
 }
 
-/// A photo as COCO's files list it.
-#[derive(Debug, Deserialize)]
-struct Image {
-    id: u64,
-    file_name: String,
-    #[serde(default)]
-    height: u32,
-    #[serde(default)]
-    width: u32,
+loose! {
+    /// A photo as COCO's files list it.
+    struct Image {
+        id: Scalar,
+        file_name: Scalar,
+        height: Scalar,
+        width: Scalar,
+    }
 }
+
+/// A photo's height and width; `None` where the file does not say.
+type Size = Option<(u32, u32)>;
 
 /// The photos of a file: what was asked for, and where each id stands.
 struct Photos {
     samples: Vec<SegmentationSample>,
-    /// Height and width.
-    sizes: Vec<(u32, u32)>,
-    positions: HashMap<u64, usize>,
+    /// Of each photo the id that it was listed under first.
+    ids: Vec<Id>,
+    sizes: Vec<Size>,
+    places: HashMap<Id, Place>,
+}
+
+/// Where the photo of an id stands.
+struct Place {
+    position: usize,
+    /// The id is written as text.
+    is_text: bool,
 }
 
 impl Photos {
-    /// Checks what the file `json` says of the photos in `folder`.
+    /// Checks what the file `json` says of the photos in `folder`. What is odd about single photos
+    /// goes to `omissions`.
+    ///
+    /// A photo that is listed again under its id counts once; if the id is that of another photo, the
+    /// last counts, as in pycocotools. A photo that is listed under two ids has the annotations of
+    /// both. Where a photo is not at its `file_name`, it is looked for from the folder above on, with
+    /// `/` for `\`, and by the name alone where that is no other photo's.
     ///
     /// # Errors
-    /// [`DataError::Invalid`]: no photos, an id or photo twice, a name that leads out of the folder.
-    /// [`DataError::Layout`]: the first photos are not there.
-    fn new(json: &Path, folder: &Path, images: Vec<Image>) -> Result<Self, DataError> {
-        if images.is_empty() {
-            return Err(invalid(json, "no photo is listed here"));
-        }
+    /// [`DataError::Invalid`]: no photos. [`DataError::Layout`]: the first photos are not there.
+    fn new(
+        json: &Path,
+        folder: &Path,
+        images: List<Image>,
+        omissions: &mut Omissions,
+    ) -> Result<Self, DataError> {
+        let images = (images.0).ok_or_else(|| invalid(json, "no list `images`"))?;
+        let names = Names::of(folder, &images);
         let mut photos = Self {
             samples: Vec::with_capacity(images.len()),
+            ids: Vec::with_capacity(images.len()),
             sizes: Vec::with_capacity(images.len()),
-            positions: HashMap::with_capacity(images.len()),
+            places: HashMap::with_capacity(images.len()),
         };
-        let mut ids = HashSet::new();
-        let mut paths: HashSet<PathBuf> = HashSet::with_capacity(images.len());
-        for (position, image) in images.into_iter().enumerate() {
-            let name = &image.file_name;
-            let Some(path) = inside(folder, name) else {
-                let reason = format!("image {}: `{name}` leads out of the photos", image.id);
-                return Err(invalid(json, reason));
+        let mut taken = HashSet::new();
+        let mut paths: HashMap<PathBuf, usize> = HashMap::with_capacity(images.len());
+        for image in &images {
+            let Some(id) = image.id.id() else {
+                let name = image.file_name.text().unwrap_or("without a name");
+                omissions.add("images without an id, left out", format!("`{name}`"));
+                continue;
             };
-            if photos.positions.insert(image.id, position).is_some() {
-                return Err(invalid(json, format!("image {} is there twice", image.id)));
+            let name = image.file_name.text().unwrap_or_default();
+            let Some(path) = names.find(name) else {
+                let kind = "images whose file_name is missing or leads out of the photos, left out";
+                omissions.add(kind, format!("image {id}: `{name}`"));
+                continue;
+            };
+            if Some(&path) != inside(folder, name).as_ref() {
+                let kind = "images found at another place than their file_name says";
+                omissions.add(kind, format!("image {id}: `{name}`"));
             }
-            let first = paths.insert(path.clone());
-            let Some(id) = unique_id(name, &mut ids).filter(|_| first) else {
-                return Err(invalid(json, format!("`{name}` is there twice")));
-            };
-            photos.sizes.push((image.height, image.width));
-            photos.samples.push(SegmentationSample { id, image: path });
+            let size = size_of(image, &id, omissions);
+            let is_text = image.id.is_text();
+            let known = photos.places.get(&id).map(|place| place.position);
+            match (known, paths.get(&path).copied()) {
+                (Some(position), same) if same == Some(position) => {
+                    omissions.add("images listed twice, counted once", format!("image {id}"));
+                }
+                (Some(position), _) => {
+                    let kind = "images with the id of another, of which the last counts";
+                    omissions.add(kind, format!("image {id}"));
+                    if let Some(other) = photos.replace(position, path.clone(), size) {
+                        paths.remove(&other);
+                    }
+                    paths.insert(path, position);
+                }
+                (None, Some(position)) => {
+                    let kind = "photos listed under two ids, with the annotations of both";
+                    omissions.add(kind, format!("image {id}: `{name}`"));
+                    photos.places.insert(id, Place { position, is_text });
+                }
+                (None, None) => {
+                    let position = photos.samples.len();
+                    paths.insert(path.clone(), position);
+                    // By where it is, not by where the file says that it is.
+                    let found = path.strip_prefix(folder).ok().and_then(Path::to_str);
+                    let sample = unique_id(found.unwrap_or(name), &mut taken);
+                    photos.samples.push(SegmentationSample {
+                        // Ids of images are unique.
+                        id: sample.unwrap_or_else(|| format!("{name} (image {id})")),
+                        image: path,
+                    });
+                    photos.sizes.push(size);
+                    photos.ids.push(id.clone());
+                    photos.places.insert(id, Place { position, is_text });
+                }
+            }
+        }
+        if photos.samples.is_empty() {
+            return Err(invalid(json, nothing("no photo is listed here", omissions)));
         }
         some_present(photos.samples.iter().map(|sample| &sample.image))?;
         Ok(photos)
     }
 
-    /// Refuses photos without a size, or larger than a photo that is read may be.
-    fn check_sizes(&self, json: &Path) -> Result<(), DataError> {
-        let limits = Limits::default();
-        let fits = |&(height, width): &(u32, u32)| {
-            let pixels = u64::from(height) * u64::from(width);
-            pixels > 0 && height.max(width) <= limits.max_side && pixels <= limits.max_pixels
+    /// Puts another photo to a position, and gives back the one that was there.
+    fn replace(&mut self, position: usize, path: PathBuf, size: Size) -> Option<PathBuf> {
+        *self.sizes.get_mut(position)? = size;
+        let sample = self.samples.get_mut(position)?;
+        Some(std::mem::replace(&mut sample.image, path))
+    }
+
+    /// The position of the photo that an annotation is of. An id that is text here and a number there
+    /// is the same, which is counted.
+    fn position(&self, id: &Scalar, of: &str, omissions: &mut Omissions) -> Option<usize> {
+        let place = id.id().and_then(|id| self.places.get(&id));
+        let Some(Place { position, is_text }) = place else {
+            let kind = "annotations of images that are not listed, left out";
+            omissions.add(kind, format!("{of} of image {}", shown(id)));
+            return None;
         };
-        match self
-            .sizes
-            .iter()
-            .zip(&self.samples)
-            .find(|(size, _)| !fits(size))
-        {
-            None => Ok(()),
-            Some(((height, width), sample)) => {
-                let id = &sample.id;
-                let reason = format!("photo {id}: {width} x {height} is no size of a photo");
-                Err(invalid(json, reason))
+        if id.is_text() != *is_text {
+            let kind = "annotations whose image_id is text and the image's id a number or the reverse, \
+                        read as the same";
+            omissions.add(kind, of);
+        }
+        Some(*position)
+    }
+
+    /// The id of a photo, for messages.
+    fn id(&self, position: usize) -> String {
+        self.ids
+            .get(position)
+            .map_or_else(String::new, Id::to_string)
+    }
+}
+
+/// What a file says of a photo's size.
+fn size_of(image: &Image, id: &Id, omissions: &mut Omissions) -> Size {
+    let size = image.height.count().zip(image.width.count());
+    let both = [&image.height, &image.width];
+    if size.is_none() && both.iter().any(|side| **side != Scalar::Null) {
+        let kind = "images whose width or height is no whole number, read from the photo";
+        omissions.add(kind, format!("image {id}"));
+    } else if size.is_some() && both.iter().any(|side| !matches!(side, Scalar::Whole(_))) {
+        let kind = "images whose width or height is written as text or with a decimal point";
+        omissions.add(kind, format!("image {id}"));
+    }
+    size
+}
+
+/// Where photos are that files name in their own ways.
+struct Names<'a> {
+    folder: &'a Path,
+    /// The folders that names may begin from besides.
+    above: Vec<&'a Path>,
+    /// How many images are of one name, folders aside.
+    alike: HashMap<&'a str, usize>,
+}
+
+impl<'a> Names<'a> {
+    fn of(folder: &'a Path, images: &'a [Image]) -> Self {
+        let mut above: Vec<&Path> = folder.parent().into_iter().collect();
+        if let Some(images) = above.first().filter(|parent| parent.ends_with("images")) {
+            above.extend(images.parent());
+        }
+        let mut alike = HashMap::new();
+        let mut seen = HashSet::new();
+        for name in images.iter().filter_map(|image| image.file_name.text()) {
+            if seen.insert(name) {
+                *alike.entry(last_part(name)).or_default() += 1;
             }
         }
+        Self {
+            folder,
+            above,
+            alike,
+        }
+    }
+
+    /// The file of a name: where it is, else where it should be.
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        let usual = inside(self.folder, name);
+        if usual.as_ref().is_some_and(|path| path.exists()) {
+            return usual;
+        }
+        let slashed = name.replace('\\', "/");
+        let from_above = self
+            .above
+            .iter()
+            .filter_map(|above| inside(above, &slashed));
+        let last = last_part(name);
+        let alone = (self.alike.get(last) == Some(&1))
+            .then(|| inside(self.folder, last))
+            .flatten();
+        let mut others = inside(self.folder, &slashed)
+            .into_iter()
+            .chain(from_above)
+            .chain(alone);
+        others.find(|path| path.is_file()).or(usual)
+    }
+}
+
+/// What stands behind the last slash or backslash.
+fn last_part(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
+}
+
+/// Says that nothing is left, and what there was.
+fn nothing(reason: &str, omissions: &Omissions) -> String {
+    let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
+    std::iter::once(reason.to_owned()).chain(kinds).collect()
+}
+
+/// Refuses a size that no photo has that can be read.
+fn check_size((height, width): (u32, u32)) -> Result<(u32, u32), String> {
+    let limits = Limits::default();
+    let pixels = u64::from(height) * u64::from(width);
+    match pixels > 0 && height.max(width) <= limits.max_side && pixels <= limits.max_pixels {
+        true => Ok((height, width)),
+        false => Err(format!("{width} x {height} is no size of a photo")),
     }
 }
 

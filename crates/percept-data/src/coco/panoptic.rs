@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use percept_image::{LabelMap, Rle};
-use serde::Deserialize;
 
-use super::{MAX_JSON_BYTES, Photos, no_sample, split_name, variants};
-use crate::files::{inside, invalid, read_json};
+use super::{Image, MAX_JSON_BYTES, Photos, Size, no_sample, nothing, split_name, variants};
+use crate::files::{inside, invalid};
 use crate::index_png::read_rgb_png;
+use crate::json::{Id, List, Scalar, loose, read_json, shown};
 use crate::layout::find;
-use crate::{ClassName, DataError, IGNORE, Region, SegmentationSample, SegmentationSet};
+use crate::{ClassName, DataError, IGNORE, Omissions, Region, SegmentationSample, SegmentationSet};
 
 /// Most classes: their indices stay below [`IGNORE`].
 const MAX_CLASSES: usize = 65_000;
@@ -31,9 +31,9 @@ pub struct PanopticSet {
     json: PathBuf,
     classes: Vec<ClassName>,
     samples: Vec<SegmentationSample>,
-    /// Height and width of each photo, 0 where the file does not say.
-    sizes: Vec<(u32, u32)>,
+    sizes: Vec<Size>,
     annotations: Vec<Annotation>,
+    omissions: Omissions,
 }
 
 /// Opens COCO's panoptic segments, set `coco`: 133 classes, 80 of things and 53 of stuff, in the
@@ -42,7 +42,7 @@ pub struct PanopticSet {
 /// Reads `annotations/panoptic_SPLIT.json` and the PNGs in `annotations/panoptic_SPLIT` or
 /// `panoptic_SPLIT`; photos lie in `SPLIT` or `images/SPLIT`. `root` is the folder that holds these
 /// or the one above. The split is `val2017` (also `val`) unless given. Photos without an annotation
-/// are left out.
+/// are left out and counted, and so are annotations that make no sense.
 ///
 /// Classes are shown under the names of the file. Their only synonym, for prompts, is the name
 /// without the words `merged`, `other` and `stuff` and with spaces for dashes, the material first
@@ -51,8 +51,8 @@ pub struct PanopticSet {
 /// Instances are the segments of things, crowds excepted.
 ///
 /// # Errors
-/// [`DataError`]: the layout is another one; the JSON cannot be read, is larger than 2 GiB, names an
-/// unknown category or photo, or a file outside its folder.
+/// [`DataError`]: the layout is another one; the JSON cannot be read, is larger than 2 GiB, or has no
+/// categories or no photo whose annotation makes sense.
 pub fn open_coco_panoptic(root: &Path, split: Option<&str>) -> Result<PanopticSet, DataError> {
     let split = split_name(split)?;
     let places = ["annotations/", ""];
@@ -68,33 +68,36 @@ pub fn open_coco_panoptic(root: &Path, split: Option<&str>) -> Result<PanopticSe
     PanopticSet::read(json, &folder, &masks, split)
 }
 
-#[derive(Deserialize)]
-struct File {
-    images: Vec<super::Image>,
-    annotations: Vec<Entry>,
-    categories: Vec<Category>,
+loose! {
+    struct File {
+        images: List<Image>,
+        annotations: List<Entry>,
+        categories: List<Category>,
+    }
 }
 
-#[derive(Deserialize)]
-struct Category {
-    id: u64,
-    name: String,
-    isthing: u8,
+loose! {
+    struct Category {
+        id: Scalar,
+        name: Scalar,
+        isthing: Scalar,
+    }
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    image_id: u64,
-    file_name: String,
-    segments_info: Vec<SegmentEntry>,
+loose! {
+    struct Entry {
+        image_id: Scalar,
+        file_name: Scalar,
+        segments_info: List<SegmentEntry>,
+    }
 }
 
-#[derive(Deserialize)]
-struct SegmentEntry {
-    id: u32,
-    category_id: u64,
-    #[serde(default)]
-    iscrowd: u8,
+loose! {
+    struct SegmentEntry {
+        id: Scalar,
+        category_id: Scalar,
+        iscrowd: Scalar,
+    }
 }
 
 #[derive(Debug)]
@@ -122,77 +125,59 @@ impl PanopticSet {
     fn read(json: PathBuf, folder: &Path, masks: &Path, split: &str) -> Result<Self, DataError> {
         let wrong = |reason: String| invalid(&json, reason);
         let file: File = read_json(&json, MAX_JSON_BYTES)?;
-        let Photos {
-            samples,
-            sizes,
-            positions,
-        } = Photos::new(&json, folder, file.images)?;
-        if file.categories.is_empty() || file.categories.len() > MAX_CLASSES {
-            let count = file.categories.len();
-            return Err(wrong(format!("{count} categories, not 1 to {MAX_CLASSES}")));
-        }
-        let mut classes = Vec::with_capacity(file.categories.len());
-        let mut indices = HashMap::new();
-        for (Category { id, name, isthing }, index) in file.categories.into_iter().zip(0..) {
-            if indices.insert(id, (index, isthing)).is_some() {
-                return Err(wrong(format!("category {id} is there twice")));
-            }
-            classes.push(ClassName {
-                synonyms: vec![prompt_name(&name)],
-                name,
-            });
-        }
+        let mut omissions = Omissions::new();
+        let photos = Photos::new(&json, folder, file.images, &mut omissions)?;
+        let categories = (file.categories.0).ok_or_else(|| wrong("no list `categories`".into()))?;
+        let (classes, indices) = class_indices(&categories, &mut omissions)
+            .map_err(|reason| wrong(nothing(&reason, &omissions)))?;
+        let entries = (file.annotations.0).ok_or_else(|| wrong("no list `annotations`".into()))?;
         let mut annotations: Vec<Option<Annotation>> = Vec::new();
-        annotations.resize_with(samples.len(), || None);
-        for entry in file.annotations {
-            let wrong = |reason: String| wrong(format!("image {}: {reason}", entry.image_id));
-            let annotation = (positions.get(&entry.image_id))
-                .and_then(|&position| annotations.get_mut(position))
-                .ok_or_else(|| wrong("annotated, but not listed".to_owned()))?;
-            let mask = inside(masks, &entry.file_name)
-                .ok_or_else(|| wrong(format!("`{}` leads out of the masks", entry.file_name)))?;
-            if entry.segments_info.len() > MAX_SEGMENTS {
-                return Err(wrong(format!("more than {MAX_SEGMENTS} segments")));
-            }
-            let segment = |segment: &SegmentEntry| {
-                let category = segment.category_id;
-                let &(class, isthing) = (indices.get(&category)).ok_or_else(|| {
-                    wrong(format!("segment {}: no category {category}", segment.id))
-                })?;
-                let is_object = isthing != 0 && segment.iscrowd == 0;
-                Ok(Segment {
-                    id: segment.id,
-                    class,
-                    kind: if is_object { Kind::Object } else { Kind::Mass },
-                })
+        annotations.resize_with(photos.samples.len(), || None);
+        for entry in entries {
+            let Some(position) = photos.position(&entry.image_id, "one", &mut omissions) else {
+                continue;
             };
-            let segments = entry.segments_info.iter().map(segment);
-            let segments: Vec<Segment> = segments.collect::<Result<_, DataError>>()?;
-            let mut ids = HashSet::new();
-            if let Some(twice) = segments.iter().find(|segment| !ids.insert(segment.id)) {
-                return Err(wrong(format!("segment {} is there twice", twice.id)));
+            let Some(annotation) = annotations.get_mut(position) else {
+                continue;
+            };
+            let image = photos.id(position);
+            if annotation.is_some() {
+                let kind = "annotations of a photo that has another, of which the last counts";
+                omissions.add(kind, format!("image {image}"));
             }
-            if annotation.replace(Annotation { mask, segments }).is_some() {
-                return Err(wrong("annotated twice".to_owned()));
+            match Annotation::new(entry, masks, &indices) {
+                Ok(read) => *annotation = Some(read),
+                Err(reason) => {
+                    let kind = "annotations that cannot be read, left out";
+                    omissions.add(kind, format!("image {image}: {reason}"));
+                }
             }
         }
-        let photos = samples.into_iter().zip(sizes);
-        let annotated = photos.zip(annotations);
-        let (photos, annotations): (Vec<_>, Vec<_>) = annotated
-            .filter_map(|(photo, annotation)| Some((photo, annotation?)))
-            .unzip();
-        let (samples, sizes): (Vec<_>, Vec<_>) = photos.into_iter().unzip();
-        if samples.is_empty() {
-            return Err(wrong("no photo is annotated here".to_owned()));
-        }
-        Ok(Self {
+        let mut set = Self {
             split: split.to_owned(),
-            json,
             classes,
-            samples,
-            sizes,
-            annotations,
-        })
+            samples: Vec::new(),
+            sizes: Vec::new(),
+            annotations: Vec::new(),
+            omissions,
+            json,
+        };
+        let listed = photos.samples.into_iter().zip(photos.sizes);
+        for ((sample, size), annotation) in listed.zip(annotations) {
+            match annotation {
+                None => (set.omissions).add("photos without an annotation, left out", &sample.id),
+                Some(annotation) => {
+                    set.samples.push(sample);
+                    set.sizes.push(size);
+                    set.annotations.push(annotation);
+                }
+            }
+        }
+        if set.samples.is_empty() {
+            let reason = nothing("no photo is annotated here", &set.omissions);
+            return Err(invalid(&set.json, reason));
+        }
+        Ok(set)
     }
 
     /// For every pixel the position of its segment in the list of the photo's segments, [`IGNORE`]
@@ -204,9 +189,8 @@ impl PanopticSet {
         let positions: HashMap<u32, u16> =
             segments.iter().map(|segment| segment.id).zip(0..).collect();
         let ids = read_rgb_png(mask)?;
-        let stated = self.sizes.get(sample).filter(|size| **size != (0, 0));
-        if let Some(&(height, width)) = stated.filter(|size| **size != (ids.height(), ids.width()))
-        {
+        let stated = self.sizes.get(sample).copied().flatten();
+        if let Some((height, width)) = stated.filter(|size| *size != (ids.height(), ids.width())) {
             return Err(invalid(
                 mask,
                 format!(
@@ -240,6 +224,86 @@ impl PanopticSet {
     }
 }
 
+/// A class of a category, and whether it is of things.
+type Class = (u16, bool);
+
+/// The classes in the order of the file, and which of them each category is. Those without an id or a
+/// name are left out; of categories with one id the last counts.
+fn class_indices(
+    categories: &[Category],
+    omissions: &mut Omissions,
+) -> Result<(Vec<ClassName>, HashMap<Id, Class>), String> {
+    if categories.is_empty() || categories.len() > MAX_CLASSES {
+        let count = categories.len();
+        return Err(format!("{count} categories, not 1 to {MAX_CLASSES}"));
+    }
+    let mut classes: Vec<ClassName> = Vec::with_capacity(categories.len());
+    let mut indices: HashMap<Id, Class> = HashMap::new();
+    for category in categories {
+        let name = category.name.text().map(str::trim).unwrap_or_default();
+        let Some(id) = category.id.id().filter(|_| !name.is_empty()) else {
+            let example = format!("category {}: `{name}`", shown(&category.id));
+            omissions.add("categories without an id or a name, left out", example);
+            continue;
+        };
+        let class = ClassName {
+            name: name.to_owned(),
+            synonyms: vec![prompt_name(name)],
+        };
+        let is_thing = category.isthing.is_yes();
+        if let Some((index, was_thing)) = indices.get_mut(&id) {
+            let kind = "categories with the id of another, of which the last counts";
+            omissions.add(kind, format!("category {id}: `{name}`"));
+            if let Some(known) = classes.get_mut(usize::from(*index)) {
+                *known = class;
+            }
+            *was_thing = is_thing;
+            continue;
+        }
+        let index = u16::try_from(classes.len()).map_err(|_| "too many categories")?;
+        classes.push(class);
+        indices.insert(id, (index, is_thing));
+    }
+    match classes.is_empty() {
+        true => Err("no category has an id and a name".to_owned()),
+        false => Ok((classes, indices)),
+    }
+}
+
+impl Annotation {
+    /// What an entry says, if all of it makes sense: pixels of a segment that does not would have no
+    /// class.
+    fn new(entry: Entry, masks: &Path, indices: &HashMap<Id, Class>) -> Result<Self, String> {
+        let name = entry.file_name.text().unwrap_or_default();
+        let mask = inside(masks, name).ok_or_else(|| format!("`{name}` leads out of the masks"))?;
+        let entries = entry.segments_info.0.ok_or("no list `segments_info`")?;
+        if entries.len() > MAX_SEGMENTS {
+            return Err(format!("more than {MAX_SEGMENTS} segments"));
+        }
+        let mut segments = Vec::with_capacity(entries.len());
+        let mut ids = HashSet::new();
+        for entry in entries {
+            let id = (entry.id.count()).ok_or_else(|| format!("segment {}", shown(&entry.id)))?;
+            let category = entry.category_id.id();
+            let &(class, is_thing) = category
+                .and_then(|category| indices.get(&category))
+                .ok_or_else(|| {
+                    let category = shown(&entry.category_id);
+                    format!("segment {id}: no category {category}")
+                })?;
+            if !ids.insert(id) {
+                return Err(format!("segment {id} is there twice"));
+            }
+            let kind = match is_thing && !entry.iscrowd.is_yes() {
+                true => Kind::Object,
+                false => Kind::Mass,
+            };
+            segments.push(Segment { id, class, kind });
+        }
+        Ok(Self { mask, segments })
+    }
+}
+
 impl SegmentationSet for PanopticSet {
     fn name(&self) -> &str {
         "coco"
@@ -259,6 +323,10 @@ impl SegmentationSet for PanopticSet {
 
     fn samples(&self) -> &[SegmentationSample] {
         &self.samples
+    }
+
+    fn omissions(&self) -> &Omissions {
+        &self.omissions
     }
 
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {

@@ -6,7 +6,6 @@
 //! lies at or below the walk. A pixel is inside if an odd number of such places lie at or above it.
 
 use percept_image::Rle;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// Grid steps in a pixel. An odd number puts a grid point into the middle of each pixel.
 const SCALE: i32 = 5;
@@ -19,10 +18,7 @@ const MIDDLE: i32 = 2;
 const MAX_COORDINATE: f64 = 100_000.0;
 
 /// Most numbers in one polygon. The finest of COCO have a few thousand.
-const MAX_NUMBERS: usize = 1 << 20;
-
-/// Fewest numbers in a polygon, those of a triangle.
-const MIN_NUMBERS: usize = 6;
+pub(super) const MAX_NUMBERS: usize = 1 << 20;
 
 /// Longest outline of all polygons of an annotation, in grid steps: a photo of the longest side has
 /// 400,000 along its border. Bounds the time that they take to a tenth of a second and their runs to
@@ -34,18 +30,9 @@ const MAX_STEPS: u64 = 1 << 24;
 pub(super) struct Polygon(Box<[[i32; 2]]>);
 
 impl Polygon {
-    /// A polygon from `x, y, x, y, …` in grid steps.
-    fn from_grid(numbers: &[i32]) -> Result<Self, String> {
-        let (vertices, rest) = numbers.as_chunks::<2>();
-        if !rest.is_empty() || numbers.len() < MIN_NUMBERS {
-            let count = numbers.len();
-            return Err(format!(
-                "a polygon needs an even count of numbers, at least {MIN_NUMBERS}, not {count}"
-            ));
-        }
-        let polygon = Self(vertices.into());
-        polygon.check_outline(0)?;
-        Ok(polygon)
+    /// A polygon that is given number by number, as `x, y, x, y, …` in pixels.
+    pub(super) fn builder() -> PolygonBuilder {
+        PolygonBuilder(Vec::new())
     }
 
     /// The length of its outline in grid steps, with that of the annotation's polygons before it.
@@ -81,6 +68,26 @@ impl Polygon {
             });
         }
         from_toggles(toggles, height, width)
+    }
+}
+
+/// The numbers of a polygon as they come, in grid steps.
+pub(super) struct PolygonBuilder(Vec<i32>);
+
+impl PolygonBuilder {
+    /// Adds a number.
+    pub(super) fn push(&mut self, number: f64) -> Result<(), String> {
+        self.0.push(to_grid(number)?);
+        Ok(())
+    }
+
+    /// The polygon. The last of an odd count of numbers is left out, as in pycocotools. One of fewer
+    /// than three points is a line or a point: it has no inside but what pycocotools gives it.
+    pub(super) fn finish(self) -> Result<Polygon, String> {
+        let (vertices, _) = self.0.as_chunks::<2>();
+        let polygon = Polygon(vertices.into());
+        polygon.check_outline(0)?;
+        Ok(polygon)
     }
 }
 
@@ -193,36 +200,6 @@ pub(super) fn union(masks: &[Rle], height: u32, width: u32) -> Rle {
     from_changes(changes, height, width)
 }
 
-impl<'de> serde::Deserialize<'de> for Polygon {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Numbers)
-    }
-}
-
-/// Reads a polygon number by number: a list of numbers would take twice the memory, and be read to
-/// its end before its length is known.
-struct Numbers;
-
-impl<'de> Visitor<'de> for Numbers {
-    type Value = Polygon;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a polygon as a list of numbers")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Polygon, A::Error> {
-        let mut numbers = Vec::new();
-        while let Some(number) = sequence.next_element::<f64>()? {
-            if numbers.len() == MAX_NUMBERS {
-                let reason = format!("a polygon of more than {MAX_NUMBERS} numbers");
-                return Err(A::Error::custom(reason));
-            }
-            numbers.push(to_grid(number).map_err(A::Error::custom)?);
-        }
-        Polygon::from_grid(&numbers).map_err(A::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -231,8 +208,11 @@ mod tests {
 
     impl Polygon {
         fn new(numbers: &[f64]) -> Result<Self, String> {
-            let numbers = numbers.iter().map(|&number| to_grid(number));
-            Self::from_grid(&numbers.collect::<Result<Vec<i32>, String>>()?)
+            let mut builder = Self::builder();
+            for &number in numbers {
+                builder.push(number)?;
+            }
+            builder.finish()
         }
     }
 
@@ -270,22 +250,25 @@ mod tests {
     }
 
     #[test]
+    fn lines_and_points_have_no_inside() {
+        for numbers in [&[][..], &[2.0], &[2.0, 2.0], &[2.0, 2.0, 4.0, 3.0]] {
+            assert_eq!(area(numbers, 5, 6), 0, "{numbers:?}");
+        }
+        // Numbers that are over are left out.
+        assert_eq!(
+            area(&[0.0, 0.0, 4.0, 0.0, 4.0, 4.0, 0.0, 4.0, 9.0], 5, 6),
+            16
+        );
+    }
+
+    #[test]
     fn polygons_that_cannot_be_drawn_are_refused() {
-        let read = |json: &str| {
-            serde_json::from_str::<Polygon>(json)
-                .unwrap_err()
-                .to_string()
-        };
-        assert!(read("[1, 2, 3, 4]").contains("at least 6, not 4"));
-        assert!(read("[1, 2, 3, 4, 5, 6, 7]").contains("even"));
-        assert!(read("[1, 2, 3, 4, 5, 1e300]").contains("far outside the photo"));
-        assert!(Polygon::new(&[f64::NAN; 6]).is_err());
-        assert!(Polygon::new(&[f64::INFINITY; 6]).is_err());
-        assert!(read("[1, 2, 3, 4, 5, null]").contains("line 1"));
-        let long = format!("[{}1]", "1,".repeat(10_000_000));
-        assert!(read(&long).contains("more than 1048576 numbers"));
-        let far = format!("[{}1,1]", "-90000,0,90000,0,".repeat(20));
-        assert!(read(&far).contains("outline"));
+        for number in [f64::NAN, f64::INFINITY, 1e300, -100_001.0] {
+            let error = Polygon::new(&[number; 6]).unwrap_err();
+            assert!(error.contains("far outside the photo"), "{error}");
+        }
+        let far = [-90_000.0, 0.0, 90_000.0, 0.0].repeat(20);
+        assert!(Polygon::new(&far).unwrap_err().contains("outline"));
     }
 
     proptest! {

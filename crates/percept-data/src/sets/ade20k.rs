@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{MaskSet, Values, pair};
+use super::{MaskSet, Values, count_stray_masks, pair};
 use crate::layout::{check_split, find};
-use crate::{DataError, classes};
+use crate::{DataError, Omissions, classes};
 
 /// Opens ADE20K: 150 classes, stored from 1, with 0 ignored.
 ///
@@ -24,12 +24,15 @@ pub fn open_ade20k(root: &Path, split: Option<&str>) -> Result<MaskSet, DataErro
     let variants = above
         .map(|above| ["images", "annotations"].map(|folder| format!("{above}{folder}/{split}")));
     let [photos, masks] = find(root, &variants)?;
-    let files = pair(&photos, &masks, ".png")?;
-    MaskSet::new(
+    let mut omissions = Omissions::new();
+    let files = pair(&photos, &masks, ".png", &mut omissions)?;
+    count_stray_masks(&masks, &files, &mut omissions)?;
+    let set = MaskSet::new(
         "ade20k",
         split,
         classes::ade20k(),
         Values::from_one(150),
         (&photos, files),
-    )
+    )?;
+    Ok(set.with_omissions(omissions))
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use percept_image::LabelMap;
 
 use super::{Files, InstanceRule, Instances, MaskSet, Values, regions};
-use crate::layout::{check_split, find, list};
-use crate::{ClassName, DataError, IGNORE, Region, classes};
+use crate::layout::{check_split, find, sift};
+use crate::{ClassName, DataError, IGNORE, Omissions, Region, classes};
 
 /// End of the names of photos; the masks have other ends.
 const PHOTO_END: &str = "_leftImg8bit.png";
@@ -84,21 +84,28 @@ fn open(
         .map(|above| ["leftImg8bit", "gtFine"].map(|folder| format!("{above}{folder}/{split}")));
     let [photos, masks] = find(root, &variants)?;
     let mut files = Vec::new();
-    for (city, folder) in list(&photos)? {
-        if !folder.is_dir() {
-            continue;
-        }
-        for (name, image) in list(&folder)? {
-            if let Some(id) = name.strip_suffix(PHOTO_END) {
-                files.push(Files {
+    let mut omissions = Omissions::new();
+    let cities = sift(&photos, "", &mut omissions)?;
+    for (name, _) in cities.photos {
+        omissions.add("photos beside the folders of cities, passed over", name);
+    }
+    for (city, folder) in cities.folders {
+        for (name, image) in sift(&folder, &format!("{city}/"), &mut omissions)?.photos {
+            match name.strip_suffix(PHOTO_END) {
+                Some(id) => files.push(Files {
                     id: id.to_owned(),
                     image,
                     mask: masks.join(&city).join(format!("{id}{LABEL_END}")),
-                });
+                }),
+                None => {
+                    let kind = format!("photos whose names do not end in {PHOTO_END}, passed over");
+                    omissions.add(kind, format!("{city}/{name}"));
+                }
             }
         }
     }
-    MaskSet::new(name, split, classes, values, (&photos, files))
+    let set = MaskSet::new(name, split, classes, values, (&photos, files))?;
+    Ok(set.with_omissions(omissions))
 }
 
 /// Values of masks of labels, of which `evaluated` are the classes.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{MaskSet, Values, pair};
 use crate::coco::split_name;
 use crate::layout::{find, list};
-use crate::{DataError, classes};
+use crate::{DataError, Omissions, classes};
 
 /// End of the names of masks with the indices of the 171 classes; those without it store the ids of
 /// the 182 labels, some of which never occur.
@@ -45,13 +45,15 @@ pub fn open_coco_stuff(root: &Path, split: Option<&str>) -> Result<MaskSet, Data
             ),
         });
     }
-    let files = pair(&photos, &masks, MASK_END)?;
+    let mut omissions = Omissions::new();
+    let files = pair(&photos, &masks, MASK_END, &mut omissions)?;
     let values = Values::classes_and(171, 255);
-    MaskSet::new(
+    let set = MaskSet::new(
         "coco-stuff",
         split,
         classes::coco_stuff(),
         values,
         (&photos, files),
-    )
+    )?;
+    Ok(set.with_omissions(omissions))
 }

@@ -1,13 +1,12 @@
 //! Sets of one's own.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use percept_image::EXTENSIONS;
-
-use super::{Files, MaskSet, Values};
+use super::{Files, MaskSet, Values, count_stray_masks};
 use crate::classes::class_name;
-use crate::layout::{list, missing, read_text};
-use crate::{ClassName, DataError, IGNORE};
+use crate::layout::{missing, read_text, sift};
+use crate::{ClassName, DataError, IGNORE, Omissions};
 
 /// The name by which the background is known.
 const BACKGROUND: &str = "background";
@@ -19,6 +18,10 @@ const BACKGROUND: &str = "background";
 /// A class called `background` is the background. In masks 255 is ignored, or 65535 if there are
 /// more than 255 classes, which takes 16-bit masks. The set and its split are called `custom` and
 /// `all`.
+///
+/// Photos of one stem have one mask: a mask `NAME.jpg.png` is of `NAME.jpg` alone, and of photos that
+/// would share a mask all are left out. They are counted, and so are masks without a photo and other
+/// files. A photo without a mask is an error when it is read.
 ///
 /// # Errors
 /// [`DataError`]: a folder or the list is not there, cannot be read or makes no sense.
@@ -37,22 +40,47 @@ pub fn open_custom(photos: &Path, masks: &Path, classes: &Path) -> Result<MaskSe
         .position(|class| class.name.eq_ignore_ascii_case(BACKGROUND))
         .and_then(|index| u16::try_from(index).ok());
     let values = Values::classes_and(classes.len(), ignored);
-    let mut files = Vec::new();
-    for (name, image) in list(photos)? {
-        let Some((id, extension)) = name.rsplit_once('.') else {
-            continue;
-        };
-        if EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) {
-            files.push(Files {
-                id: id.to_owned(),
-                image,
-                mask: masks.join(format!("{id}.png")),
-            });
-        }
-    }
+    let mut omissions = Omissions::new();
+    let files = pairs(photos, masks, &mut omissions)?;
+    count_stray_masks(masks, &files, &mut omissions)?;
     let mut set = MaskSet::new("custom", "all", classes, values, (photos, files))?;
     set.background = background;
-    Ok(set)
+    Ok(set.with_omissions(omissions))
+}
+
+/// Every photo with its mask.
+fn pairs(photos: &Path, masks: &Path, omissions: &mut Omissions) -> Result<Vec<Files>, DataError> {
+    let sifted = sift(photos, "", omissions)?;
+    for (name, _) in sifted.folders {
+        omissions.add("folders among the photos, passed over", name);
+    }
+    let stem = |name: &str| {
+        let stem = Path::new(name).file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    };
+    let mut alike: HashMap<String, usize> = HashMap::new();
+    for (name, _) in &sifted.photos {
+        *alike.entry(stem(name)).or_default() += 1;
+    }
+    let mut files = Vec::new();
+    for (name, image) in sifted.photos {
+        let of_name = masks.join(format!("{name}.png"));
+        let (id, mask) = match of_name.exists() {
+            true => (name.clone(), of_name),
+            false if alike.get(&stem(&name)) == Some(&1) => {
+                let stem = stem(&name);
+                let mask = masks.join(format!("{stem}.png"));
+                (stem, mask)
+            }
+            false => {
+                let kind = "photos of one stem, whose mask could be of either, left out";
+                omissions.add(kind, name);
+                continue;
+            }
+        };
+        files.push(Files { id, image, mask });
+    }
+    Ok(files)
 }
 
 /// Reads a list of classes. Unlike in our own lists, an empty line before the last name is an error:

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use percept_image::LabelMap;
 
-use crate::DataError;
 use crate::index_png::read_index_png;
-use crate::layout::{list, some_present};
+use crate::layout::{list, sift, some_present};
 use crate::segmentation::{ClassName, IGNORE, Region, SegmentationSample, SegmentationSet};
+use crate::{DataError, Omissions};
 
 pub use ade20k::open_ade20k;
 pub use cityscapes::{open_cityscapes, open_cityscapes27};
@@ -38,6 +38,7 @@ pub struct MaskSet {
     masks: Vec<PathBuf>,
     values: Values,
     instances: Option<Instances>,
+    omissions: Omissions,
 }
 
 /// Where the objects of a set are.
@@ -92,19 +93,43 @@ struct Files {
     mask: PathBuf,
 }
 
-/// Every JPEG of `photos` with the mask of its name in `masks`, which ends with `mask_end`.
-fn pair(photos: &Path, masks: &Path, mask_end: &str) -> Result<Vec<Files>, DataError> {
+/// Every JPEG of `photos` with the mask of its name in `masks`, which ends with `mask_end`. Other files,
+/// and masks without a photo, are counted.
+fn pair(
+    photos: &Path,
+    masks: &Path,
+    mask_end: &str,
+    omissions: &mut Omissions,
+) -> Result<Vec<Files>, DataError> {
     let mut files = Vec::new();
-    for (name, image) in list(photos)? {
-        if let Some(id) = name.strip_suffix(".jpg") {
-            files.push(Files {
+    for (name, image) in sift(photos, "", omissions)?.photos {
+        match name.strip_suffix(".jpg") {
+            Some(id) => files.push(Files {
                 id: id.to_owned(),
                 image,
                 mask: masks.join(format!("{id}{mask_end}")),
-            });
+            }),
+            // COCO-Stuff may keep its masks beside the photos.
+            None if photos == masks && name.ends_with(mask_end) => {}
+            None => omissions.add("photos that are not named .jpg, passed over", name),
         }
     }
     Ok(files)
+}
+
+/// Counts the masks in a folder that no photo has.
+fn count_stray_masks(
+    masks: &Path,
+    files: &[Files],
+    omissions: &mut Omissions,
+) -> Result<(), DataError> {
+    let used: HashSet<&Path> = files.iter().map(|file| file.mask.as_path()).collect();
+    for (name, path) in list(masks)? {
+        if !used.contains(path.as_path()) && !path.is_dir() {
+            omissions.add("files among the masks that belong to no photo", name);
+        }
+    }
+    Ok(())
 }
 
 impl MaskSet {
@@ -123,15 +148,17 @@ impl MaskSet {
         if files.is_empty() {
             return Err(invalid("no photo is listed here".to_owned()));
         }
-        let mut ids = HashSet::new();
-        if let Some(twice) = files.iter().find(|file| !ids.insert(file.id.as_str())) {
-            return Err(invalid(format!("`{}` is there twice", twice.id)));
-        }
         some_present(files.iter().map(|file| &file.image))?;
         some_present(files.iter().map(|file| &file.mask))?;
         let mut samples = Vec::with_capacity(files.len());
         let mut masks = Vec::with_capacity(files.len());
+        let mut omissions = Omissions::new();
+        let mut ids = HashSet::new();
         for Files { id, image, mask } in files {
+            if !ids.insert(id.clone()) {
+                omissions.add("photos listed twice, counted once", id);
+                continue;
+            }
             samples.push(SegmentationSample { id, image });
             masks.push(mask);
         }
@@ -144,7 +171,14 @@ impl MaskSet {
             masks,
             values,
             instances: None,
+            omissions,
         })
+    }
+
+    /// The same set with what was left out when its files were found.
+    fn with_omissions(mut self, omissions: Omissions) -> Self {
+        self.omissions.merge(&omissions);
+        self
     }
 
     /// The same set with other names for its classes, such as [`crate::classes::voc_mmseg`].
@@ -233,6 +267,10 @@ impl SegmentationSet for MaskSet {
 
     fn samples(&self) -> &[SegmentationSample] {
         &self.samples
+    }
+
+    fn omissions(&self) -> &Omissions {
+        &self.omissions
     }
 
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {

@@ -11,7 +11,7 @@ mod staging;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use percept_image::{ImageError, Limits, RgbImage, Rle, jpeg_rgb, open};
+use percept_image::{ImageError, Limits, RgbImage, Rle, jpeg_rgb, open, open_stored};
 use serde::Serialize;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ use crate::files::invalid;
 use crate::folder::photos;
 use crate::random::Random;
 use crate::waterbirds::SetFile;
-use crate::{DataError, SegmentationSet};
+use crate::{DataError, Omissions, SegmentationSet};
 
 use parts::{cut_share, parts};
 use paste::{Cutout, paste, shrink};
@@ -91,6 +91,8 @@ pub struct SpuriousReport {
     pub unusable: Vec<Unusable>,
     /// How many could not be used in all.
     pub unusable_in_all: usize,
+    /// What was left out of the segmentation set and of the places' folders.
+    pub left_out: Omissions,
 }
 
 /// A photo that could not be used.
@@ -187,13 +189,14 @@ pub fn build(
         cut_off: 0,
         both_classes: 0,
         unusable: Vec::new(),
+        left_out: set.omissions().clone(),
         unusable_in_all: 0,
     };
     let mut objects = Objects::new(set, classes, settings, &mut random);
     let [here, there] = &settings.places;
     let mut backgrounds = [
-        Deck::new(here, &mut random)?,
-        Deck::new(there, &mut random)?,
+        Deck::new(here, &mut random, &mut report.left_out)?,
+        Deck::new(there, &mut random, &mut report.left_out)?,
     ];
     let staging = Staging::new(out)?;
     staging.folder("images")?;
@@ -434,8 +437,9 @@ impl<'a> Objects<'a> {
         let masks = masks.map_err(|error| without_folders(&error))?;
         let mask = masks.get(number).ok_or("the annotation has changed")?;
         let sample = self.set.samples().get(photo).ok_or("no such photo")?;
-        let image = open(&sample.image, &Limits::default()).map_err(reason)?;
-        Cutout::new(&image, mask)
+        // Masks are drawn on what is stored.
+        let image = open_stored(&sample.image, &Limits::default()).map_err(reason)?;
+        Cutout::new(&image.pixels, mask)
     }
 }
 
@@ -448,8 +452,13 @@ struct Deck<'a> {
 }
 
 impl<'a> Deck<'a> {
-    fn new(place: &'a Place, random: &mut Random) -> Result<Self, DataError> {
-        let mut photos = photos(&place.folder)?;
+    fn new(
+        place: &'a Place,
+        random: &mut Random,
+        left_out: &mut Omissions,
+    ) -> Result<Self, DataError> {
+        let above = format!("{}/", place.name);
+        let mut photos = photos(&place.folder, &above, left_out)?;
         random.shuffle(&mut photos);
         let next = 0;
         Ok(Self {

@@ -20,6 +20,33 @@ pub struct Confusion {
     ignored: u64,
 }
 
+/// Which classes a mean IoU is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeanOver {
+    /// Those in the truth or in the prediction: evaluate, torchmetrics, mmsegmentation.
+    #[default]
+    TruthOrPrediction,
+    /// All of the set, one that never occurs counting as 0: the public CLIPpy code.
+    All,
+    /// Those in the truth: one that is only predicted costs others, but does not count itself.
+    Truth,
+}
+
+impl MeanOver {
+    /// All of them.
+    pub const EACH: [Self; 3] = [Self::TruthOrPrediction, Self::All, Self::Truth];
+
+    /// The name of the metric in result files.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::TruthOrPrediction => "miou_truth_or_prediction",
+            Self::All => "miou_all_classes",
+            Self::Truth => "miou_present",
+        }
+    }
+}
+
 /// A confusion matrix without its zeros: small enough for one line of JSON a photo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,17 +269,29 @@ impl Confusion {
         self.per_class().iter().map(|class| class.iou).collect()
     }
 
-    /// Mean IoU over all classes; one that never occurs counts as 0.
-    pub fn miou(&self) -> f64 {
-        let iou = self.iou();
-        iou.iter().map(|iou| iou.unwrap_or(0.0)).sum::<f64>() / self.classes as f64
-    }
-
-    /// Mean IoU over the classes that the truth has; `None` if nothing was counted.
-    pub fn miou_present(&self) -> Option<f64> {
+    /// Mean IoU over the classes that `over` says; `None` if nothing was counted.
+    pub fn miou(&self, over: MeanOver) -> Option<f64> {
         let classes = self.per_class();
-        let present = classes.iter().filter(|class| class.truth > 0);
-        mean(present.filter_map(|class| class.iou))
+        let sum = |iou: &[f64]| iou.iter().sum::<f64>();
+        let found = |wanted: fn(&&ClassPixels) -> bool| -> Vec<f64> {
+            classes
+                .iter()
+                .filter(wanted)
+                .filter_map(|class| class.iou)
+                .collect()
+        };
+        (self.pixels() > 0).then(|| match over {
+            // A class that is in neither has no IoU, and adds 0 to the sum.
+            MeanOver::All => sum(&found(|_| true)) / self.classes as f64,
+            MeanOver::TruthOrPrediction => {
+                let iou = found(|_| true);
+                sum(&iou) / iou.len() as f64
+            }
+            MeanOver::Truth => {
+                let iou = found(|class| class.truth > 0);
+                sum(&iou) / iou.len() as f64
+            }
+        })
     }
 
     /// Share of the pixels whose class was found; `None` if nothing was counted.
@@ -293,13 +332,30 @@ mod tests {
             confusion.iou(),
             [Some(1.0 / 3.0), Some(2.0 / 3.0), Some(0.0), None]
         );
-        assert_eq!(confusion.miou(), 0.25);
-        assert_eq!(confusion.miou_present(), Some(1.0 / 3.0));
+        assert_eq!(confusion.miou(MeanOver::All), Some(0.25));
+        assert_eq!(confusion.miou(MeanOver::TruthOrPrediction), Some(1.0 / 3.0));
+        assert_eq!(confusion.miou(MeanOver::Truth), Some(1.0 / 3.0));
         assert_eq!(confusion.pixel_accuracy(), Some(0.6));
         assert_eq!(confusion.mean_accuracy(), Some(0.5));
         assert_eq!((confusion.ignored(), confusion.pixels()), (1, 5));
         assert_eq!((confusion.get(2, 0), confusion.get(0, 2)), (1, 0));
         assert_eq!((confusion.get(0, 4), confusion.get(4, 0)), (0, 0));
+    }
+
+    #[test]
+    fn each_mean_has_its_own_classes() {
+        // Of 21 classes the truth has 0 and 1, and 2 is only predicted.
+        let mut confusion = Confusion::new(21).unwrap();
+        confusion.add(&[0, 0, 1, 1], &[0, 0, 1, 2]).unwrap();
+        assert_eq!(confusion.miou(MeanOver::TruthOrPrediction), Some(0.5));
+        assert_eq!(confusion.miou(MeanOver::Truth), Some(0.75));
+        assert_eq!(confusion.miou(MeanOver::All), Some(1.5 / 21.0));
+        // Nothing was counted: no number at all.
+        let mut nothing = Confusion::new(21).unwrap();
+        nothing.add(&[IGNORE], &[3]).unwrap();
+        for over in MeanOver::EACH {
+            assert_eq!(nothing.miou(over), None);
+        }
     }
 
     #[test]

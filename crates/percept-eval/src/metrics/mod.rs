@@ -17,7 +17,7 @@ pub mod jaccard;
 pub mod retrieval;
 
 pub use classification::{ClassAccuracy, Classification};
-pub use confusion::{ClassPixels, Confusion, SparseConfusion};
+pub use confusion::{ClassPixels, Confusion, MeanOver, SparseConfusion};
 pub use groups::{Habitat, Waterbirds};
 pub use jaccard::{BestGroup, GroupSizes, Jaccard};
 pub use retrieval::{Recall, RecallAt, recall};

@@ -38,6 +38,7 @@ pub fn html(report: &Report<'_>) -> String {
     html.push_str(&tiles(result));
     html.push_str(&method(result));
     html.push_str(&failures(result));
+    html.push_str(&left_out(result));
     if !result.per_class.is_empty() {
         let bars = charts::bars(&result.per_class, result.task);
         html.push_str(&section("Classes", &bars));
@@ -181,6 +182,39 @@ fn failures(result: &EvalResult) -> String {
         );
     }
     section("Failures", &html)
+}
+
+/// What was left out of the set, and the metrics that have no number.
+fn left_out(result: &EvalResult) -> String {
+    let mut html = String::new();
+    for (name, reason) in &result.missing {
+        let label = escape(&metric_label(name));
+        let _ = writeln!(
+            html,
+            "<p class=\"alert\">No {label}: {}.</p>",
+            escape(reason)
+        );
+    }
+    if !result.left_out.is_empty() {
+        html.push_str(
+            "<table><thead><tr><th scope=\"col\">What</th><th scope=\"col\" class=\"n\">Count</th>\
+             <th scope=\"col\">Such as</th></tr></thead><tbody>\n",
+        );
+        for kind in &result.left_out {
+            let _ = writeln!(
+                html,
+                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td>{}</td></tr>",
+                escape(&kind.kind),
+                thousands(kind.count),
+                escape(&kind.examples.join(", "))
+            );
+        }
+        html.push_str("</tbody></table>\n");
+    }
+    match html.is_empty() {
+        true => html,
+        false => section("Left out, or read otherwise than written", &html),
+    }
 }
 
 fn footer(result: &EvalResult) -> String {

@@ -58,6 +58,16 @@ pub fn brief(result: &EvalResult) -> String {
         text.push('\n');
         text.push_str(&table(&metrics));
     }
+    for (name, reason) in &result.missing {
+        let (label, reason) = (metric_label(name), escape_markdown(reason));
+        let _ = write!(text, "\nNo {}: {reason}.\n", escape_markdown(&label));
+    }
+    if !result.left_out.is_empty() {
+        text.push_str("\n## Left out, or read otherwise than written\n\n");
+        for kind in &result.left_out {
+            let _ = writeln!(text, "- {}", escape_markdown(&kind.to_string()));
+        }
+    }
     if !result.per_class.is_empty() {
         let _ = write!(text, "\n## Classes\n\n{}", table(&classes(result)));
     }

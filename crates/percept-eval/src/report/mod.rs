@@ -11,7 +11,7 @@ use percept_image::{LabelMap, RgbImage};
 pub use html::html;
 pub use markdown::{brief, markdown};
 pub(crate) use markdown::{escape_markdown, table};
-pub(crate) use words::{flatten, is_count, metric_label, percent, shorten};
+pub(crate) use words::{flatten, headline, is_count, metric_label, percent, shorten};
 
 use crate::result::EvalResult;
 

@@ -56,7 +56,13 @@ pub(crate) fn number_of(value: u64, thing: &str) -> String {
 /// The metrics that stand for a task, most important first.
 pub(crate) fn headline(task: Task) -> &'static [&'static str] {
     match task {
-        Task::SemanticSegmentation => &["miou", "miou_present", "pixel_accuracy"],
+        Task::SemanticSegmentation => &[
+            "miou",
+            "miou_truth_or_prediction",
+            "miou_present",
+            "miou_all_classes",
+            "pixel_accuracy",
+        ],
         Task::Grouping => &["jaccard"],
         Task::ZeroshotClassification => &["acc1", "acc5", "mean_per_class_recall"],
         Task::ZeroshotRetrieval => &["image_to_text_recall@5", "text_to_image_recall@5"],
@@ -84,7 +90,9 @@ pub(crate) fn task_label(task: Task) -> &'static str {
 pub(crate) fn metric_label(name: &str) -> String {
     match name {
         "miou" => "mIoU".to_owned(),
-        "miou_present" => "mIoU of classes present".to_owned(),
+        "miou_truth_or_prediction" => "mIoU of classes in truth or prediction".to_owned(),
+        "miou_present" => "mIoU of classes in the truth".to_owned(),
+        "miou_all_classes" => "mIoU of all classes".to_owned(),
         "jaccard" => "Jaccard similarity".to_owned(),
         "image_to_text_recall@5" => "caption found among five".to_owned(),
         "text_to_image_recall@5" => "photo found among five".to_owned(),
@@ -109,8 +117,10 @@ pub(crate) fn metric_label(name: &str) -> String {
 /// What a metric means, where the name does not say it.
 pub(crate) fn metric_meaning(name: &str) -> Option<&'static str> {
     Some(match name {
-        "miou" => "intersection over union, averaged over all classes",
-        "miou_present" => "the same over the classes that the truth has",
+        "miou" => "intersection over union, averaged over the classes of score.mean_over",
+        "miou_truth_or_prediction" => "over the classes that truth or prediction has",
+        "miou_present" => "over the classes that the truth has",
+        "miou_all_classes" => "over all classes of the set, one that never occurs counting 0",
         "pixel_accuracy" => "part of the annotated pixels with the right class",
         "jaccard" => "overlap of every annotated object with the group that fits it best, averaged",
         "acc1" => "photos whose best class is right",

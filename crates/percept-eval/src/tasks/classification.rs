@@ -6,10 +6,13 @@ use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Encoder, Picture, Pictured, Run, confusion, named, read_photo};
+use super::{
+    Encoder, Picture, Pictured, Run, confusion, if_turned, named, read_photo, say_what_is_missing,
+};
 use crate::metrics::Classification as Scores;
+use crate::protocol::Protocol;
 use crate::result::{ClassResult, EvalResult, Task};
-use crate::run::{Benchmark, run};
+use crate::run::{Benchmark, Loaded, run};
 use crate::{EvalError, Vocabulary};
 
 /// Guesses kept of a photo: what top-5 needs.
@@ -33,6 +36,7 @@ pub fn classification(
         encoder: how.whole_encoder()?,
         pooling: how.model().image_config()?.pooling,
         vocabulary,
+        protocol: how.protocol,
     };
     let settings = how.settings(
         Task::ZeroshotClassification,
@@ -62,13 +66,20 @@ pub fn classification(
         dataset,
         split,
         settings,
-        tally,
+        (&set.omissions, tally),
     );
+    // Of five classes, every photo's is among the best five.
+    let top5 = whole.top5().filter(|_| classes.len() > GUESSES);
     result.metrics = named([
         ("acc1", whole.top1()),
-        ("acc5", whole.top5()),
+        ("acc5", top5),
         ("mean_per_class_recall", whole.mean_per_class()),
     ]);
+    if classes.len() <= GUESSES {
+        let reason = "of five classes or fewer, the right one is always among the best five";
+        result.missing.insert("acc5".to_owned(), reason.to_owned());
+    }
+    say_what_is_missing(&mut result);
     result.per_class = classes
         .iter()
         .zip(whole.per_class())
@@ -91,6 +102,7 @@ struct Classification<'a> {
     encoder: Encoder<'a>,
     pooling: Pooling,
     vocabulary: Vocabulary,
+    protocol: &'a Protocol,
 }
 
 /// The best classes of a photo.
@@ -117,9 +129,17 @@ impl Benchmark for Classification<'_> {
         &self.set.samples[sample].id
     }
 
-    fn load(&self, sample: usize) -> Result<((), ChwImage), String> {
-        let photo = read_photo(&self.set.samples[sample].image)?;
-        Ok(((), self.encoder.prepare(&photo)))
+    fn load(&self, sample: usize) -> Result<Loaded<()>, String> {
+        let (photo, turned) = read_photo(&self.set.samples[sample].image, self.protocol)?;
+        Ok(Loaded {
+            extra: (),
+            image: self.encoder.prepare(&photo),
+            turned,
+        })
+    }
+
+    fn if_turned(&self) -> &'static str {
+        if_turned(self.protocol)
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
@@ -163,7 +183,7 @@ impl Pictured for Classification<'_> {
             .first()
             .map_or_else(String::new, |g| name(*g));
         Ok(Picture {
-            photo: read_photo(&item.image)?,
+            photo: read_photo(&item.image, self.protocol)?.0,
             note: format!("truth: {}, guess: {guess}", name(usize::from(item.class))),
             ..Picture::default()
         })

@@ -6,12 +6,15 @@ use percept_image::{ChwImage, Rle, message};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Encoder, Picture, Pictured, Run, check_crop, read_photo, read_truth, size, window};
+use super::{
+    Encoder, Picture, Pictured, Run, check_crop, if_turned, read_photo, read_truth,
+    say_what_is_missing, size, window,
+};
 use crate::EvalError;
 use crate::metrics::{GroupSizes, Jaccard};
 use crate::protocol::{self, Protocol, Regions, Upsample};
 use crate::result::{ClassResult, EvalResult, Task};
-use crate::run::{Benchmark, run};
+use crate::run::{Benchmark, Loaded, run};
 
 /// Groups every photo of `set` without words and gives the mean, over all annotated regions, of
 /// the IoU with the best group.
@@ -80,7 +83,13 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             Ok(())
         },
     )?;
-    let mut result = how.result(Task::Grouping, set.name(), set.split(), settings, tally);
+    let mut result = how.result(
+        Task::Grouping,
+        set.name(),
+        set.split(),
+        settings,
+        (set.omissions(), tally),
+    );
     if let Some(mean) = whole.mean() {
         result.metrics.insert("jaccard".into(), mean);
     }
@@ -90,6 +99,7 @@ pub fn grouping(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResult, E
             result.metrics.insert(format!("jaccard@{groups}"), mean);
         }
     }
+    say_what_is_missing(&mut result);
     result.per_class = classes
         .iter()
         .zip(&by_class)
@@ -174,8 +184,8 @@ impl Benchmark for Grouping<'_> {
         &self.set.samples()[sample].id
     }
 
-    fn load(&self, sample: usize) -> Result<(Scene, ChwImage), String> {
-        let photo = read_photo(&self.set.samples()[sample].image)?;
+    fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {
+        let (photo, turned) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         let instances = match self.protocol.grouping.regions {
             Regions::Instances => self.set.instances(sample).map_err(|e| message(&e))?,
             Regions::Classes => None,
@@ -193,7 +203,15 @@ impl Benchmark for Grouping<'_> {
                 }
             }
         };
-        Ok((scene, self.encoder.prepare(&photo)))
+        Ok(Loaded {
+            extra: scene,
+            image: self.encoder.prepare(&photo),
+            turned,
+        })
+    }
+
+    fn if_turned(&self) -> &'static str {
+        if_turned(self.protocol)
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
@@ -221,7 +239,7 @@ impl Pictured for Grouping<'_> {
     fn picture(&self, sample: usize) -> Result<Picture, String> {
         let (scene, grid) = self.again(sample)?;
         let groups = self.groups(&grid, &scene.truth, &[self.protocol.grouping.groups])?;
-        let photo = read_photo(&self.set.samples()[sample].image)?;
+        let (photo, _) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         let mut picture = Picture::of_maps(photo, scene.truth, &groups[0]);
         picture.note = "the prediction's colours are groups, not classes".into();
         Ok(picture)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use percept::{Model, Size, TokenGrid, View, Window};
-use percept_data::{ClassName, SegmentationSet};
+use percept_data::{ClassName, Omissions, SegmentationSet};
 use percept_image::{ChwImage, LabelMap, Limits, RgbImage, message};
 use serde_json::{Value, json};
 
@@ -20,10 +20,10 @@ pub use retrieval::retrieval;
 pub use segmentation::segmentation;
 pub use waterbirds::waterbirds;
 
-use crate::protocol::{Image, Protocol, Resize};
-use crate::report::{GalleryItem, Rank};
-use crate::result::{self, Counts, EvalResult, Task, Versions};
-use crate::run::{Benchmark, Event, RunOptions, Tally};
+use crate::protocol::{Image, Orientation, Protocol, Resize};
+use crate::report::{GalleryItem, Rank, headline};
+use crate::result::{self, Counts, EvalResult, FORMAT, Task, Versions};
+use crate::run::{Benchmark, Event, Loaded, RunOptions, Tally};
 use crate::tokens::TokenStore;
 use crate::{EvalError, Progress, Subject, Vocabulary};
 
@@ -143,18 +143,22 @@ impl Run<'_> {
         dataset: &str,
         split: &str,
         mut settings: Value,
-        tally: Tally,
+        (set, tally): (&Omissions, Tally),
     ) -> EvalResult {
+        let mut left_out = set.clone();
+        left_out.merge(&tally.omissions);
         if let Value::Object(settings) = &mut settings {
             settings.insert("limit".into(), json!(self.options.limit));
             settings.insert("batch_size".into(), json!(self.options.batch_size.max(1)));
         }
         EvalResult {
+            format: FORMAT,
             dataset: dataset.to_owned(),
             model: self.subject.name.clone(),
             pretrained: self.subject.weights.clone(),
             task,
             metrics: Default::default(),
+            missing: Default::default(),
             language: "en".into(),
             split: split.to_owned(),
             protocol: self.protocol.name.clone(),
@@ -169,6 +173,7 @@ impl Run<'_> {
                 skipped_regions: 0,
             },
             failures: tally.failures,
+            left_out: left_out.into(),
             versions: Versions::current(),
             seconds: tally.seconds,
             gallery: Vec::new(),
@@ -227,8 +232,41 @@ impl Encoder<'_> {
     }
 }
 
-fn read_photo(path: &Path) -> Result<RgbImage, String> {
-    percept_image::open(path, &Limits::default()).map_err(|e| message(&e))
+/// Says of the metrics that stand for a task which have no number, and why, unless that is said.
+fn say_what_is_missing(result: &mut EvalResult) {
+    let reason = match result.counts.done {
+        0 => "no photo could be evaluated",
+        _ => "nothing in the truth of these photos can be measured",
+    };
+    for name in headline(result.task) {
+        if !result.metrics.contains_key(*name) && !result.missing.contains_key(*name) {
+            result.metrics.insert((*name).to_owned(), f64::NAN);
+            result.missing.insert((*name).to_owned(), reason.to_owned());
+        }
+    }
+}
+
+/// A photo as the protocol wants it turned, and whether its metadata asks for turning.
+fn read_photo(path: &Path, protocol: &Protocol) -> Result<(RgbImage, bool), String> {
+    let limits = Limits::default();
+    let stored = percept_image::open_stored(path, &limits).map_err(|e| message(&e))?;
+    if stored.turned && protocol.image.orientation == Orientation::Upright {
+        let upright = percept_image::open(path, &limits).map_err(|e| message(&e))?;
+        return Ok((upright, true));
+    }
+    Ok((stored.pixels, stored.turned))
+}
+
+/// What becomes of photos whose metadata asks for turning, as a kind that is counted.
+fn if_turned(protocol: &Protocol) -> &'static str {
+    match protocol.image.orientation {
+        Orientation::Stored => {
+            "photos whose EXIF asks for turning, read as stored (image.orientation can be \"upright\")"
+        }
+        Orientation::Upright => {
+            "photos turned upright as their EXIF asks (image.orientation can be \"stored\")"
+        }
+    }
 }
 
 /// The truth of a sample at the size where predictions meet it.
@@ -240,12 +278,17 @@ fn read_truth(
 ) -> Result<LabelMap, String> {
     let truth = set.truth(sample).map_err(|e| message(&e))?;
     if (truth.width(), truth.height()) != photo.dimensions() {
+        let turned = (truth.height(), truth.width()) == photo.dimensions();
         return Err(format!(
-            "the photo has {} x {} pixels, its annotation {} x {}",
+            "the photo has {} x {} pixels, its annotation {} x {}{}",
             photo.width(),
             photo.height(),
             truth.width(),
-            truth.height()
+            truth.height(),
+            match turned {
+                true => "; --set image.orientation=upright may fit, or stored",
+                false => "",
+            }
         ));
     }
     Ok(match protocol.truth.resize {
@@ -314,7 +357,7 @@ trait Pictured: Benchmark {
 
     /// A sample once more, with its tokens.
     fn again(&self, sample: usize) -> Result<(Self::Extra, TokenGrid), String> {
-        let (extra, image) = self.load(sample)?;
+        let Loaded { extra, image, .. } = self.load(sample)?;
         let mut grids = self.encode(&[image]).map_err(|e| message(&e))?;
         Ok((extra, grids.remove(0)))
     }

@@ -6,11 +6,12 @@ use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Encoder, Run};
+use super::{Encoder, Run, if_turned, read_photo, say_what_is_missing};
 use crate::EvalError;
 use crate::metrics::recall;
+use crate::protocol::Protocol;
 use crate::result::{EvalResult, Task};
-use crate::run::{Benchmark, Event, run};
+use crate::run::{Benchmark, Event, Loaded, run};
 
 /// Recall is given at these.
 const KS: [usize; 3] = [1, 5, 10];
@@ -32,6 +33,7 @@ pub fn retrieval(
         set,
         encoder: how.whole_encoder()?,
         pooling: how.model().image_config()?.pooling,
+        protocol: how.protocol,
     };
     let settings = how.settings(Task::ZeroshotRetrieval, dataset, split, json!({}));
     let mut found: Vec<(usize, Vec<f32>)> = Vec::new();
@@ -74,6 +76,7 @@ pub fn retrieval(
     let recall = recall(&images, &texts, dim, &owners, &KS)
         .map_err(|e| EvalError::Setting(e.to_string()))?;
 
+    let tally = (&set.omissions, tally);
     let mut result = how.result(Task::ZeroshotRetrieval, dataset, split, settings, tally);
     for at in recall.at {
         let both = [
@@ -90,6 +93,7 @@ pub fn retrieval(
     result
         .metrics
         .insert("captions".into(), captions.len() as f64);
+    say_what_is_missing(&mut result);
     Ok(result)
 }
 
@@ -97,6 +101,7 @@ struct Retrieval<'a> {
     set: &'a CaptionSet,
     encoder: Encoder<'a>,
     pooling: Pooling,
+    protocol: &'a Protocol,
 }
 
 /// What is kept of a photo.
@@ -118,9 +123,17 @@ impl Benchmark for Retrieval<'_> {
         &self.set.samples[sample].id
     }
 
-    fn load(&self, sample: usize) -> Result<((), ChwImage), String> {
-        let photo = super::read_photo(&self.set.samples[sample].image)?;
-        Ok(((), self.encoder.prepare(&photo)))
+    fn load(&self, sample: usize) -> Result<Loaded<()>, String> {
+        let (photo, turned) = read_photo(&self.set.samples[sample].image, self.protocol)?;
+        Ok(Loaded {
+            extra: (),
+            image: self.encoder.prepare(&photo),
+            turned,
+        })
+    }
+
+    fn if_turned(&self) -> &'static str {
+        if_turned(self.protocol)
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {

@@ -1,20 +1,24 @@
 //! Text-driven segmentation: a class for every pixel, against the annotation (paper §3.3).
 
 use percept::{LabelMap, TokenGrid};
-use percept_data::SegmentationSet;
+use percept_data::{ClassName, LeftOut, SegmentationSet};
 use percept_image::{ChwImage, Filter, RgbImage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Encoder, Picture, Pictured, Run, check_crop, confusion, named, read_photo, read_truth,
+    Encoder, Picture, Pictured, Run, check_crop, confusion, if_turned, named, read_photo,
+    read_truth, say_what_is_missing,
 };
 use crate::decide::decide;
-use crate::metrics::{Confusion, SparseConfusion};
+use crate::metrics::{Confusion, MeanOver, SparseConfusion};
 use crate::protocol::Protocol;
 use crate::result::{ClassResult, EvalResult, Task};
-use crate::run::{Benchmark, run};
+use crate::run::{Benchmark, Event, Loaded, run};
 use crate::{EvalError, Vocabulary};
+
+/// Absent classes that are named.
+const MAX_ABSENT: usize = 5;
 
 /// Segments every photo of `set` with words and counts its pixels into one confusion matrix.
 ///
@@ -57,7 +61,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
             own.merge_sparse(&record.confusion)
                 .map_err(|e| e.to_string())?;
             whole.merge(&own).map_err(|e| e.to_string())?;
-            if let Some(score) = own.miou_present() {
+            if let Some(score) = own.miou(MeanOver::Truth) {
                 scores.push((sample, score));
             }
             Ok(())
@@ -68,14 +72,24 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
         set.name(),
         set.split(),
         settings,
-        tally,
+        (set.omissions(), tally),
     );
     result.metrics = named([
-        ("miou", Some(whole.miou())),
-        ("miou_present", whole.miou_present()),
+        ("miou", whole.miou(how.protocol.score.mean_over)),
         ("pixel_accuracy", whole.pixel_accuracy()),
         ("mean_accuracy", whole.mean_accuracy()),
     ]);
+    for over in MeanOver::EACH {
+        let value = whole
+            .miou(over)
+            .map(|value| (over.metric().to_owned(), value));
+        result.metrics.extend(value);
+    }
+    say_what_is_missing(&mut result);
+    if let Some(mistaken) = one_class_only(classes, &whole) {
+        (how.progress)(Event::Note(&mistaken.to_string()));
+        result.left_out.push(mistaken);
+    }
     result.per_class = classes
         .iter()
         .zip(whole.per_class())
@@ -89,6 +103,26 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
     result.confusion = Some(confusion(classes, |truth, p| whole.get(truth, p)));
     result.gallery = how.gallery(&benchmark, scores, "miou_present");
     Ok(result)
+}
+
+/// What there is to say where the truth has at most one class and pixels are ignored: in a mask of 0
+/// and 255 the object may be what is ignored.
+fn one_class_only(classes: &[ClassName], whole: &Confusion) -> Option<LeftOut> {
+    let counts = whole.per_class();
+    let absent = classes
+        .iter()
+        .zip(&counts)
+        .filter(|(_, pixels)| pixels.truth == 0);
+    let absent: Vec<String> = absent.map(|(class, _)| class.name.clone()).collect();
+    let one_at_most = absent.len() + 1 >= classes.len() && classes.len() > 1;
+    (one_at_most && whole.ignored() > 0).then(|| LeftOut {
+        kind:
+            "ignored pixels in a truth of one class only (if 255 in the masks means a class, store \
+               its index instead); no pixel is of the others"
+                .to_owned(),
+        count: whole.ignored(),
+        examples: absent.into_iter().take(MAX_ABSENT).collect(),
+    })
 }
 
 struct Segmentation<'a> {
@@ -137,15 +171,23 @@ impl Benchmark for Segmentation<'_> {
         &self.set.samples()[sample].id
     }
 
-    fn load(&self, sample: usize) -> Result<(Scene, ChwImage), String> {
-        let photo = read_photo(&self.set.samples()[sample].image)?;
+    fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {
+        let (photo, turned) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         let truth = read_truth(self.set, sample, &photo, self.protocol)?;
         let image = self.encoder.prepare(&photo);
         let photo =
             self.protocol.refine.is_some().then(|| {
                 percept_image::resize(&photo, truth.width(), truth.height(), Filter::Bicubic)
             });
-        Ok((Scene { truth, photo }, image))
+        Ok(Loaded {
+            extra: Scene { truth, photo },
+            image,
+            turned,
+        })
+    }
+
+    fn if_turned(&self) -> &'static str {
+        if_turned(self.protocol)
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
@@ -168,7 +210,7 @@ impl Pictured for Segmentation<'_> {
     fn picture(&self, sample: usize) -> Result<Picture, String> {
         let (scene, grid) = self.again(sample)?;
         let prediction = self.predict(&scene, &grid)?;
-        let photo = read_photo(&self.set.samples()[sample].image)?;
+        let (photo, _) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         Ok(Picture::of_maps(photo, scene.truth, &prediction))
     }
 }

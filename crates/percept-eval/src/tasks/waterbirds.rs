@@ -10,12 +10,12 @@ use percept_image::ChwImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Encoder, Picture, Pictured, Run, read_photo};
+use super::{Encoder, Picture, Pictured, Run, if_turned, read_photo, say_what_is_missing};
 use crate::decide::decide;
 use crate::metrics::{Habitat, Waterbirds as Groups};
 use crate::protocol::Protocol;
 use crate::result::{EvalResult, Task};
-use crate::run::{Benchmark, run};
+use crate::run::{Benchmark, Loaded, run};
 use crate::{EvalError, Vocabulary};
 
 /// What the set is called in results, also where another set was made like it.
@@ -74,6 +74,7 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
             Ok(())
         },
     )?;
+    let tally = (&set.omissions, tally);
     let mut result = how.result(Task::SpuriousCorrelation, DATASET, split, settings, tally);
     for (way, groups) in [("grouping", &by_grouping), ("pooled", &by_pooling)] {
         let mut insert = |name: String, value: Option<f64>| {
@@ -99,6 +100,7 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
     result
         .metrics
         .insert("photos_without_object_pixels".into(), undecided as f64);
+    say_what_is_missing(&mut result);
     result.gallery = how.gallery(
         &benchmark,
         scores,
@@ -182,12 +184,17 @@ impl Benchmark for Waterbirds<'_> {
         &self.set.samples[sample].id
     }
 
-    fn load(&self, sample: usize) -> Result<([u32; 2], ChwImage), String> {
-        let photo = read_photo(&self.set.samples[sample].image)?;
-        Ok((
-            [photo.width(), photo.height()],
-            self.encoder.prepare(&photo),
-        ))
+    fn load(&self, sample: usize) -> Result<Loaded<[u32; 2]>, String> {
+        let (photo, turned) = read_photo(&self.set.samples[sample].image, &self.protocol)?;
+        Ok(Loaded {
+            extra: [photo.width(), photo.height()],
+            image: self.encoder.prepare(&photo),
+            turned,
+        })
+    }
+
+    fn if_turned(&self) -> &'static str {
+        if_turned(&self.protocol)
     }
 
     fn encode(&self, images: &[ChwImage]) -> Result<Vec<TokenGrid>, percept::Error> {
@@ -211,7 +218,7 @@ impl Pictured for Waterbirds<'_> {
             label.map_or("?", |label| label.name.as_str())
         };
         Ok(Picture {
-            photo: read_photo(&item.image)?,
+            photo: read_photo(&item.image, &self.protocol)?.0,
             truth: None,
             prediction: Some(prediction),
             note: format!(
