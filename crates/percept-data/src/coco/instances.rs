@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use percept_image::{LabelMap, Limits, stored_size};
+use percept_image::{LabelMap, stored_size};
 
 use super::pixels::Segmentation;
 use super::polygon::inside;
