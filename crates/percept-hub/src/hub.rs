@@ -95,7 +95,8 @@ impl Hub {
     /// The hub that the environment describes, by the same variables as Python's
     /// `huggingface_hub`: `HF_HOME` (else `XDG_CACHE_HOME/huggingface`, else
     /// `~/.cache/huggingface`), `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`, and the token from
-    /// `HF_TOKEN`, the file `HF_TOKEN_PATH`, or the file `HF_HOME/token`.
+    /// `HF_TOKEN`, the file `HF_TOKEN_PATH`, or the file `HF_HOME/token`; and by the older names that it
+    /// still reads, `HUGGINGFACE_HUB_CACHE`, `TRANSFORMERS_OFFLINE` and `HUGGING_FACE_HUB_TOKEN`.
     ///
     /// # Errors
     /// [`HubError::NoHome`] if there is no `HF_HOME` and no home directory.
@@ -125,17 +126,20 @@ impl Hub {
             .or_else(|| Some(user_home.as_ref()?.join(".cache").join("huggingface")))
             .ok_or(HubError::NoHome)?;
         let mut hub = Self::new(home);
-        if let Some(cache) = variable("HF_HUB_CACHE") {
+        if let Some(cache) = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+        {
             hub.cache = expand(cache);
         }
         if let Some(endpoint) = variable("HF_ENDPOINT") {
             hub = hub.endpoint(&endpoint);
         }
-        hub.offline = variable("HF_HUB_OFFLINE").is_some_and(|value| {
+        let offline = variable("HF_HUB_OFFLINE").or_else(|| variable("TRANSFORMERS_OFFLINE"));
+        hub.offline = offline.is_some_and(|value| {
             ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
         });
         let token_file = variable("HF_TOKEN_PATH").map_or_else(|| hub.home.join("token"), expand);
         hub.token = variable("HF_TOKEN")
+            .or_else(|| variable("HUGGING_FACE_HUB_TOKEN"))
             .or_else(|| std::fs::read_to_string(token_file).ok())
             .map(|token| token.trim().to_owned())
             .filter(|token| !token.is_empty());
@@ -558,6 +562,25 @@ mod tests {
         assert_eq!(hub.endpoint, "https://mirror");
         assert!(hub.offline);
         assert_eq!(hub.token.as_deref(), Some("t"));
+        // The older names count where the newer are not set.
+        let older = [
+            ("HUGGINGFACE_HUB_CACHE", "/old"),
+            ("TRANSFORMERS_OFFLINE", "1"),
+            ("HUGGING_FACE_HUB_TOKEN", "t"),
+        ];
+        let hub = from(&older);
+        assert_eq!(hub.cache, Path::new("/old"));
+        assert!(hub.offline);
+        assert_eq!(hub.token.as_deref(), Some("t"));
+        let newer = [
+            older[0],
+            older[1],
+            ("HF_HUB_CACHE", "/new"),
+            ("HF_HUB_OFFLINE", "0"),
+        ];
+        let hub = from(&newer);
+        assert_eq!(hub.cache, Path::new("/new"));
+        assert!(!hub.offline);
         assert!(matches!(
             Hub::from_variables(|_| None, None),
             Err(HubError::NoHome)
