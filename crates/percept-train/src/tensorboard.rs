@@ -307,7 +307,7 @@ mod tests {
     fn every_step_is_shown_once_however_often_a_run_is_taken_up() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let mut take_up = |from: u64, to: u64| {
+        let take_up = |from: u64, to: u64| {
             let mut events = Events::create(folder, from).unwrap();
             // As where a run is killed after its checkpoint, before or after the validation of that step.
             events.scalars(from, &[("val/loss", 1.0)]).unwrap();

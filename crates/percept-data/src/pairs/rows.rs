@@ -244,6 +244,8 @@ mod tests {
         reads("a,b\r\nc,d\r\n", &[&["a", "b"], &["c", "d"]]);
         reads("a,b\rc,d\r", &[&["a", "b"], &["c", "d"]]);
         reads("a,b\n\n \t \n\r\nc,d\n", &[&["a", "b"], &["c", "d"]]);
+        // But here pandas 3.1 drops the empty value.
+        reads("a,b\r\r,d\r", &[&["a", "b"], &["", "d"]]);
         reads("a,\"x\ny, \"\"z\"\"\"\n", &[&["a", "x\ny, \"z\""]]);
         reads(
             "a,\"x\" y\nb,x \"y\"\n",

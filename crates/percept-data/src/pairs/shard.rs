@@ -17,6 +17,9 @@ const MAX_SAMPLES: usize = 4 << 20;
 /// The kind of shards that are not read to their end, among [`PairSource::omissions`](super::PairSource::omissions).
 pub const DAMAGED: &str = "damaged shards, read up to the damage";
 
+/// The kind of shards that are whole, as downloads leave them of which nothing came.
+const EMPTY: &str = "shards without a sample";
+
 /// The kind of members that webdataset does not come to either.
 const AFTER_END: &str = "members behind a shard's end mark, where `cat` joined archives, not read";
 
@@ -134,6 +137,9 @@ pub(super) fn index(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Listing,
             return Err(invalid(path, format!("more than {MAX_SAMPLES} samples")));
         }
     };
+    if runs.runs.is_empty() && damage.is_none() {
+        omissions.add(EMPTY, &shard);
+    }
     let entries = runs.samples(&shard, keep, &mut omissions);
     if let Some(damage) = &damage {
         let found = entries.len();

@@ -994,6 +994,14 @@ fn archives_of_all_writers_are_read() {
             ["samples with a member that cannot be read: 1 (0.tar: s)"]
         );
     }
+    // An archive of nothing is whole.
+    fs::write(shards.path("0.tar"), [0; 10240]).unwrap();
+    let empty = shards.all();
+    assert_eq!(empty.samples().unwrap(), 0);
+    assert_eq!(
+        left_out(&empty.omissions()),
+        ["shards without a sample: 1 (0.tar)"]
+    );
     // Names that begin as compressed files do.
     let (pairs, _) = read(&[pair("BZhang"), end.clone()]);
     assert_eq!(pairs, ["BZhang: about BZhang"]);
