@@ -1,14 +1,18 @@
 //! Which photos a command works on.
 
 use std::collections::HashSet;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use percept::image::EXTENSIONS;
+use percept::image::{EXTENSIONS, ImageError, Limits, RgbImage};
 
 use crate::Usage;
 
 /// Folders within folders are followed this far; a loop of links ends here.
 const MAX_DEPTH: usize = 32;
+
+/// The photo that comes from standard input.
+const STDIN: &str = "-";
 
 /// One photo and the name of its results.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +31,20 @@ pub struct Input {
 pub fn expand(arguments: &[String]) -> anyhow::Result<Vec<Input>> {
     let mut found = Vec::new();
     for argument in arguments {
-        let path = Path::new(argument);
-        if path.is_dir() {
+        let at_home = at_home(argument.as_ref());
+        let path = at_home.as_path();
+        if argument == STDIN {
+            if std::io::stdin().is_terminal() {
+                return Err(Usage(
+                    "-: nothing is piped in; such as: percept segment - --labels cat < photo.jpg"
+                        .into(),
+                )
+                .into());
+            }
+            found.push((STDIN.into(), "stdin".into()));
+        } else if let Some(reason) = address(argument) {
+            return Err(Usage(format!("{argument}: {reason}")).into());
+        } else if path.is_dir() {
             let before = found.len();
             search(path, path, 0, &mut found)?;
             if found.len() == before {
@@ -42,7 +58,8 @@ pub fn expand(arguments: &[String]) -> anyhow::Result<Vec<Input>> {
             found.push((path.to_owned(), file_name(path)));
         } else if argument.contains(['*', '?', '[']) {
             let before = found.len();
-            let matches = glob::glob(argument).map_err(|e| Usage(format!("{argument}: {e}")))?;
+            let pattern = path.to_str().unwrap_or(argument);
+            let matches = glob::glob(pattern).map_err(|e| Usage(format!("{argument}: {e}")))?;
             for path in matches {
                 let path = path?;
                 if path.is_file() {
@@ -62,6 +79,71 @@ pub fn expand(arguments: &[String]) -> anyhow::Result<Vec<Input>> {
         }
     }
     Ok(name_results(found))
+}
+
+/// A photo that [`expand`] found.
+///
+/// # Errors
+/// It cannot be read or decoded.
+pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
+    if path != Path::new(STDIN) {
+        return percept::image::open(path, limits);
+    }
+    let mut bytes = Vec::new();
+    let most = limits.max_file_bytes.saturating_add(1);
+    std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    percept::image::decode(&bytes, limits)
+}
+
+/// The path with the user's home in place of a `~` that no shell has replaced, unless there is such a file.
+pub fn at_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(below), Some(home)) if !path.exists() => home.join(below),
+        _ => path.to_owned(),
+    }
+}
+
+/// What to say of an address; `None` for what is none.
+fn address(argument: &str) -> Option<String> {
+    let (scheme, rest) = argument.split_once(':')?;
+    let is_scheme = scheme.len() > 1
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '+')
+        && (rest.starts_with("//") || scheme == "data");
+    if !is_scheme || Path::new(argument).exists() {
+        return None;
+    }
+    Some(match scheme {
+        "file" => "write the path without file://".into(),
+        "data" => "a photo's data is read from a file, or with - from standard input".into(),
+        "http" | "https" => format!(
+            "percept opens no addresses; download the photo first, or pipe it in: curl -L {argument} | percept \
+             segment - …"
+        ),
+        _ => "percept opens no addresses; download the photo first".into(),
+    })
+}
+
+/// `--labels cat dog` gives one label and a photo called `dog`.
+///
+/// # Errors
+/// [`Usage`] for an argument that is no file and looks like a label.
+pub fn refuse_labels(arguments: &[String]) -> Result<(), Usage> {
+    let is_label = |argument: &&String| {
+        let argument = argument.as_str();
+        argument != STDIN
+            && !argument.contains(['.', '/', '\\', '*', '?', '[', ':'])
+            && !Path::new(argument).exists()
+    };
+    match arguments.iter().find(is_label) {
+        Some(argument) => Err(Usage(format!(
+            "{argument}: no such file or folder; if it is a label: all labels go into one argument, --labels \
+             \"cat, dog\"{}",
+            did_you_mean(argument.as_ref())
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn file_name(path: &Path) -> PathBuf {
@@ -163,6 +245,37 @@ mod tests {
         let inputs = name_results(found.into());
         let names: Vec<_> = inputs.iter().map(|i| i.name.to_str().unwrap()).collect();
         assert_eq!(names, ["a", "a.png", "a.jpg"]);
+    }
+
+    #[test]
+    fn addresses_are_told_from_paths() {
+        for (argument, reason) in [
+            ("https://example.org/a.jpg", "download the photo first"),
+            ("s3://bucket/a.jpg", "download the photo first"),
+            ("file:///home/x/a.jpg", "without file://"),
+            ("data:image/png;base64,AAAA", "standard input"),
+        ] {
+            let said = address(argument).unwrap();
+            assert!(said.contains(reason), "{argument}: {said}");
+        }
+        for path in [
+            "a.jpg",
+            "C:\\a.jpg",
+            "12:30.jpg",
+            "a:b/c.jpg",
+            "//server/a.jpg",
+        ] {
+            assert_eq!(address(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn home_is_where_a_shell_would_have_it() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(at_home("~/a/b.jpg".as_ref()), home.join("a/b.jpg"));
+        for path in ["a/~/b", "~x/b", "/~", "-"] {
+            assert_eq!(at_home(path.as_ref()), Path::new(path));
+        }
     }
 
     #[test]

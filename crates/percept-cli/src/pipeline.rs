@@ -5,7 +5,7 @@ use percept::{Together, TokenGrid};
 
 use crate::Outcome;
 use crate::console::Console;
-use crate::inputs::Input;
+use crate::inputs::{self, Input};
 
 /// A photo on its way.
 pub struct Job<'a> {
@@ -40,7 +40,7 @@ pub fn run(
         inputs.iter(),
         together,
         |input| {
-            let photo = percept::image::open(&input.path, &limits).map_err(|e| e.to_string())?;
+            let photo = inputs::open(&input.path, &limits).map_err(|e| e.to_string())?;
             let prepared = prepare(&photo);
             Ok((photo, prepared))
         },

@@ -3,7 +3,7 @@
 use percept::{Background, ClassBank, SegmentOptions, Segmenter};
 use serde_json::json;
 
-use super::{labels, percent, templates, window};
+use super::{hint, labels, percent, templates, window};
 use crate::args::{Common, SegmentArgs};
 use crate::console::Console;
 use crate::output::{Writer, class_json, print_line};
@@ -11,12 +11,13 @@ use crate::{Outcome, Usage, inputs, models, pipeline};
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let inputs = inputs::expand(&args.inputs.inputs)?;
-    let labels = labels(&args.labels)?;
+    let labels = labels(&args.labels, console)?;
     let background: Background = args
         .background
         .parse()
         .map_err(|e: percept::Error| Usage(format!("--{e}")))?;
     let model = models::load(common, console)?;
+    hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
     for name in bank.truncated() {
