@@ -1,30 +1,35 @@
 //! The command line's flags, each documented once: here.
 
+mod parse;
 mod serve;
 mod train;
 
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use percept::image::OVERLAY_OPACITY;
 use percept::{Pooling, Size};
 
+pub use parse::{ignored, parse};
 pub use serve::ServeArgs;
 pub use train::TrainArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  percept pull clippy
-  percept segment photos/ --model clippy --labels \"dog, grass, sky\"
-  percept group photo.jpg --model clippy --groups 6
-  percept classify 'photos/*.jpg' --model clippy --labels \"cat, dog\" --json
+  percept segment photos/ --labels \"dog, grass, sky\"
+  percept group photo.jpg --groups 6
+  percept classify 'photos/*.jpg' --labels \"cat, dog\" --json
+  percept serve
   percept eval voc --data VOCdevkit --out results/voc
-  percept train --recipe pilot --train-data 'shards/{00000..00011}.tar' --model model/
-  percept serve --model clippy
+  percept train --recipe pilot --train-data 'shards/{00000..00011}.tar' --name mine --model model/
   percept convert --image vit.safetensors --text minilm/ --pool cls model/
   percept info model/
 
-Exit codes: 0 everything worked, 1 something failed, 2 the command could not be understood,
+Without --model the model that comes with percept is used: models/percept-s14 in the working folder, beside the
+program or above it, or in ~/.local/share/percept. `percept models` lists others.
+
+Exit codes: 0 everything worked, 1 something failed, 2 the command could not be carried out as given,
 130 stopped by Ctrl-C.";
 
 /// Segment, group and classify photos with words.
@@ -34,7 +39,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    pub common: Common,
+    pub talk: Talk,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,60 +73,139 @@ pub enum Command {
 
 /// Flags of every command.
 #[derive(Debug, Args)]
-pub struct Common {
-    /// A model folder, a checkpoint file, or a name from `percept models`.
-    #[arg(
-        short,
-        long,
-        global = true,
-        env = "PERCEPT_MODEL",
-        value_name = "DIR|FILE|NAME"
-    )]
-    pub model: Option<String>,
-    /// Where to compute: auto, cpu, vulkan[:N], metal[:N] or webgpu[:N].
-    #[arg(long, global = true, default_value = "auto")]
-    pub device: String,
-    /// How exact products on the CPU are: bf16 and int8 are faster where the CPU has instructions for them, and
-    /// round to 8 bits. Training computes in f32.
-    #[arg(long, global = true, value_enum, default_value = "f32")]
-    pub precision: Precision,
-    /// Folder where embeddings of labels are kept between runs, or `off`
-    ///
-    /// [default: ~/.cache/percept/texts]
-    #[arg(
-        long,
-        global = true,
-        env = "PERCEPT_TEXT_CACHE",
-        hide_env_values = true,
-        value_name = "DIR|off"
-    )]
-    pub text_cache: Option<PathBuf>,
-    /// Load a model in spite of tensors that percept does not understand, as if they were not there.
-    #[arg(long, global = true)]
-    pub allow_unused: bool,
-    /// CPU threads; all cores unless given.
-    #[arg(long, global = true, value_name = "N", value_parser = positive)]
-    pub threads: Option<usize>,
-    /// Photos encoded in one pass, where they have the same size
-    ///
-    /// [default: 1]
-    #[arg(long, global = true, value_name = "N", value_parser = positive)]
-    pub batch_size: Option<usize>,
-    /// Print results as JSON, one object a line.
-    #[arg(long, global = true)]
-    pub json: bool,
+pub struct Talk {
     /// No progress bar, no notes and no line a photo of segment and group; errors are still printed.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say more about what is done.
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
 
+/// The flag of commands that print results.
+#[derive(Debug, Default, Args)]
+pub struct JsonArgs {
+    /// Print results as JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The flag of commands that read a model.
+#[derive(Debug, Default, Args)]
+pub struct ReadArgs {
+    /// Load a model in spite of tensors that percept does not understand, as if they were not there.
+    #[arg(long)]
+    pub allow_unused: bool,
+}
+
+/// Flags of commands that compute with a model.
+#[derive(Debug, Default, Args)]
+pub struct ModelArgs {
+    /// A model folder, a checkpoint file, or a name from `percept models`; the model that comes with percept
+    /// unless given.
+    #[arg(
+        short,
+        long,
+        env = "PERCEPT_MODEL",
+        hide_env_values = true,
+        value_name = "DIR|FILE|NAME",
+        value_parser = home_text
+    )]
+    pub model: Option<String>,
+    /// Where to compute: auto, cpu, vulkan[:N], metal[:N] or webgpu[:N].
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// CPU threads, no more than there are cores; all cores unless given.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// Flags of commands that send photos through a model.
+#[derive(Debug, Default, Args)]
+pub struct EncodeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How exact products on the CPU are: bf16 and int8 are faster where the CPU has instructions for them, and
+    /// round to 8 bits.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Photos encoded in one pass, where they have the same size
+    ///
+    /// [default: 1, of serve 8]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch_size: Option<usize>,
+}
+
+/// What a command was told by the flags above; what it has no flag for is at its default.
+#[derive(Debug)]
+pub struct Common {
+    pub model: Option<String>,
+    pub device: String,
+    pub precision: Precision,
+    pub text_cache: Option<PathBuf>,
+    pub allow_unused: bool,
+    pub threads: Option<usize>,
+    pub batch_size: Option<usize>,
+    pub json: bool,
+    pub quiet: bool,
+    pub verbose: bool,
+}
+
+impl Cli {
+    /// What the command was told by flags that several have.
+    pub fn common(&self) -> Common {
+        let none = ModelArgs::default();
+        let (model, encode, json) = match &self.command {
+            Command::Segment(args) => (&args.encode.model, Some(&args.encode), args.json.json),
+            Command::Group(args) => (&args.encode.model, Some(&args.encode), args.json.json),
+            Command::Classify(args) => (&args.encode.model, Some(&args.encode), args.json.json),
+            Command::Embed(args) => (&args.encode.model, Some(&args.encode), args.json.json),
+            Command::Eval(args) => (&args.encode.model, Some(&args.encode), args.json.json),
+            Command::Serve(args) => (&args.encode.model, Some(&args.encode), false),
+            Command::Train(args) => (&args.model, None, args.json.json),
+            Command::Data(args) => (&none, None, args.json.json),
+            Command::Convert(args) => (&none, None, args.json.json),
+            Command::Info(args) => (&none, None, args.json.json),
+            Command::Models(args) => (&none, None, args.json.json),
+            Command::Pull(args) => (&none, None, args.json.json),
+        };
+        let text_cache = match &self.command {
+            Command::Segment(args) => args.labels.text_cache.clone(),
+            Command::Classify(args) => args.labels.text_cache.clone(),
+            // Texts of any kind would push out the labels that are kept.
+            Command::Embed(args) => Some(args.text_cache.clone()),
+            _ => None,
+        };
+        Common {
+            model: model.model.clone(),
+            // Of commands without the flag: where `auto` is.
+            device: match model.device.as_str() {
+                "" => "auto".into(),
+                device => device.into(),
+            },
+            precision: encode.map_or(Precision::F32, |encode| encode.precision),
+            text_cache,
+            allow_unused: match &self.command {
+                Command::Convert(args) => args.read.allow_unused,
+                Command::Info(args) => args.read.allow_unused,
+                _ => model.read.allow_unused,
+            },
+            threads: model.threads,
+            batch_size: encode.and_then(|encode| encode.batch_size),
+            json,
+            quiet: self.talk.quiet,
+            verbose: self.talk.verbose,
+        }
+    }
+}
+
 /// How exact products are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Precision {
     /// As 32 bits are.
+    #[default]
     #[value(alias = "fp32")]
     F32,
     /// Rounded to 8 bits, added up in 32.
@@ -158,7 +242,7 @@ impl Common {
 /// The photos of a command.
 #[derive(Debug, Args)]
 pub struct Inputs {
-    /// Photos: files, folders (searched for images) or globs.
+    /// Photos: files, folders (searched for images), globs, or - for one photo from standard input.
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<String>,
 }
@@ -166,7 +250,7 @@ pub struct Inputs {
 /// The labels of a command.
 #[derive(Debug, Args)]
 pub struct LabelArgs {
-    /// What to look for, separated by commas.
+    /// What to look for, separated by commas, or a JSON list; may be given several times.
     #[arg(
         short,
         long,
@@ -174,13 +258,24 @@ pub struct LabelArgs {
         required_unless_present = "labels_file",
         conflicts_with = "labels_file"
     )]
-    pub labels: Option<String>,
-    /// A file with one label a line, synonyms separated by commas.
-    #[arg(long, value_name = "FILE")]
+    pub labels: Vec<String>,
+    /// A file with one label a line, synonyms separated by commas; numbered lists, JSON and YAML are read too.
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub labels_file: Option<PathBuf>,
+    /// Folder where embeddings of labels are kept between runs, or `off`
+    ///
+    /// [default: ~/.cache/percept/texts]
+    #[arg(
+        long,
+        env = "PERCEPT_TEXT_CACHE",
+        hide_env_values = true,
+        value_name = "DIR|off",
+        value_parser = path()
+    )]
+    pub text_cache: Option<PathBuf>,
     /// Prompts that labels are put into: simple (the model's own), imagenet7, imagenet80 or a file
     /// with one template a line ({} for the label, {a} for the label with a or an).
-    #[arg(long, value_name = "NAME|FILE", default_value = "simple")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "simple", value_parser = home_text)]
     pub templates: String,
 }
 
@@ -213,7 +308,7 @@ pub struct OutputArgs {
     /// Folder that results are written to
     ///
     /// [default: percept-out, or percept-out-2 and so on where that has other results]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: Option<PathBuf>,
     /// Replace the results of an earlier run with other settings; files that are not percept's own
     /// never.
@@ -323,8 +418,12 @@ pub struct SegmentArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// A COCO file: results.json has the numbers that its categories give to the labels.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub categories: Option<PathBuf>,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +444,10 @@ pub struct GroupArgs {
     pub view: ViewArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -360,6 +463,10 @@ pub struct ClassifyArgs {
     /// How many of the best labels to print.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub top: usize,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -369,7 +476,7 @@ Examples:
   percept embed --text \"a dog\" --text \"a cat\" --out words.npy
   percept embed photo.jpg --tokens --size 448 --out tokens.safetensors")]
 pub struct EmbedArgs {
-    /// Photos: files, folders (searched for images) or globs.
+    /// Photos: files, folders (searched for images), globs, or - for one photo from standard input.
     #[arg(
         value_name = "INPUT",
         required_unless_present = "text",
@@ -380,7 +487,7 @@ pub struct EmbedArgs {
     #[arg(long)]
     pub text: Vec<String>,
     /// File to write, told by its ending: .safetensors or .npy.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub out: PathBuf,
     /// Write patch tokens instead of one embedding a photo (held in memory until the end).
     #[arg(long, conflicts_with = "text")]
@@ -392,6 +499,13 @@ pub struct EmbedArgs {
     /// given, the middle square at the model's own size.
     #[arg(long, value_name = "PX|WxH", value_parser = size, conflicts_with = "text")]
     pub size: Option<Size>,
+    /// Folder where embeddings of texts are kept between runs, or `off`, as they are unless given.
+    #[arg(long, value_name = "DIR|off", default_value = "off", value_parser = path())]
+    pub text_cache: PathBuf,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -402,17 +516,17 @@ Examples:
   percept convert logs/one/model --average logs/other/model --storage int8 model/")]
 pub struct ConvertArgs {
     /// A model to convert (unless --image or --text name its towers), then the folder to write.
-    #[arg(required = true, num_args = 1..=2, value_name = "[MODEL] OUT")]
+    #[arg(required = true, num_args = 1..=2, value_name = "[MODEL] OUT", value_parser = path())]
     pub paths: Vec<PathBuf>,
     /// File or folder to take the image tower from.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path())]
     pub image: Option<PathBuf>,
     /// File or folder to take the text tower from.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path())]
     pub text: Option<PathBuf>,
     /// Take the mean of the weights with those of this model, trained from the same start; may be given several
     /// times.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path())]
     pub average: Vec<PathBuf>,
     /// Bits of the stored weights: exact, half, or a quarter of the size.
     #[arg(long, value_enum, default_value_t = Storage::F32)]
@@ -425,6 +539,10 @@ pub struct ConvertArgs {
     pub name: Option<String>,
     #[command(flatten)]
     pub hints: HintArgs,
+    #[command(flatten)]
+    pub read: ReadArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// How `convert` stores weights.
@@ -466,7 +584,7 @@ pub struct HintArgs {
     #[arg(long, value_name = "NAME.")]
     pub prefix: Option<String>,
     /// The tokeniser, when it is not beside the weights.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub tokenizer: Option<PathBuf>,
 }
 
@@ -505,12 +623,19 @@ Examples:
   percept info clippy_5k.pt --verbose")]
 pub struct InfoArgs {
     /// A model folder, a checkpoint file, or a name from `percept models`.
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", value_parser = home_text)]
     pub path: String,
+    #[command(flatten)]
+    pub read: ReadArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
-pub struct ModelsArgs {}
+pub struct ModelsArgs {
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -528,6 +653,19 @@ pub struct PullArgs {
     /// SHA-256 that the file, or the model's weights, must have.
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<String>,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// A path; `~/` at its beginning, which a shell leaves alone in quotes and behind `=`, is the user's home.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| crate::inputs::at_home(&path))
+}
+
+/// As [`path`], where a name is allowed too.
+fn home_text(text: &str) -> Result<String, std::convert::Infallible> {
+    let path = crate::inputs::at_home(text.as_ref());
+    Ok(path.to_str().unwrap_or(text).to_owned())
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -613,10 +751,10 @@ pub struct EvalArgs {
     )]
     pub task: Option<Task>,
     /// Result files of `compare`.
-    #[arg(value_name = "RESULT")]
+    #[arg(value_name = "RESULT", value_parser = path())]
     pub results: Vec<PathBuf>,
     /// The dataset's folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub data: Option<PathBuf>,
     /// How to measure: clippy, clippy-448, clippy-notebook, tcl, sclip, groupvit or a TOML file.
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "clippy")]
@@ -634,7 +772,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
     /// Class names of `folder`: lines of a folder's name and its class, with a comma or tab between.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub classes: Option<PathBuf>,
     /// Go on where a class folder has no photos: its class competes, without photos of its own.
     #[arg(long)]
@@ -643,15 +781,19 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
     /// Folder for result.json, result.md, report.html and records.jsonl.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: Option<PathBuf>,
     /// Go on with what a killed run left in --out.
     #[arg(long, requires = "out")]
     pub resume: bool,
     /// Folder for what the image encoder makes of each photo, some 2 MB: photos whose tokens are there are
     /// not encoded again, and can be measured in other ways in no time.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub keep_tokens: Option<PathBuf>,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// Benchmarks, and the comparison of their results.
@@ -678,6 +820,16 @@ pub enum Task {
 pub struct DataArgs {
     #[command(subcommand)]
     pub command: DataCommand,
+    #[command(flatten)]
+    pub json: DataJson,
+}
+
+/// `--json` before or behind the name of the set.
+#[derive(Debug, Args)]
+pub struct DataJson {
+    /// Print results as JSON, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -701,7 +853,7 @@ pub struct SpuriousArgs {
     #[arg(value_enum, value_name = "SET")]
     pub task: Task,
     /// Its folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub data: PathBuf,
     /// Its split; the usual one unless given.
     #[arg(long, value_name = "NAME")]
@@ -719,6 +871,6 @@ pub struct SpuriousArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Folder to write: images/, metadata.csv and set.json.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
 }

@@ -35,6 +35,17 @@ impl Console {
         }
     }
 
+    /// As many threads as were asked for, but no more than there are cores; `flag` is named where that are fewer.
+    pub fn at_most_cores(&self, flag: &str, threads: usize) -> usize {
+        let cores = std::thread::available_parallelism().map_or(threads, usize::from);
+        if threads > cores {
+            self.note(&format!(
+                "{flag} {threads}: more than the {cores} cores here help nothing; using {cores}"
+            ));
+        }
+        threads.min(cores)
+    }
+
     /// A line of a long work's progress.
     pub fn progress(&self, line: &str) {
         if !self.quiet {

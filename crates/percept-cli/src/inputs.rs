@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use percept::image::{EXTENSIONS, is_result};
+use percept::image::{EXTENSIONS, ImageError, Limits, RgbImage, is_result};
 use serde_json::{Value, json};
 
 use crate::Usage;
@@ -29,6 +29,9 @@ const RESERVED: [&str; 6] = [
 
 /// What is passed over for being percept's own, as it is told.
 const OWN_RESULTS: &str = "made by percept";
+
+/// The photo that comes from standard input.
+const STDIN: &str = "-";
 
 /// One photo and the name of its results.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +144,14 @@ struct Search {
 
 impl Search {
     fn add(&mut self, argument: &str) -> anyhow::Result<()> {
-        let path = Path::new(argument);
+        if argument == STDIN {
+            return self.standard_input();
+        }
+        if let Some(reason) = address(argument) {
+            return Err(Usage(format!("{argument}: {reason}")).into());
+        }
+        let at_home = at_home(argument.as_ref());
+        let path = at_home.as_path();
         match path.metadata() {
             Ok(about) if about.is_dir() => {
                 let photos = self.found.len();
@@ -169,7 +179,9 @@ impl Search {
                 }
                 None => self.photo(path.to_owned(), file_name(path)),
             },
-            Err(_) if argument.contains(['*', '?', '[']) => self.glob(argument)?,
+            Err(_) if argument.contains(['*', '?', '[']) => {
+                self.glob(path.to_str().unwrap_or(argument))?;
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Usage(format!(
                     "{argument}: no such file or folder{}",
@@ -178,6 +190,17 @@ impl Search {
                 .into());
             }
             Err(error) => return Err(Usage(format!("{argument}: {error}")).into()),
+        }
+        Ok(())
+    }
+
+    fn standard_input(&mut self) -> anyhow::Result<()> {
+        if std::io::stdin().is_terminal() {
+            let example = "percept segment - --labels cat < photo.jpg";
+            return Err(Usage(format!("-: nothing is piped in; such as: {example}")).into());
+        }
+        if self.met.insert(STDIN.into()) {
+            self.found.push((STDIN.into(), "stdin".into()));
         }
         Ok(())
     }
@@ -341,6 +364,71 @@ fn kind_by_ending(path: &Path) -> String {
     match path.extension() {
         Some(ending) => format!(".{}", ending.to_string_lossy().to_lowercase()),
         None => "without ending".to_owned(),
+    }
+}
+
+/// A photo that [`expand`] found.
+///
+/// # Errors
+/// It cannot be read or decoded.
+pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
+    if path != Path::new(STDIN) {
+        return percept::image::open(path, limits);
+    }
+    let mut bytes = Vec::new();
+    let most = limits.max_file_bytes.saturating_add(1);
+    std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    percept::image::decode(&bytes, limits)
+}
+
+/// The path with the user's home in place of a `~` that no shell has replaced, unless there is such a file.
+pub fn at_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(below), Some(home)) if !path.exists() => home.join(below),
+        _ => path.to_owned(),
+    }
+}
+
+/// What to say of an address; `None` for what is none.
+fn address(argument: &str) -> Option<String> {
+    let (scheme, rest) = argument.split_once(':')?;
+    let is_scheme = scheme.len() > 1
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '+')
+        && (rest.starts_with("//") || scheme == "data");
+    if !is_scheme || Path::new(argument).exists() {
+        return None;
+    }
+    Some(match scheme {
+        "file" => "write the path without file://".into(),
+        "data" => "a photo's data is read from a file, or with - from standard input".into(),
+        "http" | "https" => format!(
+            "percept opens no addresses; download the photo first, or pipe it in: curl -L {argument} | percept \
+             segment - …"
+        ),
+        _ => "percept opens no addresses; download the photo first".into(),
+    })
+}
+
+/// `--labels cat dog` gives one label and a photo called `dog`.
+///
+/// # Errors
+/// [`Usage`] for an argument that is no file and looks like a label.
+pub fn refuse_labels(arguments: &[String]) -> Result<(), Usage> {
+    let is_label = |argument: &&String| {
+        let argument = argument.as_str();
+        argument != STDIN
+            && !argument.contains(['.', '/', '\\', '*', '?', '[', ':'])
+            && !Path::new(argument).exists()
+    };
+    match arguments.iter().find(is_label) {
+        Some(argument) => Err(Usage(format!(
+            "{argument}: no such file or folder; if it is a label: all labels go into one argument, --labels \
+             \"cat, dog\"{}",
+            did_you_mean(argument.as_ref())
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -563,6 +651,37 @@ mod tests {
         // Somebody else's labels.
         write("labels.json", b"[\"cat\"]");
         assert_eq!(names(&search(folder.path())), ["a.mask.png", "b.png"]);
+    }
+
+    #[test]
+    fn addresses_are_told_from_paths() {
+        for (argument, reason) in [
+            ("https://example.org/a.jpg", "download the photo first"),
+            ("s3://bucket/a.jpg", "download the photo first"),
+            ("file:///home/x/a.jpg", "without file://"),
+            ("data:image/png;base64,AAAA", "standard input"),
+        ] {
+            let said = address(argument).unwrap();
+            assert!(said.contains(reason), "{argument}: {said}");
+        }
+        for path in [
+            "a.jpg",
+            "C:\\a.jpg",
+            "12:30.jpg",
+            "a:b/c.jpg",
+            "//server/a.jpg",
+        ] {
+            assert_eq!(address(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn home_is_where_a_shell_would_have_it() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(at_home("~/a/b.jpg".as_ref()), home.join("a/b.jpg"));
+        for path in ["a/~/b", "~x/b", "/~", "-"] {
+            assert_eq!(at_home(path.as_ref()), Path::new(path));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The percept command line: parses, calls the library, prints.
 //!
 //! Exit codes: 0 when everything worked, 1 when something failed, 2 for a command that cannot be
-//! understood, 130 when a run was stopped by a signal.
+//! carried out as given, 130 when a signal stopped the run.
 
 mod args;
 mod commands;
@@ -17,13 +17,12 @@ mod train_view;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use percept::image::message;
 use percept_data::DataError;
 use percept_eval::EvalError;
 use percept_train::TrainError;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Common};
 use crate::console::Console;
 
 /// A forward pass allocates and frees tens of megabytes per layer; the system's allocator hands
@@ -62,7 +61,10 @@ pub enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, matches) = match args::parse() {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
     match cli.command {
         Command::Train(_) => memory::keep_what_is_freed(memory::FOR_TRAINING),
         _ => {
@@ -70,8 +72,13 @@ fn main() -> ExitCode {
             memory::refuse_huge_pages();
         }
     }
-    let console = Console::new(cli.common.quiet, cli.common.verbose);
-    match run(&cli, &console) {
+    let common = cli.common();
+    let console = Console::new(common.quiet, common.verbose);
+    let result = match args::ignored(&cli, &matches) {
+        Some(flag) => Err(Usage(flag).into()),
+        None => run(&cli, &common, &console),
+    };
+    match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Ok(Outcome::Stopped) => ExitCode::from(stop::STOPPED),
@@ -84,25 +91,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, console: &Console) -> anyhow::Result<Outcome> {
-    if let Some(threads) = cli.common.threads {
+fn run(cli: &Cli, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
+    if let Some(threads) = common.threads {
         rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(console.at_most_cores("--threads", threads))
             .build_global()?;
     }
     match &cli.command {
-        Command::Segment(args) => commands::segment::run(args, &cli.common, console),
-        Command::Group(args) => commands::group::run(args, &cli.common, console),
-        Command::Classify(args) => commands::classify::run(args, &cli.common, console),
-        Command::Embed(args) => commands::embed::run(args, &cli.common, console),
-        Command::Eval(args) => commands::eval::run(args, &cli.common, console),
-        Command::Train(args) => commands::train::run(args, &cli.common, console),
-        Command::Serve(args) => commands::serve::run(args, &cli.common, console),
-        Command::Data(args) => commands::data::run(args, &cli.common, console),
-        Command::Convert(args) => commands::convert::run(args, &cli.common, console),
-        Command::Info(args) => commands::info::run(args, &cli.common, console),
-        Command::Models(args) => commands::pull::list(args, &cli.common),
-        Command::Pull(args) => commands::pull::run(args, &cli.common, console),
+        Command::Segment(args) => {
+            inputs::refuse_labels(&args.inputs.inputs)?;
+            commands::segment::run(args, common, console)
+        }
+        Command::Group(args) => commands::group::run(args, common, console),
+        Command::Classify(args) => {
+            inputs::refuse_labels(&args.inputs.inputs)?;
+            commands::classify::run(args, common, console)
+        }
+        Command::Embed(args) => commands::embed::run(args, common, console),
+        Command::Eval(args) => commands::eval::run(args, common, console),
+        Command::Train(args) => commands::train::run(args, common, console),
+        Command::Serve(args) => commands::serve::run(args, common, console),
+        Command::Data(args) => commands::data::run(args, common, console),
+        Command::Convert(args) => commands::convert::run(args, common, console),
+        Command::Info(args) => commands::info::run(args, common, console),
+        Command::Models(args) => commands::pull::list(args, common),
+        Command::Pull(args) => commands::pull::run(args, common, console),
     }
 }
 

@@ -9,7 +9,7 @@ use percept::{Together, TokenGrid};
 use serde_json::json;
 
 use crate::console::Console;
-use crate::inputs::{Found, Input};
+use crate::inputs::{self, Found, Input};
 use crate::{Outcome, stop};
 
 /// A photo on its way.
@@ -57,7 +57,7 @@ pub fn run<'a>(
             .take_while(|_| !stop.load(Ordering::Relaxed)),
         together,
         |input| {
-            let photo = percept::image::open(&input.path, &limits).map_err(|e| message(&e))?;
+            let photo = inputs::open(&input.path, &limits).map_err(|e| message(&e))?;
             let prepared = prepare(&photo);
             Ok((photo, prepared))
         },

@@ -8,14 +8,19 @@ use unicode_normalization::char::is_combining_mark;
 
 /// Shorter words are like too many others.
 const SHORTEST: usize = 3;
-/// Letters from which two slips still leave a word that can be told.
+/// Letters from which one that is wrong still leaves a word that can be told.
 const LONG: usize = 7;
+/// Letters that are wrong, missing, too many or in the wrong order, at most.
+const MOST_SLIPS: usize = 2;
 /// Share of a tokeniser's words in other scripts above which it is taken to read them. English ones have
 /// letters of other scripts, a few in a hundred; multilingual ones words, a third and more.
 const READS_OTHERS: f64 = 0.2;
 
 /// Everyday words of other languages, and what they are in English.
 const FOREIGN: &str = include_str!("../data/foreign.txt");
+
+/// English words that look like slips and are none.
+const RARE: &str = include_str!("../data/rare.txt");
 
 /// What a label may have been meant to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +136,9 @@ impl Dictionary {
                 self.known.insert(folded(word));
             }
         }
+        let rare = RARE.lines().filter(|line| !line.starts_with('#'));
+        let rare = rare.flat_map(str::split_whitespace);
+        self.known.extend(rare.map(str::to_owned));
         self.reads_others = others as f64 > READS_OTHERS * words as f64;
         self
     }
@@ -192,32 +200,57 @@ impl Dictionary {
             })
     }
 
-    /// The name that a slip or two make this word of.
+    /// The name that a slip or two make this word of: two letters in the wrong order; letters that sound the
+    /// same; in a long word one letter that is another, but for the last, which may be an ending.
     fn nearest(&self, word: &str, letters: usize) -> Option<String> {
-        let most = match letters {
-            ..LONG => 1,
-            _ => 2,
-        };
         let first = word.chars().next();
         let sorted = |word: &str| {
             let mut letters: Vec<char> = word.chars().collect();
             letters.sort_unstable();
             letters
         };
-        let own = sorted(word);
+        let (own_letters, own_sound) = (sorted(word), sound(word));
+        let is_meant = |distance: usize, name: &str| {
+            let is_turned = distance == 1 && sorted(name) == own_letters;
+            let sounds_alike = letters > 4 && sound(name) == own_sound;
+            let has_one_slip =
+                distance == 1 && letters >= LONG && name.chars().last() == word.chars().last();
+            is_turned || name.chars().next() == first && (sounds_alike || has_one_slip)
+        };
         self.names
             .iter()
             .filter(|name| name.chars().count() >= SHORTEST)
-            .filter(|name| name.chars().count().abs_diff(letters) <= most)
+            .filter(|name| name.chars().count().abs_diff(letters) <= MOST_SLIPS)
             .map(|name| (strsim::osa_distance(word, name), name))
-            .filter(|(distance, name)| {
-                let is_turned = *distance == 1 && sorted(name) == own;
-                // Few letters are soon another word's: only two of them in the wrong order tell.
-                is_turned || letters > 4 && *distance <= most && name.chars().next() == first
-            })
-            .min_by(|a, b| a.cmp(b))
+            .filter(|(distance, name)| *distance <= MOST_SLIPS && is_meant(*distance, name))
+            .min()
             .map(|(_, name)| name.clone())
     }
+}
+
+/// How a word sounds, roughly: its consonants, those that sound alike as one, and how many times vowels stand
+/// between them.
+fn sound(word: &str) -> (String, usize) {
+    let word = word.replace("ph", "f");
+    let mut consonants = String::new();
+    let mut vowels = 0;
+    let mut last_is_vowel = false;
+    for c in word.chars() {
+        let is_vowel = "aeiouy".contains(c);
+        vowels += usize::from(is_vowel && !last_is_vowel);
+        last_is_vowel = is_vowel;
+        let c = match c {
+            'c' | 'q' => 'k',
+            'z' => 's',
+            c => c,
+        };
+        if !is_vowel && c != 'h' && !consonants.ends_with(c) {
+            consonants.push(c);
+        }
+    }
+    // An e at the end is silent, but for that of table.
+    let is_silent = word.ends_with('e') && !word.ends_with("le");
+    (consonants, vowels - usize::from(is_silent && vowels > 1))
 }
 
 /// The words of a label.
@@ -317,7 +350,7 @@ mod tests {
             ("golden retreiver", "retriever"),
             ("dgo", "dog"),
             ("tabel", "table"),
-            ("a girafe", "giraffe"),
+            ("a giraf", "giraffe"),
             ("Katze", "cat"),
             ("pájaro", "bird"),
             ("собака", "script"),

@@ -171,7 +171,8 @@ pub(crate) fn why_no_name(name: &str) -> Option<String> {
     if name.starts_with(['/', '\\', '@', '~']) || name.starts_with("./") {
         return Some(format!("\"{shown}\" looks like a path; {quotes}"));
     }
-    if name.contains(" . ") || name.ends_with(" .") {
+    let is_sentences = name.ends_with('.') && name.contains(". ");
+    if is_sentences || name.contains(" . ") || name.ends_with(" .") {
         return Some(format!(
             "labels are separated by commas, not by points as in \"{shown}\"; {quotes}"
         ));

@@ -89,7 +89,7 @@ fn utf8(bytes: &[u8]) -> Result<String, Refused> {
     Err(Refused::at(
         ends.count() + 1,
         format!(
-            "byte 0x{:02X} is not UTF-8 (Latin-1 or Windows-1252?); save the file as UTF-8",
+            "byte 0x{:02X} is not UTF-8 (Latin-1, Windows-1252 or GBK?); save the file as UTF-8",
             wrong.first().unwrap_or(&0)
         ),
     ))

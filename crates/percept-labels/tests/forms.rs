@@ -79,6 +79,7 @@ fn every_form_gives_the_same_labels() {
         "names: ['cat', 'dog']\nnc: 2\n",
         "# data\nnames:\n- cat\n- dog\ndownload: |\n  bash a.sh\n",
         "classes:\n  - cat\n  - dog\n",
+        "# \u{251C}\u{2500}\u{2500} yolov5 \u{1F680}\ntrain: D:\\data\\images  \n#path: x\n\n# Classes\nnc: 2  # number\nnames: ['cat', 'dog']  # names\n",
     ] {
         match read(text.as_bytes()) {
             Ok(list) => assert_eq!(names(&list), ["cat", "dog"], "{text}"),
@@ -135,6 +136,7 @@ fn what_may_be_meant_in_two_ways_is_refused_with_its_line() {
         ("https://example.org/cat\n", Some(1), "address"),
         ("cat\n---\n", Some(2), "no letters"),
         ("cat . dog .\n", Some(1), "points"),
+        ("a cat. a dog.\n", Some(1), "points"),
         ("- cat\ndog\n", Some(1), "bullet"),
         ("[\"cat\",\n \"Cat\"]", Some(2), "twice, first on line 1"),
         ("[\"cat\",\n 3]", Some(2), "`3` is no label"),
@@ -201,6 +203,13 @@ fn synonyms_ids_and_order_are_kept() {
     let list = read(b"sofa, couch, couch\n").unwrap();
     assert_eq!(list.entries[0].label.synonyms, ["sofa", "couch"]);
     assert!(list.notes[0].contains("one line is one class"));
+    // YAML 1.1 would make booleans of these.
+    assert_eq!(
+        names(&read(b"names: [no, Yes, on]").unwrap()),
+        ["no", "Yes", "on"]
+    );
+    let list = read(b"St. Bernard\nMr. Potato Head\n").unwrap();
+    assert_eq!(list.entries.len(), 2);
     let long = "x".repeat(10_000);
     assert_eq!(names(&read(long.as_bytes()).unwrap()), [long.as_str()]);
 }
@@ -236,6 +245,7 @@ fn lists_of_the_command_line_are_understood_or_refused() {
         ("dog,,cat", "number 2 is empty"),
         ("cat; dog", "commas"),
         ("cat. dog .", "points"),
+        ("a cat. a remote control.", "points"),
         ("'cat, dog", "not closed"),
         ("sofa, couch\nchair", "which is meant?"),
         ("[\"cat\"", ""),

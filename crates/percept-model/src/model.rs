@@ -506,6 +506,25 @@ impl Model {
         self.image.as_ref().ok_or(NO_IMAGE)?.encode(images)
     }
 
+    /// All tokens as the tokeniser spells them, in no order. The text tower is not loaded for it.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTower`] for an image-only model; [`ModelError::Tokenizer`].
+    pub fn vocabulary(&self) -> Result<Vec<String>, ModelError> {
+        let side = self.text.as_ref().ok_or(NO_TEXT)?;
+        if let Some(text) = side.loaded.get() {
+            return Ok(text.tokenizer.vocabulary());
+        }
+        let later = side.later.as_ref().ok_or(NO_TEXT)?;
+        let config = later.files.config.text.as_ref().ok_or(NO_TEXT)?;
+        let path = later.files.tokenizer.as_ref();
+        let path = path.ok_or_else(|| ModelError::NoTokenizer {
+            path: later.files.path.clone(),
+        })?;
+        let tokenizer = Tokenizer::open(path, config.max_tokens(), config.vocab_size())?;
+        Ok(tokenizer.vocabulary())
+    }
+
     /// Encodes texts.
     ///
     /// # Errors

@@ -81,6 +81,11 @@ impl Tokenizer {
         &self.path
     }
 
+    /// All tokens as the tokeniser spells them, in no order.
+    pub fn vocabulary(&self) -> Vec<String> {
+        self.inner.get_vocab(true).into_keys().collect()
+    }
+
     /// Token ids of `text`, at least one.
     ///
     /// # Errors

@@ -345,7 +345,7 @@ pub enum Opt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// 32 bits: half precision is slower on the CPU (SPEC §10).
+    /// 32 bits: half precision is slower on the CPU.
     #[default]
     #[serde(alias = "fp32")]
     F32,

@@ -4,7 +4,7 @@
 //! use percept::{Background, ClassBank, Hints, Model, SegmentOptions, Segmenter, Templates};
 //!
 //! # fn main() -> Result<(), percept::Error> {
-//! let model = Model::load("pilot".as_ref(), &Hints::default(), &percept::device("auto")?)?;
+//! let model = Model::load("models/percept-s14".as_ref(), &Hints::default(), &percept::device("auto")?)?;
 //! let labels = percept::parse_labels("dog, grass, sky")?;
 //! let templates = Templates::new(model.config().templates.clone())?;
 //! // The text encoder runs once; the bank serves every photo.
@@ -41,13 +41,15 @@ pub use error::Error;
 pub use group::{Centering, GroupOptions, Grouper, Grouping};
 pub use percept_image as image;
 pub use percept_image::LabelMap;
-pub use percept_labels::{Label, LabelList};
+pub use percept_labels::{Dictionary, Hint, Label, LabelList};
 pub use percept_model as model;
 pub use percept_model::{
     Device, Hints, Kernel, Model, ModelConfig, ModelFiles, Pooling, Precision, TextEmbeddings,
     TokenGrid, Towers, device,
 };
-pub use prompt::{Templates, labels_of, parse_labels, read_label_list, read_labels};
+pub use prompt::{
+    Templates, everyday_words, labels_of, parse_labels, read_label_list, read_labels,
+};
 pub use region::{Categories, CocoResult, CompressedRle, ImageId, Nearest, Region, coco_results};
 pub use segment::{ClassShare, SegmentOptions, Segmentation, Segmenter};
 pub use similarity::{Assignment, SimilarityMaps};

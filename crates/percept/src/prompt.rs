@@ -136,7 +136,7 @@ fn article(name: &str) -> &'static str {
 }
 
 /// The words behind `--background auto`.
-pub(crate) fn everyday_words() -> impl Iterator<Item = String> {
+pub fn everyday_words() -> impl Iterator<Item = String> {
     lines(include_str!("../data/everyday.txt"))
 }
 

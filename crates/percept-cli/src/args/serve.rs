@@ -1,27 +1,28 @@
 //! Flags of `percept serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::positive;
+use super::{EncodeArgs, path, positive};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  percept serve --model clippy
+  percept serve
+  percept serve --addr 8091
   percept serve --addr 0.0.0.0:80 --api-key-file keys.txt --allow-origin https://example.org
 
 The page is at /, the description of the HTTP API at /docs. Whoever can reach the address can use
 the service: beyond this machine, give it keys and put TLS before it.
 Photos of all clients are encoded together, up to --batch-size of one size (8 unless given).")]
 pub struct ServeArgs {
-    /// Address to listen at.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+    /// Address to listen at; a port alone is one of this machine's own address, 127.0.0.1.
+    #[arg(long, value_name = "[IP:]PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub addr: SocketAddr,
-    /// Threads that decode photos and make results; all cores unless given.
+    /// Threads that decode photos and make results, no more than there are cores; all cores unless given.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub workers: Option<usize>,
     /// Requests that are worked on or wait at once; more are answered 429.
@@ -38,8 +39,57 @@ pub struct ServeArgs {
     #[arg(long = "allow-origin", value_name = "ORIGIN", value_parser = origin)]
     pub allow_origins: Vec<String>,
     /// File of keys, one a line; every call under /v1 then needs one of them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub encode: EncodeArgs,
+}
+
+/// Where `serve` listens unless told.
+const PORT: u16 = 8080;
+
+/// `127.0.0.1:8091`, `8091`, `:8091`, `localhost:8091`, `0.0.0.0`, `[::1]:8091`, also as the beginning of a URL.
+/// Without an address it is this machine's own: who wants to be reached says so.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    let text = text.strip_suffix('/').unwrap_or(text);
+    if text.starts_with("https://") {
+        return Err("percept serves http; put a proxy with TLS before it".into());
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong = || {
+        format!(
+            "not an address, such as 8091, 127.0.0.1:8091 or 0.0.0.0:{PORT}, and no name is looked up"
+        )
+    };
+    let ip = |host: &str| -> Result<IpAddr, String> {
+        match host.trim_start_matches('[').trim_end_matches(']') {
+            "" => Ok(Ipv4Addr::LOCALHOST.into()),
+            host if host.eq_ignore_ascii_case("localhost") => Ok(Ipv4Addr::LOCALHOST.into()),
+            "*" => Err(format!(
+                "for every address of this machine write 0.0.0.0:{PORT}"
+            )),
+            host => host.parse().map_err(|_| wrong()),
+        }
+    };
+    let port = |port: &str| -> Result<u16, String> {
+        if port.is_empty() || !port.bytes().all(|c| c.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        port.parse()
+            .map_err(|_| format!("{port} is no port: the highest is {}", u16::MAX))
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        // An address of IPv6 has colons of its own.
+        _ if text.parse::<IpAddr>().is_ok() => (ip(text)?, PORT),
+        Some((host, number)) => (ip(host)?, port(number)?),
+        None if text.bytes().all(|c| c.is_ascii_digit()) => (ip("")?, port(text)?),
+        None => (ip(text)?, PORT),
+    };
+    Ok(SocketAddr::new(host, port))
 }
 
 /// A number and its unit; `None` where either is missing.
@@ -96,8 +146,42 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic, reason = "a test that fails says why")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_understood_as_people_write_them() {
+        for (text, expected) in [
+            ("127.0.0.1:8091", "127.0.0.1:8091"),
+            ("8091", "127.0.0.1:8091"),
+            (":8091", "127.0.0.1:8091"),
+            ("localhost:8091", "127.0.0.1:8091"),
+            ("localhost", "127.0.0.1:8080"),
+            ("http://localhost:8091/", "127.0.0.1:8091"),
+            ("0.0.0.0", "0.0.0.0:8080"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("::1", "[::1]:8080"),
+            ("[::1]:8091", "[::1]:8091"),
+            ("0", "127.0.0.1:0"),
+        ] {
+            let address = address(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(address.to_string(), expected, "{text}");
+        }
+        for wrong in [
+            "",
+            "99999",
+            "-1",
+            "+80",
+            "*:80",
+            "example.org:80",
+            "1.2.3:80",
+            "127.0.0.1:",
+            "https://localhost",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn sizes_times_and_origins_are_understood_or_refused() {

@@ -6,7 +6,7 @@ use clap::Args;
 use percept::Pooling;
 use serde::Serialize;
 
-use super::{pooling, positive};
+use super::{JsonArgs, ModelArgs, path, pooling, positive};
 
 // The last of equal flags counts, so that a script's settings can be changed at the end of its line.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ Examples:
   percept train --recipe pilot --train-data 'shards/{00000..00011}.tar' --name pilot \\
       --init-image vit_small_patch14.safetensors --init-text minilm/
   percept train --name pilot --resume latest
-  percept train --model clippy --train-data pairs.csv --epochs 2 --lr 1e-5 --warmup 100 \\
+  percept train --model model/ --train-data pairs.csv --epochs 2 --lr 1e-5 --warmup 100 \\
       --batch-size 512 --chunk 16 --val-fraction 0.05 --ema 0.999
   percept train --name x --resume latest --eval voc=VOCdevkit --eval-steps 500 --eval-limit 100
 
@@ -52,6 +52,10 @@ pub struct TrainArgs {
     pub show_params: bool,
     #[command(flatten)]
     pub settings: TrainSettings,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
     /// Measure the model on a benchmark of `percept eval`; may be given several times.
     #[arg(long, value_name = "TASK=DIR", help_heading = "Validation")]
     pub eval: Vec<String>,
@@ -76,7 +80,7 @@ pub struct TrainSettings {
     #[arg(long)]
     name: Option<String>,
     /// Folder of all runs [default: logs].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     logs: Option<PathBuf>,
 
     /// Shards, such as 'shards/{00000..01242}.tar', or a CSV.
@@ -138,7 +142,7 @@ pub struct TrainSettings {
     #[arg(long, value_name = "PATH|random", help_heading = "Towers")]
     init_text: Option<String>,
     /// The tokeniser, when it does not come with the text tower.
-    #[arg(long, value_name = "FILE", help_heading = "Towers")]
+    #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Towers")]
     tokenizer: Option<PathBuf>,
     /// How tokens become an embedding: max, max-with-cls, avg, cls or cls-avg.
     #[arg(long, value_parser = pooling, help_heading = "Towers")]
@@ -154,7 +158,7 @@ pub struct TrainSettings {
     lock_image_unlocked_groups: Option<usize>,
     /// Keep in this folder what the locked blocks make of each of the --views, for this run and later ones:
     /// several times faster from the second time that a view is seen.
-    #[arg(long, value_name = "DIR", help_heading = "Towers")]
+    #[arg(long, value_name = "DIR", value_parser = path(), help_heading = "Towers")]
     locked_cache: Option<PathBuf>,
     /// Keep the text tower as it is.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Towers")]
@@ -164,7 +168,6 @@ pub struct TrainSettings {
     force_patch_dropout: Option<f64>,
 
     /// Pairs of a batch [default: 64].
-    // The same id as the flag of all commands, whose place it takes here.
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Optimisation")]
     batch_size: Option<usize>,
     /// Batches that make one step, exactly as one larger batch would [default: 1].

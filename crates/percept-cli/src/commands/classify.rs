@@ -3,7 +3,7 @@
 use percept::{Background, ClassBank, Classifier};
 use serde_json::json;
 
-use super::{labels, templates};
+use super::{hint, labels, templates};
 use crate::args::{ClassifyArgs, Common};
 use crate::console::Console;
 use crate::output::print_line;
@@ -12,8 +12,9 @@ use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
-    let labels = labels(&args.labels)?;
+    let labels = labels(&args.labels, console)?;
     let model = models::load(common, console)?;
+    hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &Background::None)?;
     let classifier = Classifier::new(&model, &bank)?;

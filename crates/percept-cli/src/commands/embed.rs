@@ -39,8 +39,7 @@ pub fn run(args: &EmbedArgs, common: &Common, console: &Console) -> anyhow::Resu
     if args.text.is_empty() {
         embed_photos(args, kind, common, console)
     } else {
-        // Texts of any kind would push out the labels that are kept.
-        let (model, _) = models::load_whole(common, console)?;
+        let model = models::load(common, console)?;
         embed_texts(args, kind, &model, common, console)
     }
 }

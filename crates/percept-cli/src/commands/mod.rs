@@ -14,17 +14,89 @@ pub mod train;
 
 use std::path::Path;
 
-use percept::{Label, Model, Templates, Window};
+use percept::{Dictionary, Label, Model, Templates, Window};
+use percept_data::classes;
 
 use crate::Usage;
 use crate::args::{LabelArgs, ViewArgs};
+use crate::console::Console;
 
 /// The labels of `--labels` or `--labels-file`.
-fn labels(args: &LabelArgs) -> Result<Vec<Label>, percept::Error> {
-    match (&args.labels, &args.labels_file) {
-        (Some(list), _) => percept::parse_labels(list),
-        (None, Some(path)) => percept::read_labels(path),
-        (None, None) => percept::parse_labels(""),
+///
+/// # Errors
+/// They cannot be read or used, or `--labels` names a file.
+fn labels(args: &LabelArgs, console: &Console) -> anyhow::Result<Vec<Label>> {
+    if let Some(path) = &args.labels_file {
+        let list = percept::read_label_list(path)?;
+        for note in &list.notes {
+            console.note(&format!("{}: {note}", path.display()));
+        }
+        return Ok(list.into_labels());
+    }
+    let mut names = Vec::new();
+    for list in &args.labels {
+        refuse_file(list)?;
+        let labels = percept::parse_labels(list)?;
+        names.extend(labels.into_iter().map(|label| label.name));
+    }
+    // Once more, for what is in two of the lists.
+    Ok(percept::labels_of(&names)?)
+}
+
+/// # Errors
+/// [`Usage`] where `--labels` names a file.
+fn refuse_file(list: &str) -> Result<(), Usage> {
+    let named = list.trim().trim_start_matches('@');
+    let path = crate::inputs::at_home(named.as_ref());
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let is_list = ending.is_some_and(|ending| {
+        ["txt", "names", "csv", "tsv", "json", "yaml", "yml"]
+            .iter()
+            .any(|list| ending == *list)
+    });
+    // A label may have the name of a file without ending.
+    if list.starts_with('@')
+        || is_list && !named.contains(',')
+        || path.is_file() && named.contains(['.', '/'])
+    {
+        return Err(Usage(format!(
+            "--labels {list}: that is a file and no label; a file of labels goes to --labels-file"
+        )));
+    }
+    Ok(())
+}
+
+/// Tells of labels that look like slips. They are used as they are.
+fn hint(labels: &[Label], model: &Model, console: &Console) {
+    // More would be a page of hints, and a list of that size was checked by others.
+    const MOST: usize = 100;
+    let names = || labels.iter().take(MOST).map(|label| label.name.as_str());
+    let known = || {
+        let sets = [
+            classes::voc(),
+            classes::coco(),
+            classes::ade20k(),
+            classes::coco_stuff(),
+            classes::context59(),
+            classes::cityscapes(),
+        ];
+        let sets = sets.into_iter().flatten().flat_map(|class| class.synonyms);
+        let imagenet = percept_data::imagenet_classes().into_iter();
+        sets.chain(imagenet.flat_map(|class| class.name.synonyms))
+            .chain(percept::everyday_words())
+    };
+    let dictionary = Dictionary::new(known());
+    // Most labels need no tokeniser, whose words take as long as a photo.
+    if names().all(|name| dictionary.is_plain(name)) {
+        return;
+    }
+    // A model without text tower, or with a broken tokeniser, is told of where texts are encoded.
+    let Ok(tokens) = model.vocabulary() else {
+        return;
+    };
+    let dictionary = dictionary.with_tokens(tokens);
+    for hint in names().filter_map(|name| dictionary.hint(name)) {
+        console.note(&hint.to_string());
     }
 }
 

@@ -6,7 +6,7 @@ use percept::image::message;
 use percept::{Background, Categories, ClassBank, Nearest, SegmentOptions, Segmenter};
 use serde_json::json;
 
-use super::{labels, percent, templates, window};
+use super::{hint, labels, percent, templates, window};
 use crate::args::{Common, SegmentArgs};
 use crate::console::Console;
 use crate::output::{Kind, Writer, class_json, print_line};
@@ -15,12 +15,13 @@ use crate::{Outcome, Usage, inputs, models, pipeline};
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
-    let labels = labels(&args.labels)?;
+    let labels = labels(&args.labels, console)?;
     let background: Background = args
         .background
         .parse()
         .map_err(|e: percept::Error| Usage(format!("--{}", message(&e))))?;
     let model = models::load(common, console)?;
+    hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
     for name in bank.truncated() {

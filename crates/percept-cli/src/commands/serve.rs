@@ -43,7 +43,9 @@ pub fn run(args: &ServeArgs, common: &Common, console: &Console) -> anyhow::Resu
             .find(|part| !part.is_empty())
             .unwrap_or("percept")
             .into(),
-        workers: args.workers.unwrap_or(defaults.workers),
+        workers: args.workers.map_or(defaults.workers, |workers| {
+            console.at_most_cores("--workers", workers)
+        }),
         queue: args.queue,
         max_batch: common.batch_size.unwrap_or(defaults.max_batch),
         max_upload: args.max_upload,

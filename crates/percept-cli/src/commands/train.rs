@@ -15,7 +15,7 @@ use percept_train::{
 use serde_json::{Value, json};
 
 use super::eval::Benchmark;
-use crate::args::{Common, Precision, TrainArgs};
+use crate::args::{Common, TrainArgs};
 use crate::console::Console;
 use crate::output::print_line;
 use crate::train_view::TrainView;
@@ -49,9 +49,6 @@ fn run_as(
     console: &Console,
     collective: &dyn Collective,
 ) -> anyhow::Result<Outcome> {
-    if common.precision != Precision::F32 {
-        return Err(Usage("--precision bf16: training computes in f32".into()).into());
-    }
     let (config, saved) = settings(args, common, console)?;
     if args.show_params {
         print_line(&serde_json::to_string_pretty(&config)?)?;
