@@ -12,8 +12,9 @@ pub(crate) enum Leftover {
 }
 
 /// Names of parts that have no say in tokens and embeddings, and what they are.
-const USELESS: [(&str, &str); 32] = [
+const USELESS: [(&str, &str); 33] = [
     ("mask_token", "mask token of pre-training"),
+    ("masked_embed", "mask token of pre-training"),
     ("position_ids", "numbers of positions"),
     ("token_type_ids", "numbers of token types"),
     ("pooler", "pooler behind the tokens"),
@@ -84,7 +85,7 @@ const PROJECTIONS: [&str; 12] = [
 ];
 
 /// Parts of names that say: this is a tower, or a part of one.
-const TOWERS: [&str; 15] = [
+const TOWERS: [&str; 17] = [
     "visual",
     "vision_model",
     "vision_tower",
@@ -100,6 +101,9 @@ const TOWERS: [&str; 15] = [
     "language_model",
     "text_decoder",
     "multi_modal_projector",
+    // CLIP's text tower, which stands at the root.
+    "resblocks",
+    "token_embedding",
 ];
 
 /// Where the towers of a file are, for judging what else is in it.
