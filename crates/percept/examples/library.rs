@@ -1,3 +1,5 @@
+//! Finds things by name in a photo, with the model that comes with percept.
+
 use percept::{Background, ClassBank, Hints, Model, SegmentOptions, Segmenter, Templates};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
