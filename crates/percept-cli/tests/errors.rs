@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
@@ -67,7 +68,8 @@ const WRITERS: &[&str] = &[
     "convert {tiny} {}",
 ];
 
-struct Place(tempfile::TempDir);
+/// A folder with good and bad files, and the number of the next new one.
+struct Place(tempfile::TempDir, Cell<u32>);
 
 impl Place {
     fn new() -> Self {
@@ -100,7 +102,7 @@ impl Place {
         // Nobody can open these, root included.
         #[cfg(unix)]
         std::os::unix::fs::symlink("loop", at("loop")).unwrap();
-        Self(folder)
+        Self(folder, Cell::new(0))
     }
 
     fn at(&self, name: &str) -> String {
@@ -109,6 +111,7 @@ impl Place {
 
     /// What a command says on standard error when it fails, which it must unless `may_work`.
     fn failure(&self, command: &str, bad: &str) -> Option<String> {
+        self.1.set(self.1.get() + 1);
         let words: Vec<String> = command
             .split_whitespace()
             .map(|word| {
@@ -117,7 +120,7 @@ impl Place {
                     .replace("{classes}", &self.at("classes"))
                     .replace("{shard}", &self.at("shard.tar"))
                     .replace("{tiny}", tiny().to_str().unwrap())
-                    .replace("{new}", &self.at("new"))
+                    .replace("{new}", &self.at(&format!("new{}", self.1.get())))
             })
             .collect();
         let mut program = percept_in(self.0.path());

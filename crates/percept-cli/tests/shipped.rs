@@ -82,7 +82,7 @@ fn finds_what_is_on_the_photos(precision: &str) {
             "--precision",
             precision,
             "--out",
-            out.path().to_str().unwrap(),
+            out.path().join(photo).to_str().unwrap(),
         ]);
         let shares = found[0]["regions"].as_array().unwrap();
         let share = |name: &str| {

@@ -311,7 +311,7 @@ fn inputs_that_are_no_files_are_explained() {
         .output()
         .unwrap();
     expect(&output, 0, "");
-    assert!(folder.join("masks/coffee.mask.png").is_file());
+    assert!(folder.join("masks/coffee.groups.png").is_file());
 }
 
 #[test]
@@ -336,7 +336,10 @@ fn a_photo_comes_from_standard_input() {
         .unwrap();
     expect(&output, 0, "");
     let mask = |name: &str| fs::read(folder.join(name)).unwrap();
-    assert_eq!(mask("piped/stdin.mask.png"), mask("named/coffee.mask.png"));
+    assert_eq!(
+        mask("piped/stdin.groups.png"),
+        mask("named/coffee.groups.png")
+    );
     let output = run(b"", "nothing");
     expect(&output, 1, "-: ");
 }

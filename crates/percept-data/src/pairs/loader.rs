@@ -361,7 +361,8 @@ impl PairLoader {
             .map(|kind| format!("; {kind}"))
             .collect();
         DataError::Setting(format!(
-            "no batch of {} samples: there are {usable} usable ones{bad}{left_out}",
+            "{}: no batch of {} samples: there are {usable} usable ones{bad}{left_out}",
+            self.stream.source().named(),
             self.options.batch_size,
         ))
     }

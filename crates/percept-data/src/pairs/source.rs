@@ -223,6 +223,25 @@ impl PairSource {
         }
     }
 
+    /// The shards, or the CSV file.
+    fn files(&self) -> &[PathBuf] {
+        match &self.kind {
+            Kind::Shards(shards) => shards,
+            Kind::Table(table) => std::slice::from_ref(&table.path),
+        }
+    }
+
+    /// Its first file, and how many more there are, for messages.
+    pub(super) fn named(&self) -> String {
+        let files = self.files();
+        let first = files.first().map(|path| path.display().to_string());
+        let more = match files.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        first.unwrap_or_default() + &more
+    }
+
     /// What is in the files that were listed so far, but is no sample, or is not read as it may be meant.
     pub fn omissions(&self) -> Omissions {
         self.kept().omissions.clone()
@@ -243,10 +262,7 @@ impl PairSource {
     /// # Errors
     /// [`DataError::Io`] for a file that is no longer there.
     pub fn fingerprint(&self) -> Result<Fingerprint, DataError> {
-        let files = match &self.kind {
-            Kind::Shards(shards) => shards.as_slice(),
-            Kind::Table(table) => std::slice::from_ref(&table.path),
-        };
+        let files = self.files();
         let mut hash = Fnv::default();
         for path in files {
             let about = fs::metadata(path).map_err(|source| DataError::Io {
