@@ -58,7 +58,7 @@ pub enum ModelError {
         /// The checkpoint.
         path: PathBuf,
         /// What is missing, misshaped or left over.
-        report: LoadReport,
+        report: Box<LoadReport>,
     },
 
     /// Models of which the mean was asked for, and that are not of one form.

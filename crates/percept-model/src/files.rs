@@ -12,7 +12,7 @@ use percept_image::{Filter, Normalization};
 
 use crate::config::{FORMAT, default_templates};
 use crate::json_file::JsonFile;
-use crate::layout::{Found, ImageLayout, ImageStyle, TextLayout, TextStyle, count_blocks};
+use crate::layout::{self, Found, ImageLayout, ImageStyle, TextLayout, TextStyle, count_blocks};
 use crate::leftover::{self, Judge, Leftover};
 use crate::preprocessing::Preprocessing;
 use crate::sentence_transformers::Pipeline;
@@ -124,6 +124,11 @@ impl ModelFiles {
         let wanted = hints.prefix.as_deref();
         let image = ImageLayout::detect(&source, wanted)?;
         let mut text = TextLayout::detect(&source, wanted)?;
+        if let Some(wanted) = wanted {
+            let found = (image.iter().map(|found| &found.layout.prefix))
+                .chain(text.iter().map(|found| &found.layout.prefix));
+            layout::check_prefix(&source, wanted, found)?;
+        }
         if image.is_none() && text.is_none() {
             let main = source.main();
             return Err(ModelError::UnknownLayout {
@@ -170,7 +175,7 @@ impl ModelFiles {
         if !report.is_complete() || !(report.unused.is_empty() || hints.allow_unused) {
             return Err(ModelError::Weights {
                 path: source.main().path().to_owned(),
-                report,
+                report: Box::new(report),
             });
         }
 
@@ -502,7 +507,7 @@ fn side(source: &Source, name: &str, axis: usize) -> Result<usize, ModelError> {
         report.missing.push(name.to_owned());
         ModelError::Weights {
             path: source.main().path().to_owned(),
-            report,
+            report: Box::new(report),
         }
     })
 }

@@ -1,7 +1,10 @@
 //! Configuration files of other libraries: read whole, bounded, and refused by name.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use percept_checkpoint::StandIn;
 use serde_json::Value;
 
 use crate::ModelError;
@@ -34,11 +37,13 @@ impl JsonFile {
             path: path.to_owned(),
             source,
         };
-        if std::fs::metadata(path).map_err(io)?.len() > MAX_JSON_BYTES {
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(io)?;
+        (file.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes)).map_err(io)?;
+        if bytes.len() as u64 > MAX_JSON_BYTES {
             return Err(ModelError::config(path, "larger than 1 MiB"));
         }
-        let bytes = std::fs::read(path).map_err(io)?;
-        if let Some(what) = stand_in(&bytes) {
+        if let Some(what) = stand_in(path, &bytes) {
             return Err(ModelError::config(path, what));
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -123,8 +128,9 @@ impl JsonFile {
 }
 
 /// What stands at the place of a file, if that is not the file.
-pub(crate) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
-    bytes
-        .starts_with(b"version https://git-lfs.github.com/spec/")
-        .then_some("a Git LFS pointer, not the file itself; `git lfs pull` fetches it")
+pub(crate) fn stand_in(path: &Path, bytes: &[u8]) -> Option<String> {
+    /// As many bytes as tell it.
+    const START: usize = 1024;
+    let start = &bytes[..bytes.len().min(START)];
+    StandIn::of(path, start).map(|what| what.to_string())
 }

@@ -132,12 +132,11 @@ fn choose<S>(
     mut places: Vec<(String, S)>,
     wanted: Option<&str>,
 ) -> Result<Option<(String, S, Vec<String>)>, ModelError> {
-    if let Some(wanted) = wanted {
-        let wanted = names::canonical(wanted.trim_end_matches('.'));
-        let is_there = |prefix: &str| format!(".{prefix}").starts_with(&format!(".{wanted}."));
-        if !wanted.is_empty() && places.iter().any(|(prefix, _)| is_there(prefix)) {
-            places.retain(|(prefix, _)| is_there(prefix));
-        }
+    // A file may hold a tower of the other kind under the prefix alone.
+    if let Some(wanted) = wanted
+        && places.iter().any(|(prefix, _)| is_under(prefix, wanted))
+    {
+        places.retain(|(prefix, _)| is_under(prefix, wanted));
     }
     places.sort_by_key(|(prefix, _)| (rank(prefix), prefix.len()));
     let Some((first, _)) = places.first() else {
@@ -162,6 +161,31 @@ fn choose<S>(
     let (prefix, style) = places.remove(0);
     let others = places.into_iter().map(|(prefix, _)| prefix).collect();
     Ok(Some((prefix, style, others)))
+}
+
+/// Whether a tower's prefix begins as a user asks for, wrappers aside.
+fn is_under(prefix: &str, wanted: &str) -> bool {
+    let wanted = names::canonical(wanted.trim_end_matches('.'));
+    !wanted.is_empty() && format!("{prefix}.").starts_with(&format!("{wanted}."))
+}
+
+/// Refuses a prefix under which no tower was found.
+pub(crate) fn check_prefix<'a>(
+    checkpoint: &Source,
+    wanted: &str,
+    found: impl Iterator<Item = &'a String> + Clone,
+) -> Result<(), ModelError> {
+    if found.clone().any(|prefix| is_under(prefix, wanted)) {
+        return Ok(());
+    }
+    let there: Vec<String> = found.map(|prefix| format!("\"{prefix}\"")).collect();
+    Err(ModelError::config(
+        checkpoint.main().path(),
+        format!(
+            "no tower under the prefix \"{wanted}\", only under {}",
+            there.join(", ")
+        ),
+    ))
 }
 
 impl ImageLayout {

@@ -381,7 +381,7 @@ fn fail_if_incomplete(path: &Path, report: &LoadReport) -> Result<(), ModelError
     }
     Err(ModelError::Weights {
         path: path.to_owned(),
-        report: report.clone(),
+        report: Box::new(report.clone()),
     })
 }
 

@@ -84,11 +84,20 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     if file.bool("do_resize") == Some(false) && file.bool("do_center_crop") != Some(true) {
         fit = Some("does not resize to".to_owned());
     }
-    let mean = triple(file, "image_mean")?;
-    let std = triple(file, "image_std")?;
+    let stated = both(file, "image_mean", "image_std")?;
+    let is_normalized = file.bool("do_normalize") != Some(false);
     let scale = match file.bool("do_rescale") {
         Some(false) => 1.0,
-        _ => file.f64("rescale_factor").unwrap_or(1.0 / 255.0),
+        _ => match file.get("rescale_factor") {
+            // It would go into mean and deviation, which are not known.
+            Some(factor) if is_normalized && stated.is_none() && !is_usual(factor) => {
+                return Err(file.refuse(format!(
+                    "rescale_factor {factor} without image_mean and image_std is not supported"
+                )));
+            }
+            Some(_) => file.f64("rescale_factor").unwrap_or(f64::NAN),
+            None => 1.0 / 255.0,
+        },
     };
     if !(scale.is_finite() && scale > 0.0) {
         return Err(file.refuse(format!("rescale_factor {scale} is not supported")));
@@ -96,9 +105,9 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     // Some processors shift values to -1..1 with a flag of their own.
     file.only_bool("rescale_offset", false)?;
     file.only_bool("do_flip_channel_order", false)?;
-    let stated = match file.bool("do_normalize") {
-        Some(false) => Some(([0.0; 3], [1.0; 3])),
-        _ => mean.zip(std),
+    let stated = match is_normalized {
+        false => Some(([0.0; 3], [1.0; 3])),
+        true => stated,
     };
     // percept's values are 0..1 before the mean is taken off: other factors go into mean and deviation.
     let factor = 255.0 * scale;
@@ -143,8 +152,7 @@ fn of_timm(file: &JsonFile) -> Result<Preprocessing, ModelError> {
         }),
         _ => None,
     };
-    let mean = triple(file, "mean")?;
-    let normalization = mean.zip(triple(file, "std")?).map(single);
+    let normalization = both(file, "mean", "std")?.map(single);
     Ok(Preprocessing {
         from: file.name(),
         normalization: checked(file, normalization)?,
@@ -164,8 +172,7 @@ fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
         Some("longest") => Some("pads".to_owned()),
         _ => None,
     };
-    let mean = triple(&own, "mean")?;
-    let normalization = mean.zip(triple(&own, "std")?).map(single);
+    let normalization = both(&own, "mean", "std")?.map(single);
     let size = match own.get("size") {
         Some(size) => Some(square(&own, "size", size)?),
         None => {
@@ -185,6 +192,25 @@ fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
         image_size: positive(file, size)?,
         other_fit: fit,
     })
+}
+
+/// Mean and deviation, of which a file states both or neither.
+fn both(
+    file: &JsonFile,
+    mean: &str,
+    std: &str,
+) -> Result<Option<([f64; 3], [f64; 3])>, ModelError> {
+    match (triple(file, mean)?, triple(file, std)?) {
+        (Some(mean), Some(std)) => Ok(Some((mean, std))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(file.refuse(format!("{mean} without {std}"))),
+        (None, Some(_)) => Err(file.refuse(format!("{std} without {mean}"))),
+    }
+}
+
+/// Whether values of eight bits become 0 to 1.
+fn is_usual(factor: &Value) -> bool {
+    (factor.as_f64()).is_some_and(|factor| (factor * 255.0 - 1.0).abs() < 1e-6)
 }
 
 fn single((mean, std): ([f64; 3], [f64; 3])) -> Normalization {

@@ -106,7 +106,7 @@ impl Pipeline {
 
     fn read_transformer(&mut self, folder: &Path) -> Result<(), ModelError> {
         self.transformer = folder.to_owned();
-        let own = JsonFile::read(&folder.join("sentence_bert_config.json"))?;
+        let own = own_config(folder)?;
         own.only("transformer_task", &["feature-extraction"])?;
         own.only("module_output_name", &["token_embeddings"])?;
         self.lower_case = own.bool("do_lower_case").unwrap_or(false);
@@ -130,6 +130,28 @@ impl Pipeline {
         };
         Ok(())
     }
+}
+
+/// What sentence-transformers says of a transformer: a file whose name depended on the model's kind before version 3.
+/// As there, the first of these that is there counts.
+fn own_config(folder: &Path) -> Result<JsonFile, ModelError> {
+    const KINDS: [&str; 7] = [
+        "bert",
+        "roberta",
+        "distilbert",
+        "camembert",
+        "albert",
+        "xlm-roberta",
+        "xlnet",
+    ];
+    let mut last = JsonFile::none(folder);
+    for kind in KINDS {
+        last = JsonFile::read(&folder.join(format!("sentence_{kind}_config.json")))?;
+        if last.is_there() {
+            break;
+        }
+    }
+    Ok(last)
 }
 
 /// `pooling_mode`, a word or a list of words, as sentence-transformers writes it since 5.4.

@@ -34,9 +34,11 @@ impl Source {
     ) -> Result<Self, CheckpointError> {
         let main = Checkpoint::open(path)?;
         let mut names = BTreeMap::new();
-        for name in main.names() {
-            let spelled = canonical(name);
-            // Two copies that only a wrapper's name tells apart keep their own names.
+        // Two copies that only a wrapper's name tells apart keep their own names, so that neither hides the other.
+        let (plain, wrapped): (Vec<_>, Vec<_>) = (main.names())
+            .map(|name| (canonical(name), name))
+            .partition(|(spelled, name)| spelled == name);
+        for (spelled, name) in plain.into_iter().chain(wrapped) {
             let spelled = match names.contains_key(&spelled) {
                 true => name.to_owned(),
                 false => spelled,

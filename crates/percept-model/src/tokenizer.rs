@@ -51,8 +51,8 @@ impl Tokenizer {
             return Err(bad("larger than any tokeniser (64 MiB)".into()));
         }
         let bytes = std::fs::read(path).map_err(io)?;
-        if let Some(what) = stand_in(&bytes) {
-            return Err(bad(what.into()));
+        if let Some(what) = stand_in(path, &bytes) {
+            return Err(bad(what));
         }
         let mut inner =
             HfTokenizer::from_bytes(&bytes).map_err(|e| bad(format!("not a tokeniser: {e}")))?;

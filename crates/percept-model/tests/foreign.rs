@@ -422,6 +422,48 @@ fn of_two_towers_the_one_that_is_evaluated_is_taken() {
         open(&path, &hints).unwrap().image.unwrap().layout.prefix,
         "two."
     );
+    let hints = Hints {
+        prefix: Some("three.".into()),
+        ..Hints::default()
+    };
+    let (_folder, alone) = lone(&with_prefix("one.", &right));
+    let error = open(&alone, &hints).unwrap_err();
+    assert!(
+        error.contains("three.") && error.contains("one."),
+        "{error}"
+    );
+}
+
+#[test]
+fn of_a_copy_under_a_wrapper_and_a_plain_one_neither_is_hidden() {
+    let plain = timm("timm-dino");
+    let zeros =
+        |(name, (shape, _)): (&String, &(Vec<usize>, Vec<f32>))| (name.clone(), filled(shape, 0.0));
+    for wrapper in ["_orig_mod.", "module."] {
+        let mut all = plain.clone();
+        all.extend(with_prefix(wrapper, &plain.iter().map(zeros).collect()));
+        let (_folder, path) = lone(&all);
+        // The outermost is the one in use; the other is named.
+        let files = open(&path, &Hints::default()).unwrap();
+        let said: Vec<String> = files.report.left_out_lines().collect();
+        assert!(
+            said.iter().any(|line| line.contains(wrapper)),
+            "{wrapper}: {said:?}"
+        );
+        assert_eq!(tokens(&path), tokens(&lone(&plain).1), "{wrapper}");
+    }
+}
+
+#[test]
+fn limits_of_the_older_files_of_sentence_transformers_count() {
+    let folder = Copy::of("minilm");
+    std::fs::remove_file(folder.path().join("sentence_bert_config.json")).ok();
+    folder.write_json(
+        "sentence_roberta_config.json",
+        &json!({"max_seq_length": 7}),
+    );
+    let text = folder.open().unwrap().config.text.unwrap();
+    assert_eq!(text.max_tokens(), 7);
 }
 
 #[test]
@@ -695,6 +737,11 @@ fn what_files_say_of_photos_is_used() {
     let cropped = json!({"do_center_crop": true, "crop_size": {"height": 48, "width": 48}, "size": {"shortest_edge": 96}});
     assert_eq!(image(&vit(cropped)).image_size, 48);
     assert!(changed("resample", json!(5)).refusal().contains("resample"));
+    let lone_mean = vit(json!({"image_mean": [0.5, 0.5, 0.5]}));
+    assert!(lone_mean.refusal().contains("image_mean without image_std"));
+    let lone_factor = vit(json!({"rescale_factor": 0.5}));
+    assert!(lone_factor.refusal().contains("rescale_factor"));
+    assert!(vit(json!({"rescale_factor": 1.0 / 255.0})).open().is_ok());
     assert!(
         changed("image_std", json!([0.5, 0.5]))
             .refusal()
