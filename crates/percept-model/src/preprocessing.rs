@@ -194,12 +194,11 @@ fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     })
 }
 
+/// Mean and deviation of each channel.
+type MeanAndStd = ([f64; 3], [f64; 3]);
+
 /// Mean and deviation, of which a file states both or neither.
-fn both(
-    file: &JsonFile,
-    mean: &str,
-    std: &str,
-) -> Result<Option<([f64; 3], [f64; 3])>, ModelError> {
+fn both(file: &JsonFile, mean: &str, std: &str) -> Result<Option<MeanAndStd>, ModelError> {
     match (triple(file, mean)?, triple(file, std)?) {
         (Some(mean), Some(std)) => Ok(Some((mean, std))),
         (None, None) => Ok(None),
@@ -213,7 +212,7 @@ fn is_usual(factor: &Value) -> bool {
     (factor.as_f64()).is_some_and(|factor| (factor * 255.0 - 1.0).abs() < 1e-6)
 }
 
-fn single((mean, std): ([f64; 3], [f64; 3])) -> Normalization {
+fn single((mean, std): MeanAndStd) -> Normalization {
     Normalization {
         mean: mean.map(|value| value as f32),
         std: std.map(|value| value as f32),

@@ -239,11 +239,7 @@ fn what_is_left_out_is_counted_and_changed_data_are_noticed() {
         );
     }
     let lines = results(&place.folder("x"));
-    let trained = lines
-        .iter()
-        .filter(|line| line["kind"] == "train")
-        .next_back()
-        .unwrap();
+    let trained = lines.iter().rfind(|line| line["kind"] == "train").unwrap();
     assert_eq!(
         trained["left_out"],
         serde_json::to_value(&ended.left_out).unwrap()
