@@ -31,7 +31,12 @@ pub(crate) enum Output {
 
 /// Similarities that heat maps show: the darkest colour and the brightest. The same for all labels and
 /// photos, so that maps can be compared.
-pub(crate) const HEAT_SCALE: [f32; 2] = [0.0, 0.5];
+///
+/// Measured with the model that ships (`models/percept-s14`) on the four photos of `examples/photos`, each with
+/// labels of what is on it and 13 of which most are not. Nine tenths of the patches are below 0.09 for the labels
+/// that are not on the photo (99 %: 0.19, the most: 0.30). Where a label that is on it fits best, half of the patches
+/// are above 0.24, a twentieth above 0.45 (the most: 0.47).
+pub(crate) const HEAT_SCALE: [f32; 2] = [0.1, 0.45];
 
 impl Output {
     /// The form that a request asks for: that of its field; else the one that its `Accept` prefers.
