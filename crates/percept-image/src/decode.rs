@@ -38,6 +38,8 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
+use serde::{Deserialize, Serialize};
+
 use metadata::{Ifd, Metadata};
 
 /// File endings to look for in folders, lower case and without the dot.
@@ -127,7 +129,8 @@ pub enum ImageError {
 }
 
 /// What is odd about a file that could be read all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
     /// The pixels are there; the end of the file is not, or something else is in its place.
@@ -139,12 +142,12 @@ pub enum Note {
 }
 
 impl Note {
-    /// What such photos are called where they are counted.
+    /// What is said of such photos where they are counted, behind their number.
     pub fn kind(self) -> &'static str {
         match self {
-            Note::NoEnd => "photos read in spite of a missing end mark",
-            Note::BadChecksum => "photos read in spite of a wrong checksum",
-            Note::AllTransparent => "photos read in spite of having no pixel that can be seen",
+            Note::NoEnd => "read in spite of a missing end mark",
+            Note::BadChecksum => "read in spite of a wrong checksum",
+            Note::AllTransparent => "read in spite of having no pixel that can be seen",
         }
     }
 }

@@ -774,6 +774,15 @@ fn samples_of_tiffs_that_are_not_read_are_named() {
     assert_eq!(read(&plain).unwrap().get_pixel(1, 1).0, [4; 3]);
 }
 
+#[test]
+fn inks_of_tiffs_become_colours() {
+    let tags: [(u16, &[u16]); 3] = [(258, &[8; 4]), (262, &[5]), (277, &[4])];
+    let img = read(&tiff(2, 1, &tags, &[191, 64, 63, 0, 100, 0, 50, 80])).unwrap();
+    // Pillow 13 has 141 for the last level: it rounds where the decoder does not.
+    assert_eq!(img.get_pixel(0, 0).0, [64, 191, 192]);
+    assert_eq!(img.get_pixel(1, 0).0, [106, 175, 140]);
+}
+
 /// Other rounding than libtiff's, which Pillow uses: by one level at most.
 #[test]
 fn jpeg_in_a_tiff_is_one_level_off_at_most() {
@@ -830,4 +839,32 @@ fn notes_are_kept_however_a_photo_is_read() {
     let reduced = decode_reduced(&std::fs::read(&path).unwrap(), &limits, 1).unwrap();
     assert_eq!(reduced.notes, [Note::NoEnd]);
     assert_eq!(open_stored(&path, &limits).unwrap().notes, [Note::NoEnd]);
+}
+
+proptest! {
+    /// Sizes, places and kinds that a file states may be anything.
+    #[test]
+    fn changed_files_do_not_panic(
+        kind in 0..4_usize,
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let img = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 50) as u8, (y * 60) as u8, 9]));
+        let levels: Vec<u16> = (0..768).map(|level| level * 80).collect();
+        let mut file = match kind {
+            0 => tiff(5, 4, &[(258, &[8]), (262, &[3]), (320, &levels)], &[7; 20]),
+            1 => encode(img, ImageFormat::Gif),
+            2 => encode(img, ImageFormat::Bmp),
+            _ => encode(img, ImageFormat::Png),
+        };
+        for (at, value) in changes {
+            let at = at.index(file.len());
+            file[at] = value;
+        }
+        file.truncate(cut.index(4 * file.len()).max(1));
+        let limits = Limits { max_side: 1000, max_pixels: 100_000, ..Limits::default() };
+        if let Ok(read) = decode_noted(&file, &limits) {
+            prop_assert!(read.image.width() <= 1000 && read.image.height() <= 1000);
+        }
+    }
 }
