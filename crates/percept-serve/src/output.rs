@@ -4,7 +4,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use percept::image::{
-    LabelMap, Note, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, png_rgb,
+    LabelMap, Note, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, result_png,
 };
 use percept::{CompressedRle, ImageId, Region, coco_results};
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,7 @@ impl Map {
             Output::Overlay => {
                 let legend: Vec<_> = self.regions.iter().map(Region::legend_entry).collect();
                 let picture = overlay(&photo()?, &self.labels, &legend, OVERLAY_OPACITY, Some(0));
-                Ok(Rendered::png(png_rgb(&picture)?))
+                Ok(Rendered::png(result_png(&picture)?))
             }
             Output::Rle => {
                 let stem = self
@@ -207,7 +207,7 @@ pub(crate) fn heat_png(
     values
         .iter_mut()
         .for_each(|value| *value = (*value - low) / (high - low));
-    Ok(Rendered::png(png_rgb(&heatmap(&values, width, height))?))
+    Ok(Rendered::png(result_png(&heatmap(&values, width, height))?))
 }
 
 /// One label's similarities as numbers.
