@@ -5,7 +5,9 @@ use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use percept::image::{EXTENSIONS, ImageError, Limits, RgbImage, is_result};
+use percept::image::{
+    Decoded, EXTENSIONS, ImageError, Limits, decode_noted, is_result, open_noted,
+};
 use serde_json::{Value, json};
 
 use crate::Usage;
@@ -156,7 +158,8 @@ impl Search {
             Ok(about) if about.is_dir() => {
                 let photos = self.found.len();
                 let others = self.passed_over.len();
-                self.folder(path, path, 0)?;
+                let inside = self.folder(path, path, 0);
+                inside.map_err(|error| Usage(format!("{argument}: {error}")))?;
                 let passed = &self.passed_over[others..];
                 let nothing = self.found.len() == photos && passed.iter().all(|p| !is_repeated(p));
                 if nothing {
@@ -227,18 +230,21 @@ impl Search {
         Ok(())
     }
 
-    /// Image files below `folder`, told by their endings; names are relative to `root`.
-    fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let in_folder =
-            |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
+    /// Image files below `folder`, told by their endings; names are relative to `root`. Folders in it that
+    /// cannot be read are passed over.
+    ///
+    /// # Errors
+    /// `folder` itself cannot be read.
+    fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> std::io::Result<()> {
         // Where it really is, so that loops of links end.
-        if !self.met.insert(folder.canonicalize().map_err(in_folder)?) {
+        let really = folder.canonicalize()?;
+        if self.met.contains(&really) {
             self.pass_over(folder.to_owned(), "folder met before");
             return Ok(());
         }
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-            .map_err(in_folder)?;
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())?;
+        self.met.insert(really);
         entries.sort();
         for path in entries {
             let is_hidden = path
@@ -251,7 +257,12 @@ impl Search {
             } else if is_folder && depth >= MAX_DEPTH {
                 self.pass_over(path, "folder too deep");
             } else if is_folder {
-                self.folder(root, &path, depth + 1)?;
+                if let Err(error) = self.folder(root, &path, depth + 1) {
+                    self.pass_over(
+                        path,
+                        &format!("folder that cannot be read: {}", error.kind()),
+                    );
+                }
             } else if has_image_ending(&path) {
                 let name = path.strip_prefix(root).unwrap_or(&path).to_owned();
                 self.file(path, name, about.ok().as_ref());
@@ -371,14 +382,14 @@ fn kind_by_ending(path: &Path) -> String {
 ///
 /// # Errors
 /// It cannot be read or decoded.
-pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
+pub fn open(path: &Path, limits: &Limits) -> Result<Decoded, ImageError> {
     if path != Path::new(STDIN) {
-        return percept::image::open(path, limits);
+        return open_noted(path, limits);
     }
     let mut bytes = Vec::new();
     let most = limits.max_file_bytes.saturating_add(1);
     std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
-    percept::image::decode(&bytes, limits)
+    decode_noted(&bytes, limits)
 }
 
 /// The path with the user's home in place of a `~` that no shell has replaced, unless there is such a file.
@@ -588,6 +599,34 @@ mod tests {
             .add(at("a/b/../b/photo.jpg").to_str().unwrap())
             .unwrap();
         assert_eq!(twice.finish().photos.len(), 1);
+    }
+
+    /// Folders may be read by root whatever their permissions, so that one is made that nobody can read.
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_cannot_be_read_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("b/c")).unwrap();
+        std::fs::write(at("a.jpg"), b"x").unwrap();
+        std::fs::write(at("b/c/d.jpg"), b"x").unwrap();
+        assert_eq!(search(folder.path()).photos.len(), 2);
+
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0)).unwrap();
+        let can_read = std::fs::read_dir(at("b/c")).is_ok();
+        let found = search(folder.path());
+        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        if !can_read {
+            assert_eq!(found.photos.len(), 1);
+            assert_eq!(
+                found.told().unwrap(),
+                "1 file passed over (1 folder that cannot be read: permission denied)"
+            );
+        }
+        // The one that was named is an error.
+        let gone = at("gone");
+        assert!(Search::default().folder(&gone, &gone, 0).is_err());
     }
 
     #[cfg(unix)]

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use percept::image::{Filter, RgbImage, jpeg_rgb, png_rgb, resize};
+use percept::image::{Filter, Rgb, RgbImage, jpeg_rgb, png_rgb, resize};
 use serde_json::Value;
 
 use crate::common::{expect, percept_in, photos, text, tiny};
@@ -502,4 +502,54 @@ fn pipes_are_refused_and_not_waited_for() {
     let output = place.run("segment in/b.jpg --labels cat");
     expect(&output, 2, "in/b.jpg: a pipe, which is no photo");
     assert!(Path::new(&pipe).exists());
+}
+
+/// A file that has lost its end and its pixels all the same.
+#[test]
+fn what_is_odd_about_a_file_is_told_in_every_result() {
+    let place = Place::with(&["a.jpg", "b.jpg"]);
+    let mut png = png_rgb(&RgbImage::from_pixel(40, 30, Rgb([200, 30, 30]))).unwrap();
+    png.truncate(png.len() - 12);
+    fs::write(place.path("cut.png"), png).unwrap();
+    let note = "the file has no end mark";
+    for command in [
+        "segment . --labels cat --format json",
+        "group . --format json",
+        "classify . --labels cat",
+    ] {
+        let output = place.run(command);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        let notes: Vec<_> = said.lines().filter(|line| line.contains(note)).collect();
+        assert_eq!(notes.len(), 1, "{said}");
+        assert!(
+            notes[0].starts_with("note: ") && notes[0].contains("cut.png: "),
+            "{said}"
+        );
+        let quiet = place.run(&format!("{command} --quiet --force").replace(
+            "classify . --labels cat --quiet --force",
+            "classify . --labels cat --quiet",
+        ));
+        assert_eq!(text(&quiet.stderr), "");
+        let output = place.run(&format!("{command} --json"));
+        let summary = summary(&output);
+        assert_eq!(summary["notes"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            summary["notes"][0]["kind"],
+            "read in spite of a missing end mark"
+        );
+        assert_eq!(summary["notes"][0]["count"], 1);
+        assert!(
+            summary["notes"][0]["images"][0]
+                .as_str()
+                .unwrap()
+                .ends_with("cut.png")
+        );
+        let of_photos = text(&output.stdout);
+        let with_note = of_photos.lines().filter(|line| line.contains(note));
+        assert_eq!(with_note.count(), 1, "{of_photos}");
+    }
+    let told = "3 photos done, 1 read in spite of a missing end mark, ";
+    let said = place.works("segment . --labels dog --out elsewhere");
+    assert!(said.contains(told), "{said}");
 }

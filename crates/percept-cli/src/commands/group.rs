@@ -56,10 +56,11 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             let result = grouper.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
             let fewer = fewer(&result, regions.len(), args.groups);
-            let more = match &fewer {
-                Some(reason) => json!({ "groups_asked_for": args.groups, "fewer_because": reason }),
-                None => json!({}),
-            };
+            let mut more = json!({ "notes": job.notes_json() });
+            if let Some(reason) = &fewer {
+                more["groups_asked_for"] = json!(args.groups);
+                more["fewer_because"] = json!(reason);
+            }
             let described = writer.write(
                 job.input,
                 &job.photo,

@@ -87,10 +87,10 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
             let nearest = result.nearest(&bank).filter(|_| !result.has_found());
-            let more = match &nearest {
-                Some(nearest) => json!({ "nothing_found": { "best": nearest } }),
-                None => json!({}),
-            };
+            let mut more = json!({ "notes": job.notes_json() });
+            if let Some(nearest) = &nearest {
+                more["nothing_found"] = json!({ "best": nearest });
+            }
             let described = writer.write(
                 job.input,
                 &job.photo,

@@ -117,7 +117,9 @@ fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// or missing checksums of pixel data whose own checksum is right. `None` where there are none of them.
 ///
 /// Whether all pixels are there is for the decoder to say.
-pub(super) fn mended(file: &[u8]) -> Option<(Vec<u8>, Vec<Note>)> {
+///
+/// To tell that, no more than `most` bytes are unpacked.
+pub(super) fn mended(file: &[u8], most: u64) -> Option<(Vec<u8>, Vec<Note>)> {
     let mut mended = SIGNATURE.to_vec();
     let (mut has_end, mut is_cut, mut has_wrong) = (false, false, false);
     let mut pixels = Vec::new();
@@ -148,7 +150,7 @@ pub(super) fn mended(file: &[u8]) -> Option<(Vec<u8>, Vec<Note>)> {
     if pixels.is_empty() || (has_end && !has_wrong) {
         return None;
     }
-    if has_wrong && !is_sound(&pixels) {
+    if has_wrong && !is_sound(&pixels, most) {
         return None;
     }
     if !has_end {
@@ -181,10 +183,18 @@ fn push(file: &mut Vec<u8>, chunk: &Chunk<'_>, checksum: u32) {
     file.extend(checksum.to_be_bytes());
 }
 
+/// Whether the pixels have the checksum that their compressed stream ends with, as far as it goes: the
+/// decoder does not look. No more than `most` bytes are unpacked.
+pub(super) fn has_right_pixels(file: &[u8], most: u64) -> bool {
+    let pixels = chunks(file).filter(|chunk| &chunk.kind == b"IDAT");
+    is_sound(&pixels.map(|chunk| chunk.data).collect::<Vec<_>>(), most)
+}
+
 /// Whether compressed pixels hold what their own checksum says, as far as they go.
-fn is_sound(parts: &[&[u8]]) -> bool {
+fn is_sound(parts: &[&[u8]], most: u64) -> bool {
     let stream = parts.concat();
-    match std::io::copy(&mut ZlibDecoder::new(&stream[..]), &mut std::io::sink()) {
+    let mut unpacked = ZlibDecoder::new(&stream[..]).take(most);
+    match std::io::copy(&mut unpacked, &mut std::io::sink()) {
         Ok(_) => true,
         Err(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
     }
