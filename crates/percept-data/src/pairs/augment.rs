@@ -1,7 +1,8 @@
 //! A photo made into a training input.
 
 use percept_image::{
-    ChwImage, Filter, Fit, Normalization, Preprocess, RgbImage, decode, decode_reduced, message, resize,
+    ChwImage, Filter, Fit, Normalization, Preprocess, RgbImage, decode, decode_reduced, message,
+    resize,
 };
 
 use super::bad::{Bad, BadKind};
