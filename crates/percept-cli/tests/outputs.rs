@@ -172,6 +172,27 @@ fn other_settings_go_elsewhere_or_are_refused_or_forced() {
 }
 
 #[test]
+fn other_weights_under_the_same_name_are_other_settings() {
+    let place = Place::with(&["a.jpg"]);
+    place.works(&format!("convert {} model", tiny().display()));
+    let line = "segment a.jpg --labels cat --out out --resume --model model";
+    place.works(line);
+    assert!(place.works(line).contains("1 done before"));
+    // One number of the last tensor, of another value.
+    let weights = place.path("model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    expect(&place.run(line), 2, "other settings (weights)");
+    place.works(&format!("{line} --force"));
+    // Results of other arithmetic would be mixed, too.
+    let output = place.run(&format!("{line} --precision bf16"));
+    let is_same_here = text(&output.stderr).contains("computing in f32");
+    assert!(is_same_here || text(&output.stderr).contains("other settings (precision)"));
+}
+
+#[test]
 fn what_is_not_percepts_is_never_overwritten() {
     let place = Place::with(&["a.jpg"]);
     let photo = png_rgb(&RgbImage::new(3, 3)).unwrap();

@@ -22,7 +22,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         size: args.view.size,
         window: window(&args.view),
     };
-    let model = models::load(common, console)?;
+    let (model, digest) = models::load_known(common, console)?;
     let grouper = Grouper::new(&model, &options)?;
 
     let name = |index: u16| format!("group {index}");
@@ -36,6 +36,8 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             "percept": env!("CARGO_PKG_VERSION"),
             "command": Kind::Group.name(),
             "model": models::named(common),
+            "weights": format!("sha256:{digest}"),
+            "precision": model.precision().name(),
             "classes": classes,
             "centered": args.centered,
             "size": format!("{:?}", args.view.size),

@@ -20,7 +20,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         .background
         .parse()
         .map_err(|e: percept::Error| Usage(format!("--{}", message(&e))))?;
-    let model = models::load(common, console)?;
+    let (model, digest) = models::load_known(common, console)?;
     hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
@@ -62,6 +62,8 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             "percept": env!("CARGO_PKG_VERSION"),
             "command": Kind::Segment.name(),
             "model": models::named(common),
+            "weights": format!("sha256:{digest}"),
+            "precision": model.precision().name(),
             "classes": classes,
             "rows": rows,
             "templates": templates.as_slice(),
