@@ -161,6 +161,20 @@ pub struct Stored {
     pub pixels: RgbImage,
     /// Whether the file asks for a turn or a mirror image, which [`open`] makes.
     pub turned: bool,
+    orientation: Orientation,
+}
+
+impl Stored {
+    /// The pixels as [`open`] gives them.
+    pub fn upright(self) -> RgbImage {
+        turn(self.pixels, self.orientation)
+    }
+}
+
+fn turn(pixels: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut upright = DynamicImage::ImageRgb8(pixels);
+    upright.apply_orientation(orientation);
+    upright.into_rgb8()
 }
 
 /// Reads and decodes the image file at `path`.
@@ -189,6 +203,7 @@ pub fn open_stored(path: &Path, limits: &Limits) -> Result<Stored, ImageError> {
         let unturned = checked(&read(path, limits)?, limits, None)?;
         Ok(Stored {
             turned: unturned.orientation != Orientation::NoTransforms,
+            orientation: unturned.orientation,
             pixels: unturned.pixels,
         })
     })
@@ -302,10 +317,8 @@ struct Unturned {
 
 impl Unturned {
     fn upright(self) -> Decoded {
-        let mut upright = DynamicImage::ImageRgb8(self.pixels);
-        upright.apply_orientation(self.orientation);
         Decoded {
-            image: upright.into_rgb8(),
+            image: turn(self.pixels, self.orientation),
             notes: self.notes,
         }
     }
@@ -351,7 +364,7 @@ fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
     let (whole, more) = decoded.or_else(|error| match error {
         ImageError::TooLarge { .. } => Err(error),
         _ => {
-            let (mended, notes) = png::mended(bytes).ok_or(error)?;
+            let (mended, notes) = png::mended(bytes, limits).ok_or(error)?;
             // The first error is about the file as it is.
             decode(&mended)
                 .map(|whole| (whole, notes))
