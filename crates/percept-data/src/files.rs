@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Take};
 use std::path::{Component, Path, PathBuf};
 
+use percept_image::ImageError;
+
 use crate::{DataError, Omissions};
 
 /// Bytes read at once: parsers ask for one at a time.
@@ -15,6 +17,18 @@ pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> DataError {
     DataError::Invalid {
         path: path.to_owned(),
         reason: reason.into(),
+    }
+}
+
+/// The error of a photo that cannot be read, which names its path once.
+pub(crate) fn unread(photo: &Path, error: ImageError) -> DataError {
+    match error {
+        ImageError::File { path, reason } => unread(&path, *reason),
+        ImageError::Io(source) => DataError::Io {
+            path: photo.to_owned(),
+            source,
+        },
+        error => invalid(photo, error.to_string()),
     }
 }
 
