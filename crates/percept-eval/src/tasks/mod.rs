@@ -248,13 +248,13 @@ fn say_what_is_missing(result: &mut EvalResult) {
 
 /// A photo as the protocol wants it turned, and whether its metadata asks for turning.
 fn read_photo(path: &Path, protocol: &Protocol) -> Result<(RgbImage, bool), String> {
-    let limits = Limits::default();
-    let stored = percept_image::open_stored(path, &limits).map_err(|e| message(&e))?;
-    if stored.turned && protocol.image.orientation == Orientation::Upright {
-        let upright = percept_image::open(path, &limits).map_err(|e| message(&e))?;
-        return Ok((upright, true));
-    }
-    Ok((stored.pixels, stored.turned))
+    let stored = percept_image::open_stored(path, &Limits::default()).map_err(|e| message(&e))?;
+    let turned = stored.turned;
+    let pixels = match protocol.image.orientation {
+        Orientation::Upright => stored.upright(),
+        Orientation::Stored => stored.pixels,
+    };
+    Ok((pixels, turned))
 }
 
 /// What becomes of photos whose metadata asks for turning, as a kind that is counted.
