@@ -107,7 +107,7 @@ impl Table {
             .trim(csv::Trim::All)
             .from_reader(open(path, max_bytes)?);
         let header = reader.headers();
-        let header = header.map_err(|error| invalid(path, error.to_string()))?;
+        let header = header.map_err(|error| refused(path, error))?;
         // The mark some editors put first is no part of a name.
         let names = header
             .iter()
@@ -187,7 +187,7 @@ impl Table {
                         csv::ErrorKind::Utf8 { pos, .. } => {
                             ("rows that are not UTF-8, left out", pos)
                         }
-                        _ => return Err(invalid(&self.path, error.to_string())),
+                        _ => return Err(refused(&self.path, error)),
                     };
                     let line = line.as_ref().map_or(0, csv::Position::line);
                     omissions.add(kind, format!("line {line}"));
@@ -230,6 +230,18 @@ impl Table {
             begins = !within && (byte == self.delimiter || matches!(byte, b'\n' | b'\r'));
         }
         Ok(within && !may_end)
+    }
+}
+
+/// The error of a CSV that cannot be read on.
+fn refused(path: &Path, error: csv::Error) -> DataError {
+    let reason = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => DataError::Io {
+            path: path.to_owned(),
+            source,
+        },
+        _ => invalid(path, reason),
     }
 }
 
@@ -311,6 +323,22 @@ mod tests {
                 error.ends_with("a.csv: line 3: a quote that is never closed"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_stay_what_they_are() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let path = Path::new("a.csv");
+        let errors = [
+            refused(path, csv::Error::from(denied())),
+            unread(path, ImageError::Io(denied())),
+        ];
+        for error in errors {
+            let DataError::Io { source, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
         }
     }
 
