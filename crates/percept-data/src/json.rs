@@ -134,7 +134,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Res
     })
 }
 
-fn from_reader<T: DeserializeOwned>(reader: impl BufRead) -> serde_json::Result<T> {
+/// Reads JSON as [`read_json`] does.
+pub(crate) fn from_reader<T: DeserializeOwned>(reader: impl BufRead) -> serde_json::Result<T> {
     serde_json::from_reader(Strict::new(reader))
 }
 
@@ -517,8 +518,8 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
     }
 }
 
-/// An item of a list of objects.
-enum Item<T> {
+/// A value that should be an object.
+pub(crate) enum Item<T> {
     Object(T),
     Other,
 }
