@@ -180,6 +180,20 @@ pub struct Stored {
     pub turned: bool,
     /// What there is to say about the file: nearly always nothing.
     pub notes: Vec<Note>,
+    orientation: Orientation,
+}
+
+impl Stored {
+    /// The pixels as [`open`] gives them.
+    pub fn upright(self) -> RgbImage {
+        turn(self.pixels, self.orientation)
+    }
+}
+
+fn turn(pixels: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut upright = DynamicImage::ImageRgb8(pixels);
+    upright.apply_orientation(orientation);
+    upright.into_rgb8()
 }
 
 /// Reads and decodes the image file at `path`.
@@ -208,6 +222,7 @@ pub fn open_stored(path: &Path, limits: &Limits) -> Result<Stored, ImageError> {
         let unturned = checked(&read(path, limits)?, limits, None)?;
         Ok(Stored {
             turned: unturned.orientation != Orientation::NoTransforms,
+            orientation: unturned.orientation,
             pixels: unturned.pixels,
             notes: unturned.notes,
         })
@@ -317,10 +332,8 @@ struct Unturned {
 
 impl Unturned {
     fn upright(self) -> Decoded {
-        let mut upright = DynamicImage::ImageRgb8(self.pixels);
-        upright.apply_orientation(self.orientation);
         Decoded {
-            image: upright.into_rgb8(),
+            image: turn(self.pixels, self.orientation),
             notes: self.notes,
         }
     }
@@ -369,17 +382,14 @@ fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
     let (whole, more) = decoded.or_else(|error| match error {
         ImageError::TooLarge { .. } => Err(error),
         _ => {
-            let (mended, notes) = png::mended(bytes, budget(limits)).ok_or(error)?;
+            let (mended, notes) = png::mended(bytes, limits).ok_or(error)?;
             // The first error is about the file as it is.
             decode(&mended)
                 .map(|whole| (whole, notes))
                 .map_err(|_| ImageError::Truncated)
         }
     })?;
-    // Four samples of 16 bits, and what says how each row is packed, interlaced or not.
-    let (width, height) = whole.pixels.dimensions();
-    let most = (u64::from(width) * BYTES_PER_PIXEL + 2) * (u64::from(height) + 8);
-    if !png::has_right_pixels(bytes, most) {
+    if !png::has_right_pixels(bytes, limits) {
         let reason = "the checksum of the pixels is wrong";
         return Err(ImageError::Decode(reason.into()));
     }

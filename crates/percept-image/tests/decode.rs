@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
@@ -334,12 +334,61 @@ fn pixels_that_were_changed_are_refused() {
     assert!(read(&changed).is_err());
 }
 
+/// A grey PNG whose pixels, compressed in chunks of 10 bytes, are `rows`; its first checksum of them is
+/// wrong.
+fn with_wrong_checksum(side: u32, interlace: u8, rows: &[u8]) -> Vec<u8> {
+    let mut pixels = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    pixels.write_all(rows).unwrap();
+    let side = side.to_be_bytes();
+    let header = [&side[..], &side, &[8, 0, 0, 0, interlace]].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut push = |kind: &[u8; 4], data: &[u8], change: u32| {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend(kind);
+        file.extend(data);
+        file.extend((crc.sum() ^ change).to_be_bytes());
+    };
+    push(b"IHDR", &header, 0);
+    for (at, part) in (0..).zip(pixels.finish().unwrap().chunks(10)) {
+        push(b"IDAT", part, u32::from(at == 0));
+    }
+    push(b"IEND", &[], 0);
+    file
+}
+
+#[test]
+fn pixels_with_a_wrong_checksum_are_inflated_no_further_than_their_header_says() {
+    // Seven passes of rows that begin with their filter.
+    let passes = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)];
+    let row = |width: usize| [vec![0], (0..width).map(|x| 16 * x as u8).collect()].concat();
+    let interlaced: Vec<u8> = (passes.iter())
+        .flat_map(|&(width, height)| row(width).repeat(height))
+        .collect();
+    for (interlace, rows) in [(0, row(8).repeat(8)), (1, interlaced)] {
+        let file = with_wrong_checksum(8, interlace, &rows);
+        let decoded = decode_noted(&file, &Limits::default()).unwrap();
+        assert_eq!(decoded.notes, [Note::BadChecksum]);
+        // In the last pass, as in a photo that has none, rows are whole.
+        assert_eq!(decoded.image.get_pixel(7, 7).0, [112; 3]);
+        assert_eq!(decoded.image.get_pixel(0, 0).0, [0; 3]);
+    }
+    // A photo of two bytes, and 16 MB behind.
+    let file = with_wrong_checksum(1, 0, &vec![0; 16 << 20]);
+    assert!(file.len() < 64 << 10);
+    let error = read(&file).unwrap_err().to_string();
+    assert!(error.contains("CRC"), "{error}");
+}
+
 #[test]
 fn stored_pixels_are_not_turned() {
     let path = data("exif-6.jpg");
     let stored = open_stored(&path, &Limits::default()).unwrap();
     assert_eq!(stored.pixels.dimensions(), (32, 48));
     assert!(stored.turned);
+    assert_eq!(stored.upright(), open(&path, &Limits::default()).unwrap());
     assert_eq!(stored_size(&path).unwrap(), (32, 48));
     let path = data("exif-1.jpg");
     assert!(!open_stored(&path, &Limits::default()).unwrap().turned);

@@ -248,17 +248,17 @@ fn say_what_is_missing(result: &mut EvalResult) {
 
 /// A photo as the protocol wants it turned, and what there is to say of it.
 fn read_photo(path: &Path, protocol: &Protocol) -> Result<(RgbImage, About), String> {
-    let limits = Limits::default();
-    let stored = percept_image::open_stored(path, &limits).map_err(|e| message(&e))?;
+    let mut stored =
+        percept_image::open_stored(path, &Limits::default()).map_err(|e| message(&e))?;
     let about = About {
         turned: stored.turned,
-        notes: stored.notes,
+        notes: std::mem::take(&mut stored.notes),
     };
-    if about.turned && protocol.image.orientation == Orientation::Upright {
-        let upright = percept_image::open(path, &limits).map_err(|e| message(&e))?;
-        return Ok((upright, about));
-    }
-    Ok((stored.pixels, about))
+    let pixels = match protocol.image.orientation {
+        Orientation::Upright => stored.upright(),
+        Orientation::Stored => stored.pixels,
+    };
+    Ok((pixels, about))
 }
 
 /// What becomes of photos whose metadata asks for turning, as a kind that is counted.
