@@ -119,7 +119,7 @@ pub fn tell_left_out(report: &LoadReport, console: &Console) {
     for (what, line) in report.left_out.keys().zip(report.left_out_lines()) {
         let line = format!("left out: {line}");
         match what {
-            LeftOutAs::OtherTower { .. } => console.note(&line),
+            LeftOutAs::OtherTower { .. } | LeftOutAs::BesideTaken { .. } => console.note(&line),
             _ => console.detail(&line),
         }
     }

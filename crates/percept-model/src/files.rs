@@ -22,7 +22,7 @@ use crate::preprocessing::Preprocessing;
 use crate::sentence_transformers::Pipeline;
 use crate::source::Source;
 use crate::text::TextTower;
-use crate::weights::{self, LoadReport, Recipe, Unused};
+use crate::weights::{self, LeftOutAs, LoadReport, Recipe, Unused};
 use crate::{
     BertConfig, DenseActivation, DenseConfig, ImageConfig, ModelConfig, ModelError, Pooling,
     PositionInterpolation, T5Config, T5FeedForward, TextConfig, TextHead, VitConfig,
@@ -581,25 +581,25 @@ fn look_beside(
                     report.unused.push(Unused { name, what });
                 }
             }
-            _ => (report.left_out.entry(reason.clone()).or_default()).push(name.clone()),
+            _ => report.leave_out(LeftOutAs::Unreadable(reason.clone()), name),
         }
     }
     let numbers = main.numbers().keys().filter(|name| !used.contains(*name));
     for name in numbers {
-        let reason = "plain numbers, which are no tensors".to_owned();
-        report
-            .left_out
-            .entry(reason)
-            .or_default()
-            .push(name.clone());
+        report.leave_out(
+            LeftOutAs::Useless("plain numbers, which are no tensors"),
+            name,
+        );
     }
     let Some(taken) = main.taken() else { return };
     for key in &taken.passed_over {
         let what = match is_of_training(key) {
-            true => "state of training".to_owned(),
-            false => format!("another copy of a tower, perhaps, beside `{}`", taken.key),
+            true => LeftOutAs::Useless("state of training"),
+            false => LeftOutAs::BesideTaken {
+                taken: taken.key.clone(),
+            },
         };
-        report.left_out.entry(what).or_default().push(key.clone());
+        report.leave_out(what, key);
     }
 }
 

@@ -57,6 +57,13 @@ pub enum LeftOutAs {
         /// What stands before the names of its tensors.
         prefix: String,
     },
+    /// A dictionary of a training checkpoint beside the one that was taken; it may be another copy of the model.
+    BesideTaken {
+        /// The key of the one that was taken.
+        taken: String,
+    },
+    /// Something that has no plain numbers, with the reason.
+    Unreadable(String),
     /// Something that has no say in tokens and embeddings.
     Useless(&'static str),
 }
@@ -65,6 +72,10 @@ impl fmt::Display for LeftOutAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherTower { prefix } => write!(f, "another copy of a tower, {prefix}*"),
+            Self::BesideTaken { taken } => {
+                write!(f, "another copy of a tower, perhaps, beside `{taken}`")
+            }
+            Self::Unreadable(reason) => f.write_str(reason),
             Self::Useless(what) => f.write_str(what),
         }
     }
@@ -118,6 +129,11 @@ impl LoadReport {
     /// Whether every parameter got its values.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.misshaped.is_empty() && self.whole.is_empty()
+    }
+
+    /// Adds a name that is left out.
+    pub(crate) fn leave_out(&mut self, what: LeftOutAs, name: &str) {
+        self.left_out.entry(what).or_default().push(name.to_owned());
     }
 
     /// What is in the checkpoint and left out, by the reason: a line for each.

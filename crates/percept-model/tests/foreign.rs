@@ -831,7 +831,9 @@ fn what_trainers_put_beside_a_model_is_read_or_counted() {
     assert_eq!(source.read_f32(&name).unwrap(), [4.6]);
     let left_out = files.report.left_out;
     let under = |part: &str| {
-        let found = left_out.iter().find(|(reason, _)| reason.contains(part));
+        let found = left_out
+            .iter()
+            .find(|(reason, _)| reason.to_string().contains(part));
         found.unwrap_or_else(|| panic!("{left_out:?}")).1.clone()
     };
     assert_eq!(under("plain numbers"), ["steps"]);
