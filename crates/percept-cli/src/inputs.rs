@@ -681,7 +681,7 @@ mod tests {
         assert_eq!(search(folder.path()).photos.len(), 2);
 
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0o0)).unwrap();
         let can_read = std::fs::read_dir(at("b/c")).is_ok();
         let found = search(folder.path());
         std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0o700)).unwrap();

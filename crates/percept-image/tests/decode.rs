@@ -795,7 +795,8 @@ fn palettes_of_tiffs_are_looked_up() {
 fn samples_of_tiffs_that_are_not_read_are_named() {
     let refused = |tags: &[(u16, &[u16])]| read(&tiff(2, 2, tags, &[0; 64])).unwrap_err();
     let rgb = [8; 3].as_slice();
-    let cases: [(&[(u16, &[u16])], &str); 9] = [
+    type Tags<'a> = &'a [(u16, &'a [u16])];
+    let cases: [(Tags, &str); 9] = [
         (&[(258, &[32]), (262, &[1]), (339, &[3])], "floating-point"),
         (
             &[(258, &[32; 3]), (262, &[2]), (277, &[3]), (339, &[3; 3])],
