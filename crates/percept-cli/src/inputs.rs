@@ -12,7 +12,7 @@ use percept::image::{
 use serde_json::{Value, json};
 
 use crate::Usage;
-use crate::console::{Console, without_controls};
+use crate::console::Console;
 
 /// Folders within folders are followed this far.
 const MAX_DEPTH: usize = 32;
@@ -347,22 +347,33 @@ pub fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// A whole file of at most `most` bytes; none that is a pipe or device, which may never end.
+/// A file to read; none that is a pipe or device, which may never end.
 ///
 /// # Errors
-/// It cannot be read, is no file, or is larger.
-pub fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let refuse = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
-    if let Some(kind) = special(&path.metadata()?) {
-        return Err(refuse(format!("a {kind} and no file")));
+/// It cannot be opened, or is no file.
+pub fn open_file(path: &Path) -> std::io::Result<File> {
+    match special(&path.metadata()?) {
+        None => File::open(path),
+        Some(kind) => Err(refused(format!("a {kind} and no file"))),
     }
+}
+
+/// A whole file of at most `most` bytes.
+///
+/// # Errors
+/// As [`open_file`]; it cannot be read, or is larger.
+pub fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::open(path)?.take(most.saturating_add(1));
+    let mut file = open_file(path)?.take(most.saturating_add(1));
     file.read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
-        length if length > most => Err(refuse(format!("over {most} bytes"))),
+        length if length > most => Err(refused(format!("over {most} bytes"))),
         _ => Ok(bytes),
     }
+}
+
+fn refused(reason: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, reason)
 }
 
 fn is_repeated(passed: &PassedOver) -> bool {
@@ -404,7 +415,8 @@ fn kind_by_ending(path: &Path) -> String {
     match path.extension() {
         Some(ending) => {
             let ending = ending.to_string_lossy().to_lowercase();
-            format!(".{}", abbreviate(&without_controls(&ending)))
+            let shown = ending.replace(char::is_control, "\u{fffd}");
+            format!(".{}", abbreviate(&shown))
         }
         None => "without ending".to_owned(),
     }
@@ -591,8 +603,8 @@ mod tests {
     #[test]
     fn kinds_are_fit_for_a_terminal() {
         assert_eq!(
-            kind_by_ending("a.\u{1b}[2J\u{9b}X".as_ref()),
-            ".\u{fffd}[2j\u{fffd}x"
+            kind_by_ending("a.\u{1b}[2J\u{9b}\n".as_ref()),
+            ".\u{fffd}[2j\u{fffd}\u{fffd}"
         );
         let long = kind_by_ending(format!("a.{}", "x".repeat(200)).as_ref());
         assert_eq!(long.chars().count(), 42);

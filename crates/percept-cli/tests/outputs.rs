@@ -11,13 +11,12 @@ mod common;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use percept::image::{Filter, Rgb, RgbImage, jpeg_rgb, png_rgb, resize};
 use serde_json::Value;
 
-use crate::common::{expect, interrupt, percept_in, photos, text, tiny};
+use crate::common::{expect, percept_in, photos, text, tiny};
 
 /// A folder with photos, in which percept runs.
 struct Place(tempfile::TempDir);
@@ -606,6 +605,8 @@ fn a_run_is_taken_up_where_it_ended() {
 #[test]
 fn a_stopped_run_keeps_what_it_has() {
     use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
     let place = Place::with(&["in/000.jpg"]);
     let photo = fs::read(place.path("in/000.jpg")).unwrap();
     fs::create_dir(place.path("more")).unwrap();
@@ -630,7 +631,7 @@ fn a_stopped_run_keeps_what_it_has() {
         assert!(Instant::now() < deadline, "no photo in a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
-    interrupt(&child);
+    common::interrupt(&child);
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     while !said.contains("stopping after the photos on their way") {
@@ -656,6 +657,23 @@ fn a_stopped_run_keeps_what_it_has() {
 
 #[cfg(unix)]
 #[test]
+fn names_of_files_do_not_command_the_terminal() {
+    let place = Place::with(&["in/a.jpg"]);
+    for name in ["in/b.\u{1b}[2J", "in/\u{1b}[31mc.jpg"] {
+        fs::write(place.path(name), b"x").unwrap();
+    }
+    let output = place.run("segment in --labels cat --verbose");
+    expect(&output, 1, "in/\u{fffd}[31mc.jpg: ");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("1 file passed over (1 .\u{fffd}[2j)"),
+        "{said}"
+    );
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[cfg(unix)]
+#[test]
 fn pipes_are_refused_and_not_waited_for() {
     let place = Place::with(&["in/a.jpg"]);
     let pipe = place.path("in/b.jpg");
@@ -665,6 +683,23 @@ fn pipes_are_refused_and_not_waited_for() {
     assert_eq!(summary(&output)["passed_over"]["kinds"]["pipe"], 1);
     let output = place.run("segment in/b.jpg --labels cat");
     expect(&output, 2, "in/b.jpg: a pipe, which is no photo");
+    let output = place.run("segment in/a.jpg --labels cat --format rle --categories in/b.jpg");
+    expect(&output, 2, "--categories in/b.jpg: a pipe and no file");
+    // Where a folder may hold results of an older percept, its labels are looked at.
+    fs::rename(&pipe, place.path("in/labels.json")).unwrap();
+    fs::copy(place.path("in/a.jpg"), place.path("in/a.mask.png")).unwrap();
+    assert_eq!(
+        summary(&place.run("segment in --labels cat --json"))["done"],
+        2
+    );
+    let pipe = place.path("in/segment.jsonl");
+    fs::rename(place.path("in/labels.json"), &pipe).unwrap();
+    let output = place.run("segment in/a.jpg --labels cat --out in");
+    expect(
+        &output,
+        1,
+        "cannot read in/segment.jsonl: a pipe and no file",
+    );
     assert!(Path::new(&pipe).exists());
 }
 

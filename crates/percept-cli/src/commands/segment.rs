@@ -14,7 +14,7 @@ use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
 /// Most bytes of the file of `--categories`, which may be one of a million annotations.
-const MAX_CATEGORIES: u64 = 4 << 30;
+const MAX_CATEGORIES: u64 = 2 << 30;
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
