@@ -488,6 +488,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn twenty_endings_are_named() {
+        let mut found = Sifted::default();
+        assert_eq!(instead(&found), "nothing");
+        found.endings = (0..22).map(|frame| format!(".{frame:06}")).collect();
+        let text = instead(&found);
+        assert!(
+            text.starts_with("only files of other endings (.000000, .000001, "),
+            "{text}"
+        );
+        assert!(text.ends_with(", .000019 and 2 more)"), "{text}");
+    }
+
+    #[test]
     fn a_file_of_names_is_read_with_tabs_or_commas() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("names.txt");
