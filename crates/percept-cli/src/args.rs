@@ -86,7 +86,8 @@ pub struct Talk {
 #[derive(Debug, Default, Args)]
 pub struct JsonArgs {
     /// Print results as JSON, one object a line.
-    #[arg(long)]
+    // Of `data` before or behind the name of the set.
+    #[arg(long, global = true)]
     pub json: bool,
 }
 
@@ -171,11 +172,12 @@ impl Cli {
             Command::Models(args) => (&none, None, args.json.json),
             Command::Pull(args) => (&none, None, args.json.json),
         };
+        let of_labels =
+            |args: &LabelArgs| args.kept.text_cache.clone().or_else(text_cache_variable);
         let text_cache = match &self.command {
-            Command::Segment(args) => args.labels.text_cache.clone(),
-            Command::Classify(args) => args.labels.text_cache.clone(),
-            // Texts of any kind would push out the labels that are kept.
-            Command::Embed(args) => Some(args.text_cache.clone()),
+            Command::Segment(args) => of_labels(&args.labels),
+            Command::Classify(args) => of_labels(&args.labels),
+            Command::Embed(args) => Some(args.kept.text_cache.clone().unwrap_or("off".into())),
             _ => None,
         };
         Common {
@@ -199,6 +201,12 @@ impl Cli {
             verbose: self.talk.verbose,
         }
     }
+}
+
+/// Where the variable of the environment says that embeddings of labels are kept.
+fn text_cache_variable() -> Option<PathBuf> {
+    let folder = std::env::var_os("PERCEPT_TEXT_CACHE").filter(|folder| !folder.is_empty())?;
+    Some(crate::inputs::at_home(folder.as_ref()))
 }
 
 /// How exact products are.
@@ -247,6 +255,18 @@ pub struct Inputs {
     pub inputs: Vec<String>,
 }
 
+/// The flag of commands that embed texts.
+#[derive(Debug, Args)]
+pub struct KeptTextsArgs {
+    /// Folder where embeddings of texts are kept between runs, or `off`
+    ///
+    /// [default: PERCEPT_TEXT_CACHE, else ~/.cache/percept/texts; of embed off]
+    // Not read from the variable here: for embed, whose texts would push out the labels that are kept, it
+    // does not count.
+    #[arg(long, value_name = "DIR|off", value_parser = path())]
+    pub text_cache: Option<PathBuf>,
+}
+
 /// The labels of a command.
 #[derive(Debug, Args)]
 pub struct LabelArgs {
@@ -262,17 +282,8 @@ pub struct LabelArgs {
     /// A file with one label a line, synonyms separated by commas; numbered lists, JSON and YAML are read too.
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub labels_file: Option<PathBuf>,
-    /// Folder where embeddings of labels are kept between runs, or `off`
-    ///
-    /// [default: ~/.cache/percept/texts]
-    #[arg(
-        long,
-        env = "PERCEPT_TEXT_CACHE",
-        hide_env_values = true,
-        value_name = "DIR|off",
-        value_parser = path()
-    )]
-    pub text_cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub kept: KeptTextsArgs,
     /// Prompts that labels are put into: simple (the model's own), imagenet7, imagenet80 or a file
     /// with one template a line ({} for the label, {a} for the label with a or an).
     #[arg(long, value_name = "NAME|FILE", default_value = "simple", value_parser = home_text)]
@@ -310,8 +321,8 @@ pub struct OutputArgs {
     /// [default: percept-out, or percept-out-2 and so on where that has other results]
     #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: Option<PathBuf>,
-    /// Replace the results of an earlier run with other settings; files that are not percept's own
-    /// never.
+    /// Replace results that are in the way: all those of an earlier run with other settings, and those of other
+    /// photos with the same names. Files that are not percept's own are never replaced.
     #[arg(long, conflicts_with = "resume")]
     pub force: bool,
     /// Go on with a run that was stopped: photos that have results with the same settings are not done
@@ -333,6 +344,17 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// What to write, each once.
+    pub fn formats(&self) -> Vec<Format> {
+        let mut formats = Vec::new();
+        for format in &self.format {
+            if !formats.contains(format) {
+                formats.push(*format);
+            }
+        }
+        formats
+    }
+
     /// How overlays look, as settings tell it.
     pub fn overlay_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -499,9 +521,8 @@ pub struct EmbedArgs {
     /// given, the middle square at the model's own size.
     #[arg(long, value_name = "PX|WxH", value_parser = size, conflicts_with = "text")]
     pub size: Option<Size>,
-    /// Folder where embeddings of texts are kept between runs, or `off`, as they are unless given.
-    #[arg(long, value_name = "DIR|off", default_value = "off", value_parser = path())]
-    pub text_cache: PathBuf,
+    #[command(flatten)]
+    pub kept: KeptTextsArgs,
     #[command(flatten)]
     pub encode: EncodeArgs,
     #[command(flatten)]
@@ -768,13 +789,15 @@ pub struct EvalArgs {
     /// Measure groups without words instead (Jaccard), on any segmentation set.
     #[arg(long)]
     pub grouping: bool,
-    /// The split; the usual one unless given.
+    /// The split, of sets that have several; the usual one unless given.
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
-    /// Class names of `folder`: lines of a folder's name and its class, with a comma or tab between.
+    /// Class names of folder: lines of a folder's name and its class, with a comma or tab between; of custom: a
+    /// file in the place of classes.txt.
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub classes: Option<PathBuf>,
-    /// Go on where a class folder has no photos: its class competes, without photos of its own.
+    /// Of folder, imagenet and imagenet-v2: go on where a class folder has no photos. Its class competes, without
+    /// photos of its own.
     #[arg(long)]
     pub keep_empty_classes: bool,
     /// Only the first N photos.
@@ -816,20 +839,24 @@ pub enum Task {
     Compare,
 }
 
+impl Task {
+    /// Whether `--classes` gives its classes names.
+    pub fn takes_names(self) -> bool {
+        matches!(self, Self::Folder | Self::Custom)
+    }
+
+    /// Whether it is about one folder of photos a class.
+    pub fn is_of_folders(self) -> bool {
+        matches!(self, Self::Folder | Self::Imagenet | Self::ImagenetV2)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
     pub command: DataCommand,
     #[command(flatten)]
-    pub json: DataJson,
-}
-
-/// `--json` before or behind the name of the set.
-#[derive(Debug, Args)]
-pub struct DataJson {
-    /// Print results as JSON, one object a line.
-    #[arg(long, global = true)]
-    pub json: bool,
+    pub json: JsonArgs,
 }
 
 #[derive(Debug, Subcommand)]

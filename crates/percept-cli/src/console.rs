@@ -9,6 +9,16 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Work that is over sooner needs no bar.
 const BAR_AFTER: Duration = Duration::from_secs(2);
 
+/// A line without what terminals take as commands, as names of files may hold.
+pub fn without_controls(line: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c,
+        _ if c.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    };
+    line.chars().map(shown).collect()
+}
+
 /// Standard error, at the level of talk that was asked for.
 #[derive(Debug)]
 pub struct Console {

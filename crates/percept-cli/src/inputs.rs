@@ -5,17 +5,22 @@ use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+use percept::abbreviate;
 use percept::image::{EXTENSIONS, ImageError, Limits, RgbImage, is_result};
 use serde_json::{Value, json};
 
 use crate::Usage;
-use crate::console::Console;
+use crate::console::{Console, without_controls};
 
 /// Folders within folders are followed this far.
 const MAX_DEPTH: usize = 32;
 
 /// Bytes of a file in which a result says that it is one.
 const START: u64 = 16 << 10;
+
+/// Most bytes of a `labels.json` that is looked into.
+const MAX_LABELS: u64 = 16 << 20;
 
 /// Names that files of a whole run have, in lower case: no photo's results are called so.
 const RESERVED: [&str; 6] = [
@@ -42,6 +47,13 @@ pub struct Input {
     pub file: PathBuf,
     /// Its results are `OUT/NAME.*`: `file` without ending, where no other photo has that name.
     pub name: PathBuf,
+}
+
+impl Input {
+    /// Whether the photo comes from standard input.
+    pub fn is_stdin(&self) -> bool {
+        self.path == Path::new(STDIN)
+    }
 }
 
 /// A file or folder that was met and is not worked on.
@@ -229,16 +241,18 @@ impl Search {
 
     /// Image files below `folder`, told by their endings; names are relative to `root`.
     fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let in_folder =
-            |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
+        let in_folder = || folder.display().to_string();
         // Where it really is, so that loops of links end.
-        if !self.met.insert(folder.canonicalize().map_err(in_folder)?) {
+        if !self
+            .met
+            .insert(folder.canonicalize().with_context(in_folder)?)
+        {
             self.pass_over(folder.to_owned(), "folder met before");
             return Ok(());
         }
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
             .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-            .map_err(in_folder)?;
+            .with_context(in_folder)?;
         entries.sort();
         for path in entries {
             let is_hidden = path
@@ -325,6 +339,24 @@ pub fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
+/// A whole file of at most `most` bytes; none that is a pipe or device, which may never end.
+///
+/// # Errors
+/// It cannot be read, is no file, or is larger.
+pub fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let refuse = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
+    if let Some(kind) = special(&path.metadata()?) {
+        return Err(refuse(format!("a {kind} and no file")));
+    }
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?.take(most.saturating_add(1));
+    file.read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        length if length > most => Err(refuse(format!("over {most} bytes"))),
+        _ => Ok(bytes),
+    }
+}
+
 fn is_repeated(passed: &PassedOver) -> bool {
     passed.kind.ends_with("met before")
 }
@@ -332,7 +364,7 @@ fn is_repeated(passed: &PassedOver) -> bool {
 /// Whether a folder has the `labels.json` of a percept that did not mark its masks: those that do
 /// name their command in it.
 fn has_unmarked_results(folder: &Path) -> bool {
-    let Ok(text) = std::fs::read(folder.join("labels.json")) else {
+    let Ok(text) = read_file(&folder.join("labels.json"), MAX_LABELS) else {
         return false;
     };
     let settings: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -359,10 +391,13 @@ fn special(about: &Metadata) -> Option<&'static str> {
     Some("device")
 }
 
-/// `.heic`, or what to call a file without ending.
+/// `.heic`, or what to call a file without ending. Anything may be an ending, and this goes to terminals.
 fn kind_by_ending(path: &Path) -> String {
     match path.extension() {
-        Some(ending) => format!(".{}", ending.to_string_lossy().to_lowercase()),
+        Some(ending) => {
+            let ending = ending.to_string_lossy().to_lowercase();
+            format!(".{}", abbreviate(&without_controls(&ending)))
+        }
         None => "without ending".to_owned(),
     }
 }
@@ -542,6 +577,42 @@ mod tests {
         assert_eq!(json["count"], 5);
         assert_eq!(json["kinds"][".heic"], 2);
         assert_eq!(json["files"].as_array().unwrap().len(), 5);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn kinds_are_fit_for_a_terminal() {
+        assert_eq!(
+            kind_by_ending("a.\u{1b}[2J\u{9b}X".as_ref()),
+            ".\u{fffd}[2j\u{fffd}x"
+        );
+        let long = kind_by_ending(format!("a.{}", "x".repeat(200)).as_ref());
+        assert_eq!(long.chars().count(), 42);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("labels.json");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(!has_unmarked_results(folder.path()));
+        for (path, reason) in [
+            (socket.as_path(), "a socket"),
+            ("/dev/zero".as_ref(), "a device"),
+        ] {
+            let error = read_file(path, 9).unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{error}");
+        }
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"123").unwrap();
+        assert_eq!(read_file(&file, 3).unwrap(), b"123");
+        assert!(
+            read_file(&file, 2)
+                .unwrap_err()
+                .to_string()
+                .contains("over 2 bytes")
+        );
     }
 
     #[test]

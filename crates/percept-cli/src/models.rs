@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use percept::model::ModelError;
-use percept::model::weights::LoadReport;
+use percept::model::weights::{LeftOutAs, LoadReport};
 use percept::{Device, Hints, Model, ModelFiles, Precision};
 use percept_hub::{Hub, Reference};
 
@@ -101,12 +101,11 @@ pub fn tell_left_out(report: &LoadReport, console: &Console) {
     if !report.unused.is_empty() {
         console.note(&format!("--allow-unused: left out, {report}"));
     }
-    for line in report.left_out_lines() {
+    for (what, line) in report.left_out.keys().zip(report.left_out_lines()) {
         let line = format!("left out: {line}");
-        // Which of two towers was taken changes every result.
-        match line.contains("another copy of a tower") {
-            true => console.note(&line),
-            false => console.detail(&line),
+        match what {
+            LeftOutAs::OtherTower { .. } => console.note(&line),
+            _ => console.detail(&line),
         }
     }
 }

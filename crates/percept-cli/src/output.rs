@@ -1,5 +1,6 @@
 //! Results as files: masks, overlays, run lengths, arrays.
 
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
@@ -14,14 +15,17 @@ use serde_json::{Value, json};
 use crate::Usage;
 use crate::args::{Format, OutputArgs};
 use crate::console::Console;
-use crate::inputs::Input;
-use crate::record::{Done, Record, Source};
+use crate::inputs::{self, Input};
+use crate::record::{Done, Record, Source, text_of};
 
 /// Where results go unless another folder is named.
 const FOLDER: &str = "percept-out";
 
 /// Most folders that are tried when the usual ones hold other runs.
 const MAX_FOLDERS: usize = 999;
+
+/// Most bytes of the file of settings.
+const MAX_SETTINGS: u64 = 256 << 20;
 
 /// Prints one line to standard output.
 ///
@@ -164,16 +168,24 @@ impl Writer {
         inputs: &'a [Input],
         folder: PathBuf,
     ) -> anyhow::Result<Result<(Self, Vec<&'a Input>), Conflict>> {
-        let mut record = Record::read(folder.join(kind.record()))?;
+        let record = Record::read(folder.join(kind.record()))?;
         let settings_path = folder.join(kind.settings());
-        let earlier = std::fs::read(&settings_path).ok();
+        let earlier = match inputs::read_file(&settings_path, MAX_SETTINGS) {
+            Ok(text) => Some(text),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => None,
+            Err(error) => {
+                let path = settings_path.display();
+                return Err(error).with_context(|| format!("cannot read {path}"));
+            }
+        };
         // As text, since not every number comes back from JSON to the bit.
         let wanted = pretty(settings)?;
-        if let Some(text) = &earlier
-            && *text != wanted.as_bytes()
-        {
+        let is_other = earlier
+            .as_ref()
+            .is_some_and(|text| text != wanted.as_bytes());
+        if let Some(text) = earlier.filter(|_| is_other) {
             let path = settings_path.display();
-            let earlier: Value = serde_json::from_slice(text).unwrap_or_default();
+            let earlier: Value = serde_json::from_slice(&text).unwrap_or_default();
             if !earlier["percept"].is_string() {
                 return Ok(Err(Conflict(format!(
                     "{path} is no file of percept's; name another folder with --out"
@@ -186,13 +198,11 @@ impl Writer {
                     differences(&earlier, settings).join(", ")
                 ))));
             }
-            remove_results(&folder, kind, &record)?;
-            record = Record::read(folder.join(kind.record()))?;
         }
         let mut writer = Self {
             kind,
             folder,
-            formats: args.format.clone(),
+            formats: args.formats(),
             style: OverlayStyle {
                 opacity: args.opacity,
                 background: Some(0),
@@ -203,9 +213,13 @@ impl Writer {
             categories: None,
             record,
         };
-        writer.formats.dedup();
-        if let Some(conflict) = writer.conflict(inputs, args.force, earlier.is_some()) {
+        if let Some(conflict) = writer.conflict(inputs, args.force) {
             return Ok(Err(conflict));
+        }
+        // Last, when nothing is refused any more.
+        if is_other {
+            remove_results(&writer.folder, kind, &writer.record)?;
+            writer.record = Record::read(writer.folder.join(kind.record()))?;
         }
         let to_do = inputs
             .iter()
@@ -229,51 +243,67 @@ impl Writer {
     }
 
     /// A file that is there and would be lost.
-    fn conflict(&self, inputs: &[Input], force: bool, is_ours: bool) -> Option<Conflict> {
-        let [results, _] = self.kind.coco().map(|name| self.folder.join(name));
-        let is_recorded = self.record.photos().next().is_some();
-        if self.formats.contains(&Format::Rle) && results.exists() && !is_recorded && !force {
+    fn conflict(&self, inputs: &[Input], force: bool) -> Option<Conflict> {
+        let of_all = self.kind.coco().map(|name| self.folder.join(name));
+        let has_coco = self.record.photos().any(|photo| photo.coco.is_some());
+        let is_written = self.formats.contains(&Format::Rle) && !has_coco;
+        let mut of_all = of_all.into_iter().filter(|_| is_written);
+        let foreign = of_all.find(|path| path.is_file()).or_else(|| {
+            let of_photo = |input| {
+                let mut paths = self.paths(input);
+                paths.find(|path| path.is_file() && !self.is_result(input, path))
+            };
+            inputs.iter().find_map(of_photo)
+        });
+        if let Some(path) = foreign {
             return Some(Conflict(format!(
-                "{} is there already; --force replaces it, --out names another folder",
-                results.display()
+                "{} is no result of percept's, and would be lost; name another folder with --out",
+                path.display()
             )));
         }
-        for input in inputs {
-            let recorded = self.record.get(&input.name);
-            let is_same = |done: &Done| {
-                let source = Source::of(&input.path);
-                source.is_none_or(|source| source.path == done.source.path)
-            };
-            if recorded.is_some_and(is_same) {
-                continue;
-            }
-            for path in self.formats.iter().filter_map(|f| self.path(input, *f)) {
-                if !path.is_file() {
-                    continue;
-                }
-                let is_result = match path.extension() {
-                    Some(ending) if ending == "png" => starts_as_result(&path),
-                    _ => is_ours,
+        let mut in_the_way = inputs.iter().filter(|_| !force);
+        let (path, whose) = in_the_way.find_map(|input| self.in_the_way(input))?;
+        Some(Conflict(format!(
+            "{} {whose}; --force replaces it, --out names another folder",
+            path.display()
+        )))
+    }
+
+    /// A result of another photo, or of nobody knows which, that one of `input` would replace, and whose
+    /// it is.
+    fn in_the_way(&self, input: &Input) -> Option<(PathBuf, String)> {
+        let mut there = self.paths(input).filter(|path| path.is_file());
+        match self.record.get(&input.name) {
+            Some(done) if !is_of(done, input) => {
+                // Where no file is, its masks are in the one of all photos.
+                let [results, _] = self.kind.coco();
+                let path = there.next().unwrap_or_else(|| self.folder.join(results));
+                let whose = match input.is_stdin() {
+                    true => "is of an earlier photo from standard input".into(),
+                    false => format!("is of {}", done.image),
                 };
-                let shown = path.display();
-                if !is_result {
-                    return Some(Conflict(format!(
-                        "{shown} is no result of percept's, and would be lost; name another folder with \
-                         --out"
-                    )));
-                }
-                if !force {
-                    let whose = match recorded {
-                        Some(done) => format!("is of {}", done.image),
-                        None => "is there already".into(),
-                    };
-                    return Some(Conflict(format!(
-                        "{shown} {whose}; --force replaces it, --out names another folder"
-                    )));
-                }
+                Some((path, whose))
+            }
+            _ => {
+                let path = there.find(|path| !self.is_recorded(input, path))?;
+                Some((path, "is there already".into()))
             }
         }
-        None
+    }
+
+    /// Whether percept wrote a file: its pictures say so, of others the record knows.
+    fn is_result(&self, input: &Input, path: &Path) -> bool {
+        let is_picture = path.extension().is_some_and(|ending| ending == "png");
+        self.is_recorded(input, path) || is_picture && starts_as_result(path)
+    }
+
+    /// Whether a file with the name of `input` is one that a run wrote.
+    fn is_recorded(&self, input: &Input, path: &Path) -> bool {
+        let files = self.record.get(&input.name).map(|done| &done.files);
+        let below = path.strip_prefix(&self.folder).map(text_of);
+        files
+            .zip(below.ok())
+            .is_some_and(|(files, below)| files.contains(&below))
     }
 
     /// Whether all that is wanted of a photo is there, of the photo as it is.
@@ -281,8 +311,9 @@ impl Writer {
         let Some(done) = self.record.get(&input.name) else {
             return false;
         };
-        let mut files = self.formats.iter().filter_map(|f| self.path(input, *f));
-        Source::of(&input.path).is_some_and(|source| source == done.source)
+        let mut files = self.paths(input);
+        !done.is_begun
+            && Source::of(&input.path).is_some_and(|source| source == done.source)
             && (done.coco.is_some() || !self.formats.contains(&Format::Rle))
             && files.all(|path| path.is_file())
     }
@@ -309,9 +340,19 @@ impl Writer {
         if let (Value::Object(described), Value::Object(more)) = (&mut described, more) {
             described.extend(more);
         }
+        let mut done = self.about(input, [labels.width(), labels.height()]);
+        // A run that is killed from here on leaves files, which are known to be percept's then.
+        let earlier = self.record.get(&input.name);
+        let is_known = earlier.is_some_and(|earlier| {
+            earlier.source == done.source && done.files.iter().all(|f| earlier.files.contains(f))
+        });
+        if !is_known {
+            self.record.add(Done {
+                is_begun: true,
+                ..done.clone()
+            })?;
+        }
         let mut files = serde_json::Map::new();
-        let mut written = Vec::new();
-        let mut coco = None;
         for format in self.formats.clone() {
             let bytes = match format {
                 Format::Overlay => {
@@ -327,7 +368,7 @@ impl Writer {
                 // Written last, when the other files are known.
                 Format::Json => continue,
                 Format::Rle => {
-                    coco = Some(self.coco(input, labels, regions));
+                    done.coco = Some(self.coco(input, labels, regions));
                     let [results, _] = self.kind.coco().map(|name| self.folder.join(name));
                     files.insert("rle".into(), json!(results.display().to_string()));
                     continue;
@@ -336,7 +377,6 @@ impl Writer {
             if let Some(path) = self.path(input, format) {
                 write_file(&path, &bytes)?;
                 files.insert(format.name().into(), json!(path.display().to_string()));
-                written.push(path);
             }
         }
         described["files"] = Value::Object(files);
@@ -345,24 +385,24 @@ impl Writer {
         {
             described["files"]["json"] = json!(path.display().to_string());
             write_json(&path, &described)?;
-            written.push(path);
         }
-        if let Some(source) = Source::of(&input.path) {
-            let below = |path: PathBuf| {
-                let below = path.strip_prefix(&self.folder);
-                below.map(|below| below.display().to_string())
-            };
-            self.record.add(Done {
-                image: input.path.display().to_string(),
-                file: input.file.display().to_string(),
-                name: input.name.display().to_string(),
-                source,
-                size: [labels.width(), labels.height()],
-                files: written.into_iter().flat_map(below).collect(),
-                coco,
-            })?;
-        }
+        self.record.add(done)?;
         Ok(described)
+    }
+
+    /// What is recorded of a photo.
+    fn about(&self, input: &Input, size: [u32; 2]) -> Done {
+        let below = |path: PathBuf| path.strip_prefix(&self.folder).map(text_of);
+        Done {
+            image: input.path.display().to_string(),
+            file: text_of(&input.file),
+            name: text_of(&input.name),
+            source: Source::of(&input.path).unwrap_or_else(|| Source::once(&input.path)),
+            size,
+            files: self.paths(input).flat_map(below).collect(),
+            is_begun: false,
+            coco: None,
+        }
     }
 
     fn coco(
@@ -371,7 +411,7 @@ impl Writer {
         labels: &LabelMap,
         regions: &[Region],
     ) -> Vec<percept::CocoResult> {
-        let file = input.file.display().to_string();
+        let file = text_of(&input.file);
         // Photos get their numbers when all are known.
         let mut results = percept::coco_results(ImageId(0), &file, labels, regions);
         for result in &mut results {
@@ -404,12 +444,26 @@ impl Writer {
         Ok(())
     }
 
+    /// The files of one photo.
+    fn paths(&self, input: &Input) -> impl Iterator<Item = PathBuf> {
+        self.formats
+            .iter()
+            .filter_map(|format| self.path(input, *format))
+    }
+
     fn path(&self, input: &Input, format: Format) -> Option<PathBuf> {
         let mut name = input.name.clone().into_os_string();
         name.push(".");
         name.push(self.kind.ending(format)?);
         Some(self.folder.join(name))
     }
+}
+
+/// Whether what is recorded is of the photo of `input`. Standard input never is what it was.
+fn is_of(done: &Done, input: &Input) -> bool {
+    // One that cannot be read fails by itself.
+    let is_same = |source: Source| source.path == done.source.path;
+    !input.is_stdin() && Source::of(&input.path).is_none_or(is_same)
 }
 
 /// The settings in which two runs differ.
@@ -429,13 +483,13 @@ fn differences(one: &Value, other: &Value) -> Vec<String> {
 
 /// Removes what an earlier run of a command wrote, which its record names.
 fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<()> {
-    let is_below = |file: &&String| {
-        let mut parts = Path::new(file).components();
+    let is_below = |file: &PathBuf| {
+        let mut parts = file.components();
         parts.all(|part| matches!(part, Component::Normal(_)))
     };
     let of_all = kind.coco().into_iter().chain([kind.record()]);
-    let files = record.photos().flat_map(|photo| &photo.files);
-    for name in files.filter(is_below).map(String::as_str).chain(of_all) {
+    let of_all = of_all.map(PathBuf::from);
+    for name in record.files().filter(is_below).chain(of_all) {
         let path = folder.join(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -449,7 +503,7 @@ fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<
 
 /// Whether a PNG says that percept made it.
 fn starts_as_result(path: &Path) -> bool {
-    crate::inputs::start_of(path).is_ok_and(|start| is_result(&start))
+    inputs::start_of(path).is_ok_and(|start| is_result(&start))
 }
 
 /// A class of the settings.

@@ -183,10 +183,15 @@ fn photos(count: usize) -> String {
     plural(count, "photo")
 }
 
-/// A number with its noun.
+/// A number with its noun, whose plural ends in s.
 pub fn plural(count: usize, noun: &str) -> String {
+    counted(count, noun, &format!("{noun}s"))
+}
+
+/// A number with what is said of one, or of many.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
     match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
+        1 => format!("1 {one}"),
+        _ => format!("{count} {many}"),
     }
 }

@@ -27,6 +27,9 @@ pub struct Done {
     pub size: [u32; 2],
     /// The files that were written, below the folder of results.
     pub files: Vec<String>,
+    /// Whether the files are about to be written: a run that is killed now leaves some of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_begun: bool,
     /// COCO results, where they were asked for. Their ids are given when all photos are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<Vec<CocoResult>>,
@@ -44,18 +47,72 @@ pub struct Source {
 }
 
 impl Source {
-    /// Of a photo as it is now; `None` where it cannot be read.
+    /// Of what is there once, as standard input is: never that of a photo of another run.
+    pub fn once(path: &Path) -> Self {
+        Self {
+            path: text_of(path),
+            bytes: 0,
+            modified: 0,
+        }
+    }
+
+    /// Of a photo as it is now; `None` where it is no file that can be read.
     pub fn of(path: &Path) -> Option<Self> {
         let about = path.metadata().ok()?;
         let modified = about.modified().ok()?.duration_since(UNIX_EPOCH);
         // Before 1970 is as good as never.
         let modified = modified.unwrap_or_default();
         Some(Self {
-            path: path.canonicalize().ok()?.display().to_string(),
+            path: text_of(&path.canonicalize().ok()?),
             bytes: about.len(),
             modified: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX),
         })
     }
+}
+
+/// A path as text that [`path_of`] takes back: itself, unless that is no Unicode. Two paths never have the
+/// same text, as they may have on a screen.
+pub fn text_of(path: &Path) -> String {
+    match path.to_str() {
+        // On Windows this parts folders.
+        Some(text) if cfg!(windows) || !text.contains('\\') => text.to_owned(),
+        _ => path
+            .as_os_str()
+            .as_encoded_bytes()
+            .escape_ascii()
+            .to_string(),
+    }
+}
+
+/// The path with a text that [`text_of`] made.
+#[cfg(unix)]
+fn path_of(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match (byte, rest.len()) {
+            (b'\\', 1..) => match rest.next().unwrap_or_default() {
+                b'x' => {
+                    let digits = [rest.next(), rest.next()].map(Option::unwrap_or_default);
+                    let digits = std::str::from_utf8(&digits).unwrap_or_default();
+                    u8::from_str_radix(digits, 16).unwrap_or_default()
+                }
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'n' => b'\n',
+                other => other,
+            },
+            _ => byte,
+        });
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// The path with a text that [`text_of`] made.
+#[cfg(not(unix))]
+fn path_of(text: &str) -> PathBuf {
+    text.into()
 }
 
 /// The record of a run: a line of JSON for each photo, written as they come.
@@ -88,12 +145,18 @@ impl Record {
 
     /// The photo with results of this name.
     pub fn get(&self, name: &Path) -> Option<&Done> {
-        self.done.get(&name.display().to_string())
+        self.done.get(&text_of(name))
     }
 
-    /// All photos.
+    /// The files of all photos, by their paths below the folder of results.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.done.values().flat_map(|photo| &photo.files);
+        files.map(|file| path_of(file))
+    }
+
+    /// The photos that are done.
     pub fn photos(&self) -> impl Iterator<Item = &Done> {
-        self.done.values()
+        self.done.values().filter(|photo| !photo.is_begun)
     }
 
     /// Adds a photo, in the file at once.
@@ -229,10 +292,82 @@ fn remember(done: &mut BTreeMap<String, Done>, mut photo: Done) {
     if let Some(earlier) = done.remove(&photo.name) {
         if earlier.source == photo.source {
             photo.coco = photo.coco.or(earlier.coco);
+            // What is done stays so while more is written.
+            photo.is_begun &= earlier.is_begun;
         }
         photo.files.extend(earlier.files);
         photo.files.sort();
         photo.files.dedup();
     }
     done.insert(photo.name.clone(), photo);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn no_two_paths_have_one_text() {
+        use std::os::unix::ffi::OsStrExt;
+        let names: [&[u8]; 8] = [
+            b"a/b.jpg",
+            "é.jpg".as_bytes(),
+            b"a\xFF.jpg",
+            b"a\xFE.jpg",
+            br"a\xff.jpg",
+            br"a\\xff.jpg",
+            b"\xFF\t\r\n'\"\\",
+            b"tail\\",
+        ];
+        let paths = names.map(|name| Path::new(std::ffi::OsStr::from_bytes(name)));
+        let texts = paths.map(text_of);
+        for (path, text) in paths.iter().zip(&texts) {
+            assert_eq!(path_of(text), *path, "{text}");
+        }
+        assert_eq!(texts[0], "a/b.jpg");
+        assert_eq!(texts[1], "é.jpg");
+        assert_eq!(texts[2], r"a\xff.jpg");
+        assert_eq!(HashMap::from(texts.map(|text| (text, ()))).len(), 8);
+        for text in [r"\", r"\x", r"\xf", r"\xé", r"\q"] {
+            path_of(text);
+        }
+    }
+
+    #[test]
+    fn what_is_begun_is_no_photo_yet_and_its_files_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("segment.jsonl");
+        let mut record = Record::read(path.clone()).unwrap();
+        let begun = Done {
+            image: "a.jpg".into(),
+            file: "a.jpg".into(),
+            name: "a".into(),
+            source: Source::once(Path::new("a.jpg")),
+            size: [1, 1],
+            files: vec!["a.npy".into()],
+            is_begun: true,
+            coco: None,
+        };
+        record.add(begun.clone()).unwrap();
+        let read = Record::read(path.clone()).unwrap();
+        assert_eq!(read.files().collect::<Vec<_>>(), [Path::new("a.npy")]);
+        assert_eq!(read.photos().count(), 0);
+        // It is done, and begun once more for another file.
+        let done = Done {
+            is_begun: false,
+            ..begun.clone()
+        };
+        record.add(done).unwrap();
+        record
+            .add(Done {
+                files: vec!["a.json".into()],
+                ..begun
+            })
+            .unwrap();
+        let read = Record::read(path).unwrap();
+        assert_eq!(read.photos().count(), 1);
+        let files: Vec<_> = read.files().collect();
+        assert_eq!(files, [Path::new("a.json"), Path::new("a.npy")]);
+    }
 }

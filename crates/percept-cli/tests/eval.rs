@@ -278,15 +278,19 @@ fn class_folders_are_named_or_refused() {
     let output = eval_folders(&nested, &[]);
     expect(
         &output,
-        1,
+        2,
         "dog: a class folder without photos; it holds only folders, such as images",
     );
-    expect(&output, 1, "--keep-empty-classes");
+    expect(&output, 2, "--keep-empty-classes");
     let result = json(&eval_folders(&nested, &["--keep-empty-classes"]));
     assert_eq!(result["per_class"][1]["name"], "dog");
     assert_eq!(result["per_class"][1]["count"], 0);
     assert_eq!(left_out(&result).len(), 2);
-    expect(&eval_folders(&nested, &["--split", "x"]), 1, "dog");
+    expect(
+        &eval_folders(&nested, &["--split", "train"]),
+        2,
+        "split train: folder has no splits; name what is to be measured with --data",
+    );
 }
 
 #[test]

@@ -11,12 +11,13 @@ mod common;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use percept::image::{Filter, RgbImage, jpeg_rgb, png_rgb, resize};
 use serde_json::Value;
 
-use crate::common::{expect, percept_in, photos, text, tiny};
+use crate::common::{expect, interrupt, percept_in, photos, text, tiny};
 
 /// A folder with photos, in which percept runs.
 struct Place(tempfile::TempDir);
@@ -182,6 +183,40 @@ fn what_is_not_percepts_is_never_overwritten() {
     }
     assert_eq!(fs::read(place.path("a.mask.png")).unwrap(), photo);
     fs::remove_file(place.path("a.mask.png")).unwrap();
+    // Beside results of percept's, with the same settings and with others.
+    place.works("segment a.jpg --labels cat --out . --format mask");
+    for (format, file) in [
+        ("json", "a.json"),
+        ("npy", "a.npy"),
+        ("rle", "results.json"),
+        ("mask,rle", "images.json"),
+    ] {
+        fs::write(place.path(file), b"mine").unwrap();
+        for more in ["", " --force", " --resume", ",dog --force"] {
+            let output = place.run(&format!(
+                "segment a.jpg --out . --format {format} --labels cat{more}"
+            ));
+            expect(&output, 2, &format!("{file} is no result of percept's"));
+            assert_eq!(fs::read(place.path(file)).unwrap(), b"mine");
+            // Nothing is removed by a run that is refused.
+            for ours in ["a.mask.png", "segment.jsonl"] {
+                assert!(place.path(ours).is_file(), "{ours}");
+            }
+            assert_eq!(
+                place.json("labels.json")["classes"]
+                    .as_array()
+                    .unwrap()
+                    .len(),
+                2
+            );
+        }
+        fs::remove_file(place.path(file)).unwrap();
+    }
+    // What is recorded is replaced.
+    place.works("segment a.jpg --labels cat --out . --format json,npy,rle");
+    place.works("segment a.jpg --labels cat --out . --format json,npy,rle");
+    place.works("segment a.jpg --labels cat,dog --out . --format json,npy,rle --force");
+    assert!(!place.path("a.mask.png").exists());
     for format in ["mask", "json", "npy"] {
         fs::write(place.path("labels.json"), b"[\"mine\"]").unwrap();
         let output = place.run(&format!(
@@ -190,6 +225,105 @@ fn what_is_not_percepts_is_never_overwritten() {
         expect(&output, 2, "labels.json is no file of percept's");
         assert_eq!(fs::read(place.path("labels.json")).unwrap(), b"[\"mine\"]");
     }
+}
+
+#[test]
+fn photos_of_one_name_keep_their_masks_in_the_file_of_all() {
+    let place = Place::with(&["a.jpg", "other/a.jpg"]);
+    place.works("segment a.jpg --labels cat --background none --out out --format rle");
+    let output =
+        place.run("segment other/a.jpg --labels cat --background none --out out --format rle");
+    expect(&output, 2, "out/results.json is of a.jpg");
+    let output =
+        place.run("segment other/a.jpg --labels cat --background none --out out --format npy");
+    expect(&output, 2, "is of a.jpg; --force replaces it");
+    assert_eq!(place.json("out/images.json")["images"][0]["path"], "a.jpg");
+}
+
+#[test]
+fn a_photo_from_standard_input_has_results_like_others() {
+    let place = Place::with(&["a.jpg", "b.jpg"]);
+    let pipe = |name: &str, more: &str| {
+        let mut program = percept_in(place.0.path());
+        let words = "segment - --labels cat --background none --size 64 --out out";
+        let photo = fs::File::open(place.path(name)).unwrap();
+        program.env("PERCEPT_MODEL", tiny()).stdin(photo);
+        program.args(words.split(' ').chain(more.split_whitespace()));
+        program.output().unwrap()
+    };
+    expect(&pipe("a.jpg", "--format rle"), 0, "1 photo done");
+    let results = place.json("out/results.json");
+    assert_eq!(results.as_array().unwrap().len(), 1);
+    assert_eq!(
+        results[0]["segmentation"]["size"],
+        serde_json::json!([30, 42])
+    );
+    let images = place.json("out/images.json");
+    assert_eq!(images["images"][0]["file_name"], "stdin");
+    assert_eq!(images["images"][0]["id"], results[0]["image_id"]);
+    // The next one is another photo.
+    for more in ["--format rle", "--format rle --resume", "--format npy"] {
+        let output = pipe("b.jpg", more);
+        expect(&output, 2, "is of an earlier photo from standard input");
+    }
+    expect(
+        &pipe("b.jpg", "--format npy,rle --force"),
+        0,
+        "1 photo done",
+    );
+    assert!(place.path("out/stdin.npy").is_file());
+}
+
+#[test]
+fn settings_are_those_that_results_hang_on() {
+    let place = Place::with(&["a.jpg"]);
+    for (command, file) in [
+        ("segment a.jpg --labels cat", "labels"),
+        ("group a.jpg", "groups"),
+    ] {
+        place.works(command);
+        let settings = place.json(&format!("percept-out/{file}.json"));
+        assert_eq!(settings["precision"], "f32");
+        assert_eq!(settings["size"], serde_json::json!({ "short_side": 64 }));
+    }
+    // Settings that cannot be read are not taken for none.
+    fs::create_dir_all(place.path("out/labels.json")).unwrap();
+    let output = place.run("segment a.jpg --labels cat --out out");
+    expect(&output, 1, "cannot read out/labels.json: ");
+    assert_eq!(place.names("out"), ["labels.json"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_unicode_are_told_apart() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::with(&["in/a.jpg"]);
+    let names = [&b"in/\xfe.jpg"[..], b"in/\xff.jpg"];
+    for name in names.map(|name| place.0.path().join(OsStr::from_bytes(name))) {
+        if fs::copy(place.path("in/a.jpg"), name).is_err() {
+            // Not every file system has such names.
+            return;
+        }
+    }
+    let run = "segment in --labels cat --background none --format mask,rle --out out";
+    place.works(run);
+    let images = place.json("out/images.json")["images"].clone();
+    let told = |key: &str| -> HashSet<String> {
+        let images = images.as_array().unwrap().iter();
+        images.map(|image| image[key].to_string()).collect()
+    };
+    assert_eq!(
+        (told("id").len(), told("file_name").len()),
+        (3, 3),
+        "{images}"
+    );
+    assert_eq!(place.json("out/results.json").as_array().unwrap().len(), 3);
+    let told = summary(&place.run(&format!("{run} --resume --json")));
+    assert_eq!(told["done_before"], 3, "{told}");
+    // They are replaced with the others.
+    place.works("segment in/a.jpg --labels dog --format mask --out out --force");
+    assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), 3);
 }
 
 #[test]
@@ -329,7 +463,10 @@ fn categories_come_from_a_file() {
     place.works(
         "segment a.jpg --labels dog,cat --background none --format rle --categories coco.json",
     );
-    for result in place.json("percept-out/results.json").as_array().unwrap() {
+    let results = place.json("percept-out/results.json");
+    let results = results.as_array().unwrap();
+    assert!(!results.is_empty());
+    for result in results {
         let number = if result["category_name"] == "cat" {
             17
         } else {
@@ -339,7 +476,7 @@ fn categories_come_from_a_file() {
     }
     let classes = place.json("percept-out/labels.json")["classes"].clone();
     assert_eq!(classes[1]["category_id"], 18);
-    let output = place.run("segment a.jpg --labels dog,bird --categories coco.json");
+    let output = place.run("segment a.jpg --labels dog,bird --categories coco.json --format rle");
     expect(&output, 2, "coco.json: no category is called bird");
 }
 
@@ -425,6 +562,17 @@ fn a_run_is_taken_up_where_it_ended() {
         place.json("whole/results.json")
     );
     assert_eq!(place.json("out/results.json").as_array().unwrap().len(), 3);
+    // As a run leaves it that was killed when it had begun with a photo's files.
+    let record = fs::read_to_string(place.path("out/segment.jsonl")).unwrap();
+    let kept: String = record
+        .lines()
+        .filter(|line| line.contains("is_begun") || !line.contains("in/c.jpg"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(place.path("out/segment.jsonl"), kept).unwrap();
+    let told = summary(&place.run(&format!("{run} --resume --json")));
+    assert_eq!(told["done"], 1, "{told}");
+    assert_eq!(place.json("out/results.json").as_array().unwrap().len(), 3);
     // A photo that changed, and a mask that is gone.
     place.photo("in/b.jpg", 20);
     fs::remove_file(place.path("out/c.mask.png")).unwrap();
@@ -436,45 +584,40 @@ fn a_run_is_taken_up_where_it_ended() {
 #[cfg(unix)]
 #[test]
 fn a_stopped_run_keeps_what_it_has() {
-    let place = Place::with(&[]);
-    for at in 0..400 {
-        fs::create_dir_all(place.path("in")).unwrap();
-        if at == 0 {
-            place.photo("in/000.jpg", 1);
-        } else {
-            fs::copy(
-                place.path("in/000.jpg"),
-                place.path(&format!("in/{at:03}.jpg")),
-            )
-            .unwrap();
-        }
+    use std::io::{BufRead, BufReader, Read, Write};
+    let place = Place::with(&["in/000.jpg"]);
+    let photo = fs::read(place.path("in/000.jpg")).unwrap();
+    fs::create_dir(place.path("more")).unwrap();
+    for at in 1..400 {
+        let folder = if at < 50 { "in" } else { "more" };
+        fs::write(place.path(&format!("{folder}/{at:03}.jpg")), &photo).unwrap();
     }
-    let mut program = percept_in(place.0.path());
-    program
+    // The photo from standard input comes when this test lets it, and holds up all behind it.
+    let run =
+        "segment in - more --labels cat --background none --format mask,rle --out out --size 64";
+    let mut child = percept_in(place.0.path())
         .env("PERCEPT_MODEL", tiny())
-        .args(
-            "segment in --labels cat --background none --format mask,rle --out out --size 448"
-                .split(' '),
-        )
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    let record = place.path("out/segment.jsonl");
-    while fs::read(&record).map_or(0, |bytes| bytes.len()) < 100 {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "ended before it was stopped"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let pid = child.id().to_string();
-    std::process::Command::new("kill")
-        .args(["-INT", &pid])
-        .status()
+        .args(run.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let record = place.path("out/segment.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(&record).is_ok_and(|record| record.contains("counts")) {
+        assert!(Instant::now() < deadline, "no photo in a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    interrupt(&child);
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("stopping after the photos on their way") {
+        assert!(told.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    child.stdin.take().unwrap().write_all(&photo).unwrap();
+    told.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(said.contains("--resume goes on"), "{said}");
     let results = place.json("out/results.json");
     let done = results.as_array().unwrap().len();

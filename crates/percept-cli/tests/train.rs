@@ -18,7 +18,7 @@ use percept_checkpoint::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{expect, newest, percept_in, photos, text, tiny, write_shard};
+use crate::common::{expect, interrupt, newest, percept_in, photos, text, tiny, write_shard};
 /// A folder with two shards of 20 pairs.
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
@@ -246,14 +246,7 @@ fn ctrl_c_saves() {
         assert!(Instant::now() < deadline, "no step in a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     expect(&output, 130, "saved as logs/x/checkpoints/step_");
     let lines = fs::read_to_string(&results).unwrap();

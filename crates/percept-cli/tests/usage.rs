@@ -225,6 +225,47 @@ fn flags_that_a_command_has_no_use_for_are_refused() {
             "--classes: only folder",
         ),
         (
+            &["eval", "voc", "--data", "x", "--keep-empty-classes"],
+            "--keep-empty-classes: only folder, imagenet and imagenet-v2",
+        ),
+        (
+            &["eval", "custom", "--data", "x", "--split", "train"],
+            "split train: custom has no splits",
+        ),
+        (
+            &["group", &coffee(), "--format", "mask", "--opacity", "0.4"],
+            "--opacity: only --format overlay",
+        ),
+        (
+            &[
+                "group",
+                &coffee(),
+                "--format",
+                "json",
+                "--overlay-size",
+                "9",
+            ],
+            "--overlay-size: only --format overlay",
+        ),
+        (
+            &[
+                "segment",
+                &coffee(),
+                "--labels",
+                "cat",
+                "--format",
+                "mask,rle",
+                "--no-legend",
+            ],
+            "--no-legend: only --format overlay",
+        ),
+        (
+            &["segment", &coffee(), "--labels", "cat", "--categories", "x"],
+            "--categories: only --format rle",
+        ),
+        (&["convert", "--model", "x"], "percept convert MODEL OUT"),
+        (&["pull", "--model", "x"], "percept pull NAME"),
+        (
             &[
                 "embed",
                 "--text",

@@ -89,6 +89,10 @@ enum Naming {
     Name { numbered: bool },
 }
 
+/// Why a folder may have no class, unless a file names them.
+const NO_CLASS: &str =
+    "none of ImageNet's 1,000 classes; a file of class names can tell what it is";
+
 /// The class of a folder.
 struct Named {
     /// What is equal for folders of one class.
@@ -169,9 +173,16 @@ impl ImageFolder {
         let mut known: HashMap<String, u16> = HashMap::new();
         let mut ids = HashSet::new();
         for folder in folders {
-            let named = naming
-                .class(&folder.name, &all)
-                .ok_or_else(|| invalid(&root.join(&folder.name), naming.no_class()))?;
+            let named = naming.class(&folder.name, &all).ok_or_else(|| {
+                let folder = root.join(&folder.name);
+                match names {
+                    Some(file) => {
+                        let folder = folder.display();
+                        invalid(file, format!("has no line for the class folder {folder}"))
+                    }
+                    None => invalid(&folder, NO_CLASS),
+                }
+            })?;
             if let Some(kind) = named.odd {
                 set.omissions.add(kind, &folder.name);
             }
@@ -328,14 +339,6 @@ impl Naming {
                     ..Named::said(folder)
                 }),
             },
-        }
-    }
-
-    /// Why a folder may have no class.
-    fn no_class(&self) -> &'static str {
-        match self {
-            Self::File(_) => "the file of class names has no line for this folder",
-            _ => "none of ImageNet's 1,000 classes; a file of class names can tell what it is",
         }
     }
 }

@@ -11,8 +11,8 @@ const EXAMPLES: usize = 5;
 /// those beyond are counted together.
 const MAX_KINDS: usize = 100;
 
-/// Longest example, in characters: names come from files that nobody has vetted.
-const MAX_EXAMPLE: usize = 200;
+/// Longest example or kind, in characters: names come from files that nobody has vetted.
+const MAX_NAME: usize = 200;
 
 /// The kind of all that is beyond [`MAX_KINDS`].
 const OTHERS: &str = "of other kinds";
@@ -66,10 +66,7 @@ impl Omissions {
         let of_kind = self.of_kind(kind.as_ref());
         of_kind.count = of_kind.count.saturating_add(count);
         if of_kind.examples.len() < EXAMPLES {
-            let example = example.to_string();
-            let short = example.chars().take(MAX_EXAMPLE);
-            let shown = short.map(|c| if c.is_control() { ' ' } else { c });
-            of_kind.examples.push(shown.collect());
+            of_kind.examples.push(shown(&example.to_string()));
         }
     }
 
@@ -103,6 +100,8 @@ impl Omissions {
 
     /// The entry of a kind, made if it is the first.
     fn of_kind(&mut self, kind: &str) -> &mut LeftOut {
+        let shown = shown(kind);
+        let kind = shown.as_str();
         let known = self.0.iter().position(|known| known.kind == kind);
         let at = known.unwrap_or_else(|| {
             let kind = match self.0.len() {
@@ -121,6 +120,14 @@ impl Omissions {
         });
         &mut self.0[at]
     }
+}
+
+/// As much of a text as a line has room for, without what terminals take as commands.
+fn shown(text: &str) -> String {
+    let short = text.chars().take(MAX_NAME);
+    short
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 impl From<Omissions> for Vec<LeftOut> {
@@ -153,6 +160,23 @@ mod tests {
         both.merge(&omissions);
         assert_eq!((both.count(), both.kinds().len()), (9, 2));
         assert_eq!(both.kinds()[0].examples, ["cat", "cow "]);
+    }
+
+    #[test]
+    fn kinds_are_fit_for_a_terminal() {
+        let mut omissions = Omissions::new();
+        for _ in 0..2 {
+            omissions.add("files passed over for the ending .\u{1b}[2J", "a");
+            omissions.add("x".repeat(9999), "b");
+        }
+        let mut all = Omissions::new();
+        all.merge(&omissions);
+        assert_eq!(all, omissions);
+        let [ending, long] = all.kinds() else {
+            panic!("{all:?}")
+        };
+        assert_eq!(ending.kind, "files passed over for the ending . [2J");
+        assert_eq!((long.kind.len(), long.count), (MAX_NAME, 2));
     }
 
     #[test]

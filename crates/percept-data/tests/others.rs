@@ -253,8 +253,11 @@ fn a_file_can_name_the_classes() {
     assert!(open(Competing::ImageNet).is_err());
     tree.file("names.txt", "n1\tsofa\n");
     let error = message(open(Competing::Present));
+    let file = tree.path("names.txt").display().to_string();
+    assert!(error.starts_with(&file), "{error}");
+    let folder = tree.path("photos/cows").display().to_string();
     assert!(
-        error.ends_with("cows: the file of class names has no line for this folder"),
+        error.ends_with(&format!(": has no line for the class folder {folder}")),
         "{error}"
     );
     fs::remove_file(tree.path("names.txt")).unwrap();

@@ -18,13 +18,25 @@ pub fn message(error: &(dyn Error + 'static)) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if !line.contains(&text) {
+        if !says(&line, &text) {
             line.push_str(": ");
             line.push_str(&text);
         }
         cause = error.source();
     }
     line
+}
+
+/// Whether a text is among the parts of a line that colons separate, or what a sentence ends with. A path may
+/// hold the same words by chance.
+fn says(line: &str, text: &str) -> bool {
+    text.is_empty()
+        || line.match_indices(text).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + text.len()..]);
+            let is_part = (before.is_empty() || before.ends_with(": "))
+                && (after.is_empty() || after.starts_with(": "));
+            is_part || after.is_empty() && before.ends_with(' ')
+        })
 }
 
 #[cfg(test)]
@@ -50,5 +62,37 @@ mod tests {
         let both = Layer::Silent(Box::new(talkative));
         assert_eq!(message(&both), "outer: tells all: the cause");
         assert_eq!(message(&Layer::Cause), "the cause");
+    }
+
+    #[test]
+    fn a_cause_is_not_taken_for_a_part_of_a_path() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{path}{told}")]
+        struct Named {
+            path: &'static str,
+            told: &'static str,
+            source: Layer,
+        }
+        let line = |path, told| {
+            message(&Named {
+                path,
+                told,
+                source: Layer::Cause,
+            })
+        };
+        assert_eq!(
+            line("/of/the cause/a.jpg", ""),
+            "/of/the cause/a.jpg: the cause"
+        );
+        assert_eq!(
+            line("/of/the cause", ": lost"),
+            "/of/the cause: lost: the cause"
+        );
+        assert_eq!(line("a.jpg", ": the cause"), "a.jpg: the cause");
+        assert_eq!(
+            line("a.jpg", ": lost by the cause"),
+            "a.jpg: lost by the cause"
+        );
+        assert_eq!(line("the cause", ": a.jpg"), "the cause: a.jpg");
     }
 }

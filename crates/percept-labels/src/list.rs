@@ -507,13 +507,58 @@ fn item_entry(node: &Node, id: Option<&str>, names: Names<'_>) -> Result<Entry, 
                 .and_then(text_of)
                 .ok_or_else(|| Refused::at(node.line, "an object without a `name`"))?;
             let mut all = names(node.line, name)?;
-            if let Some(Value::List(more)) = value("synonyms").map(|node| &node.value) {
-                all.extend(more.iter().filter_map(text_of).map(str::to_owned));
+            if let Some(more) = value("synonyms") {
+                all.extend(synonyms(more)?);
             }
-            let own = value("id").and_then(text_of).filter(|id| is_index(id));
-            entry(node.line, all, id.or(own.map(str::to_owned)))
+            let own = value("id").map(own_id).transpose()?.flatten();
+            entry(node.line, all, id.or(own))
         }
     }
+}
+
+/// The further names of a class.
+///
+/// # Errors
+/// They are no list of texts.
+fn synonyms(node: &Node) -> Result<Vec<String>, Refused> {
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ if is_null(node) => &[],
+        _ => return Err(Refused::at(node.line, "`synonyms` is no list")),
+    };
+    let text = |item: &Node| match &item.value {
+        Value::Text { text, is_plain } if !(*is_plain && is_number(text) || is_null(item)) => {
+            Ok(text.clone())
+        }
+        _ => {
+            let reason = "`synonyms` holds something that is no text";
+            Err(Refused::at(item.line, reason))
+        }
+    };
+    items.iter().map(text).collect()
+}
+
+/// The id that a class says it has.
+///
+/// # Errors
+/// It is neither a number nor of a public vocabulary.
+fn own_id(node: &Node) -> Result<Option<String>, Refused> {
+    match text_of(node) {
+        _ if is_null(node) => Ok(None),
+        Some(id) if is_index(id) || is_foreign_id(id) => Ok(Some(id.to_owned())),
+        id => {
+            let shown = id.map_or("a list or object".into(), named);
+            Err(Refused::at(
+                node.line,
+                format!("the id is {shown}, which is no index of a class"),
+            ))
+        }
+    }
+}
+
+/// Whether nothing is said, as YAML and JSON write it.
+fn is_null(node: &Node) -> bool {
+    matches!(&node.value, Value::Text { text, is_plain: true } if ["", "~", "null"].contains(&text.as_str()))
 }
 
 fn named(text: &str) -> String {

@@ -155,6 +155,36 @@ fn what_may_be_meant_in_two_ways_is_refused_with_its_line() {
             "the id 0 is there twice",
         ),
         ("[{\"id\": 1}]", Some(1), "without a `name`"),
+        (
+            "[{\"name\": \"cat\",\n\"synonyms\": \"kitty\"}]",
+            Some(2),
+            "`synonyms` is no list",
+        ),
+        (
+            "[{\"name\": \"cat\", \"synonyms\": [\"kitty\",\n3]}]",
+            Some(2),
+            "holds something that is no text",
+        ),
+        (
+            "names:\n- name: cat\n  synonyms: [kitty, [puss]]\n",
+            Some(3),
+            "holds something that is no text",
+        ),
+        (
+            "[{\"name\": \"cat\",\n\"id\": \"first\"}]",
+            Some(2),
+            "the id is `first`, which is no index of a class",
+        ),
+        (
+            "[{\"name\": \"cat\",\n\"id\": -1}]",
+            Some(2),
+            "the id is `-1`",
+        ),
+        (
+            "[{\"name\": \"cat\", \"id\":\n[1]}]",
+            Some(2),
+            "the id is a list or object",
+        ),
         ("names:\n  0: cat\n  1:\n", Some(3), "nothing is no label"),
         (
             "nc: 3\nnames: [cat, dog]\n",
@@ -171,6 +201,20 @@ fn what_may_be_meant_in_two_ways_is_refused_with_its_line() {
         assert_eq!(refused.line, line, "{text}: {refused}");
         assert!(refused.reason.contains(reason), "{text}: {refused}");
     }
+}
+
+#[test]
+fn objects_of_classes_have_synonyms_and_ids() {
+    let text =
+        br#"[{"id": 0, "name": "cat", "synonyms": ["kitty", "puss"]}, {"id": 1, "name": "dog",
+        "synonyms": null}, {"id": 2, "name": "cow", "synonyms": []}]"#;
+    let list = read(text).unwrap();
+    assert_eq!(ids(&list), ["0", "1", "2"]);
+    assert_eq!(list.entries[0].label.synonyms, ["cat", "kitty", "puss"]);
+    assert_eq!(list.entries[1].label.synonyms, ["dog"]);
+    let text = br#"[{"id": "/m/01yrx", "name": "cat"}, {"id": "n02084071", "name": "dog"}]"#;
+    assert_eq!(ids(&read(text).unwrap()), ["/m/01yrx", "n02084071"]);
+    assert!(ids(&read(br#"[{"id": null, "name": "cat"}]"#).unwrap()).is_empty());
 }
 
 #[test]

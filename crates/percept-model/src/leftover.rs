@@ -1,12 +1,13 @@
 //! What becomes of tensors that no parameter asks for: known to be of no use, or not understood.
 
 use crate::layout::{ImageLayout, TextLayout};
+use crate::weights::LeftOutAs;
 
 /// A tensor that nothing uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Leftover {
-    /// It has no part in what percept computes; why.
-    LeftOut(String),
+    /// It has no part in what percept computes.
+    LeftOut(LeftOutAs),
     /// It may change what the model computes; what it is, if that is known.
     NotUnderstood(Option<&'static str>),
 }
@@ -123,7 +124,9 @@ impl Judge<'_> {
             let outermost = !self.prefixes().any(|own| own.starts_with(prefix.as_str()));
             outermost && inside(prefix)
         }) {
-            return Leftover::LeftOut(format!("another copy of a tower, {other}*"));
+            return Leftover::LeftOut(LeftOutAs::OtherTower {
+                prefix: other.clone(),
+            });
         }
         if let Some(what) = projection(&parts) {
             return Leftover::NotUnderstood(Some(what));
@@ -132,10 +135,10 @@ impl Judge<'_> {
             return Leftover::NotUnderstood(Some("of a dense layer"));
         }
         if TRAINING.contains(&parts[0]) {
-            return Leftover::LeftOut("state of training".to_owned());
+            return Leftover::LeftOut(LeftOutAs::Useless("state of training"));
         }
         if let Some(what) = self.useless(name) {
-            return Leftover::LeftOut(what.to_owned());
+            return Leftover::LeftOut(LeftOutAs::Useless(what));
         }
         if let Some(what) = signature(&parts) {
             return Leftover::NotUnderstood(Some(what));
@@ -152,7 +155,7 @@ impl Judge<'_> {
         if parts.iter().any(|part| TOWERS.contains(part)) {
             return Leftover::NotUnderstood(Some("of a tower that percept does not read"));
         }
-        Leftover::LeftOut("outside the towers".to_owned())
+        Leftover::LeftOut(LeftOutAs::Useless("outside the towers"))
     }
 
     fn prefixes(&self) -> impl Iterator<Item = &str> {

@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use percept_checkpoint::CheckpointError;
 use rayon::prelude::*;
+use serde::{Serialize, Serializer};
 
 use crate::source::Source;
 
@@ -42,7 +43,35 @@ pub struct LoadReport {
     /// There and not understood: they may change what the model computes.
     pub unused: Vec<Unused>,
     /// There and of no use to tokens and embeddings: names by the reason.
-    pub left_out: BTreeMap<String, Vec<String>>,
+    pub left_out: BTreeMap<LeftOutAs, Vec<String>>,
+}
+
+/// What a tensor is that is left out, which is why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum LeftOutAs {
+    /// Of a tower of the same kind as the one that was taken. Which of two is taken changes every result.
+    OtherTower {
+        /// What stands before the names of its tensors.
+        prefix: String,
+    },
+    /// Something that has no say in tokens and embeddings.
+    Useless(&'static str),
+}
+
+impl fmt::Display for LeftOutAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherTower { prefix } => write!(f, "another copy of a tower, {prefix}*"),
+            Self::Useless(what) => f.write_str(what),
+        }
+    }
+}
+
+impl Serialize for LeftOutAs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A tensor that nothing uses, and that may matter.

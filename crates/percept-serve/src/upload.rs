@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, request};
 use http_body_util::BodyExt;
+use percept::image::message;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -137,7 +138,8 @@ impl Uploads {
         let mut budget = self.permits(1)?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
-                Problem::new(Kind::Malformed, format!("the body broke off: {error}"))
+                let reason = message(&error);
+                Problem::new(Kind::Malformed, format!("the body broke off: {reason}"))
             })?;
             let Ok(data) = frame.into_data() else {
                 continue; // Trailers.

@@ -41,7 +41,7 @@ pub use error::Error;
 pub use group::{Centering, GroupOptions, Grouper, Grouping};
 pub use percept_image as image;
 pub use percept_image::LabelMap;
-pub use percept_labels::{Dictionary, Hint, Label, LabelList};
+pub use percept_labels::{Dictionary, Hint, Label, LabelList, abbreviate};
 pub use percept_model as model;
 pub use percept_model::{
     Device, Hints, Kernel, Model, ModelConfig, ModelFiles, Pooling, Precision, TextEmbeddings,

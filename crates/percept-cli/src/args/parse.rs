@@ -4,11 +4,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use super::{Cli, Command, Task};
+use super::{Cli, Command, Format, GroupArgs, OutputArgs, SegmentArgs, Task};
 
 /// Flags that people try where there are none, and what does what they are after. The commands are
 /// separated by spaces; none stands for all.
-const TRIED: [(&str, &[&str], &str); 10] = [
+const TRIED: [(&str, &[&str], &str); 12] = [
     (
         "group",
         &[
@@ -78,9 +78,19 @@ const TRIED: [(&str, &[&str], &str); 10] = [
         "the address to listen at is --addr 8091, or --addr 0.0.0.0:8091 for other machines",
     ),
     (
-        "info convert pull",
+        "info",
         &["--model", "-m"],
         "the model needs no flag here: percept info MODEL",
+    ),
+    (
+        "convert",
+        &["--model", "-m"],
+        "the model needs no flag here: percept convert MODEL OUT",
+    ),
+    (
+        "pull",
+        &["--model", "-m"],
+        "the model needs no flag here: percept pull NAME",
     ),
     (
         "",
@@ -167,6 +177,12 @@ pub fn ignored(cli: &Cli, matches: &ArgMatches) -> Option<String> {
             .map(clap::Id::as_str)
             .filter(|id| is_given(id))
     };
+    let any_of = |ids: &[&str]| {
+        let given = ids.iter().find(|id| is_given(id));
+        given.map(|id| (*id).to_owned())
+    };
+    let overlays = ["opacity", "overlay_size", "no_legend"];
+    let writes = |output: &OutputArgs, format| output.format.contains(&format);
     let other_than = |used: &[&str]| given().find(|id| !used.contains(id)).map(str::to_owned);
     let (id, why) = match &cli.command {
         Command::Eval(args) if args.task == Some(Task::Compare) => (
@@ -184,18 +200,29 @@ pub fn ignored(cli: &Cli, matches: &ArgMatches) -> Option<String> {
             ]),
             "--show-protocol prints the protocol and stops",
         ),
-        Command::Eval(args) if !matches!(args.task, Some(Task::Folder | Task::Custom)) => (
-            is_given("classes").then(|| "classes".into()),
-            "only folder and custom take names of one's own",
+        Command::Eval(args) if !args.task.is_some_and(Task::takes_names) && is_given("classes") => {
+            (
+                any_of(&["classes"]),
+                "only folder and custom take names of one's own",
+            )
+        }
+        Command::Eval(args) if !args.task.is_some_and(Task::is_of_folders) => (
+            any_of(&["keep_empty_classes"]),
+            "only folder, imagenet and imagenet-v2 have a folder for each class",
         ),
-        Command::Embed(args) if !args.text.is_empty() => (
-            is_given("batch_size").then(|| "batch_size".into()),
-            "texts are encoded together",
+        Command::Segment(args) if !writes(&args.output, Format::Rle) && is_given("categories") => (
+            any_of(&["categories"]),
+            "only --format rle has numbers of categories",
         ),
-        Command::Embed(_) => (
-            is_given("text_cache").then(|| "text_cache".into()),
-            "photos are no texts",
-        ),
+        Command::Segment(SegmentArgs { output, .. }) | Command::Group(GroupArgs { output, .. })
+            if !writes(output, Format::Overlay) =>
+        {
+            (any_of(&overlays), "only --format overlay makes overlays")
+        }
+        Command::Embed(args) if !args.text.is_empty() => {
+            (any_of(&["batch_size"]), "texts are encoded together")
+        }
+        Command::Embed(_) => (any_of(&["text_cache"]), "photos are no texts"),
         _ => return None,
     };
     Some(format!("--{}: {why}", id?.replace('_', "-")))

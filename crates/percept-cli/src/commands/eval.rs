@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use percept::image::message;
 use percept_data::{
     CaptionSet, Competing, DataError, EmptyClasses, FolderOptions, ImageFolder, Omissions,
     SegmentationSet, Waterbirds, open_ade20k, open_cityscapes, open_cityscapes27,
@@ -46,7 +47,6 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         ))
         .into());
     };
-    refuse_idle_flags(task, args)?;
     let benchmark = Benchmark::open(task, data, protocol, args)?;
     for kind in benchmark.set.omissions().kinds() {
         console.note(&kind.to_string());
@@ -119,22 +119,6 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         console.note(&done);
     }
     Ok(Outcome::Done)
-}
-
-/// Refuses flags that mean nothing for a task.
-fn refuse_idle_flags(task: Task, args: &EvalArgs) -> Result<(), Usage> {
-    let name = name_of(task);
-    if args.classes.is_some() && !matches!(task, Task::Folder | Task::Custom) {
-        return Err(Usage(format!(
-            "--classes is for folder and custom, not {name}"
-        )));
-    }
-    let of_folders = matches!(task, Task::Folder | Task::Imagenet | Task::ImagenetV2);
-    if args.keep_empty_classes && !of_folders {
-        let reason = format!("--keep-empty-classes is for folder and imagenet, not {name}");
-        return Err(Usage(reason));
-    }
-    Ok(())
 }
 
 /// The name of a task on the command line.
@@ -251,9 +235,11 @@ impl Set {
             };
             let opened = ImageFolder::open_as(data, &options);
             opened.map(Self::Folder).map_err(|error| match error {
-                DataError::EmptyClass { .. } => anyhow::anyhow!(
-                    "{error}; move or remove it, or go on with --keep-empty-classes"
-                ),
+                DataError::EmptyClass { .. } => Usage(format!(
+                    "{}; move or remove it, or go on with --keep-empty-classes",
+                    message(&error)
+                ))
+                .into(),
                 other => other.into(),
             })
         };
@@ -296,12 +282,16 @@ impl Set {
 }
 
 /// The segmentation set that a task is about; `None` if it is about something else.
+///
+/// # Errors
+/// The folder does not have the layout of the set, or the set has no splits and one is asked for.
 pub fn segmentation_set(
     task: Task,
     data: &Path,
     split: Option<&str>,
     classes: Option<&Path>,
 ) -> Result<Option<Box<dyn SegmentationSet>>, DataError> {
+    refuse_split(task, data, split)?;
     Ok(Some(match task {
         Task::Voc => Box::new(open_voc(data, split)?),
         Task::Context => Box::new(open_context(data, split)?),
@@ -327,6 +317,23 @@ pub fn segmentation_set(
         | Task::Waterbirds
         | Task::Compare => return Ok(None),
     }))
+}
+
+/// # Errors
+/// A split is asked of a set that is one folder or file, and has none.
+fn refuse_split(task: Task, data: &Path, split: Option<&str>) -> Result<(), DataError> {
+    let has_none = match task {
+        Task::Custom => true,
+        Task::Retrieval => data.is_file(),
+        _ => task.is_of_folders(),
+    };
+    match split.filter(|_| has_none) {
+        None => Ok(()),
+        Some(split) => Err(DataError::Setting(format!(
+            "split {split}: {} has no splits; name what is to be measured with --data",
+            name_of(task)
+        ))),
+    }
 }
 
 /// The last part of a path.

@@ -3,11 +3,11 @@
 use percept::{Centering, GroupOptions, Grouper, Grouping};
 use serde_json::json;
 
-use super::{percent, window};
+use super::{percent, size_json, window};
 use crate::args::{Common, GroupArgs};
 use crate::console::Console;
 use crate::output::{Kind, Writer, class_json, print_line};
-use crate::pipeline::{Summary, plural};
+use crate::pipeline::{Summary, counted, plural};
 use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
@@ -38,7 +38,8 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             "model": models::named(common),
             "classes": classes,
             "centered": args.centered,
-            "size": format!("{:?}", args.view.size),
+            "precision": model.precision().name(),
+            "size": size_json(args.view.size),
             "window": options.window.map(|w| [w.side, w.stride]),
             "palette": percept::image::Palette::from(args.output.palette).name(),
             "overlay": args.output.overlay_json(),
@@ -106,16 +107,17 @@ fn fewer(grouping: &Grouping, found: usize, asked: usize) -> Option<String> {
         let patches = grouping.similarity.height * grouping.similarity.width;
         Some(format!(
             "{} of the encoder have {}; a larger --size gives more",
-            plural(patches, "patch").replace("patchs", "patches"),
+            counted(patches, "patch", "patches"),
             plural(directions, "principal direction"),
         ))
     } else {
         Some(format!(
             "{} nearest to no pixel",
-            match asked - found {
-                1 => "1 principal direction is".to_owned(),
-                more => format!("{more} principal directions are"),
-            }
+            counted(
+                asked - found,
+                "principal direction is",
+                "principal directions are"
+            ),
         ))
     }
 }

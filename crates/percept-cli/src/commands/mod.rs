@@ -14,8 +14,9 @@ pub mod train;
 
 use std::path::Path;
 
-use percept::{Dictionary, Label, Model, Templates, Window};
+use percept::{Dictionary, Label, Model, Size, Templates, Window};
 use percept_data::classes;
+use serde_json::{Value, json};
 
 use crate::Usage;
 use crate::args::{LabelArgs, ViewArgs};
@@ -124,6 +125,15 @@ fn window(args: &ViewArgs) -> Option<Window> {
         None => side.div_ceil(2),
     };
     Some(Window { side, stride })
+}
+
+/// The size of `--size`, as files of settings have it.
+fn size_json(size: Size) -> Value {
+    match size {
+        Size::ShortSide(side) => json!({ "short_side": side }),
+        Size::Exact { width, height } => json!({ "width": width, "height": height }),
+        Size::CenterCrop(side) => json!({ "center_crop": side }),
+    }
 }
 
 /// `34 %`, or `<1 %` where rounding would say nothing is there.

@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use percept::image::message;
-use percept::{Background, Categories, ClassBank, Nearest, SegmentOptions, Segmenter};
+use percept::{Background, Categories, ClassBank, Nearest, SegmentOptions, Segmenter, abbreviate};
 use serde_json::json;
 
-use super::{hint, labels, percent, templates, window};
+use super::{hint, labels, percent, size_json, templates, window};
 use crate::args::{Common, SegmentArgs};
 use crate::console::Console;
 use crate::output::{Kind, Writer, class_json, print_line};
 use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
+
+/// Most bytes of the file of `--categories`, which may be one of a million annotations.
+const MAX_CATEGORIES: u64 = 4 << 30;
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
@@ -26,7 +29,8 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
     for name in bank.truncated() {
         console.note(&format!(
-            "a label was too long for the text encoder and was cut: {name:.60}…"
+            "a label was too long for the text encoder and was cut: {}",
+            abbreviate(name)
         ));
     }
     let options = SegmentOptions {
@@ -66,7 +70,8 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             "rows": rows,
             "templates": templates.as_slice(),
             "background": args.background,
-            "size": format!("{:?}", args.view.size),
+            "precision": model.precision().name(),
+            "size": size_json(args.view.size),
             "window": options.window.map(|w| [w.side, w.stride]),
             "palette": percept::image::Palette::from(args.output.palette).name(),
             "overlay": args.output.overlay_json(),
@@ -144,7 +149,8 @@ fn nothing_found(nearest: &Nearest, background: &Background) -> String {
 /// The numbers that a COCO file gives to classes; the background, of which there are no results, has 0.
 fn numbers(path: &Path, classes: &[String]) -> anyhow::Result<Vec<u64>> {
     let in_file = |reason: String| Usage(format!("--categories {}: {reason}", path.display()));
-    let json = std::fs::read(path).map_err(|error| in_file(error.to_string()))?;
+    let json =
+        inputs::read_file(path, MAX_CATEGORIES).map_err(|error| in_file(error.to_string()))?;
     let categories = Categories::parse(&json).map_err(in_file)?;
     let mut numbers = vec![0];
     let mut missing = Vec::new();

@@ -88,3 +88,13 @@ pub fn write_shard(folder: &Path, name: &str, pairs: u32) {
     let bytes = builder.into_inner().unwrap();
     std::fs::write(folder.join(format!("{name}.tar")), bytes).unwrap();
 }
+
+/// Sends what Ctrl-C sends.
+#[cfg(unix)]
+pub fn interrupt(child: &std::process::Child) {
+    // Built into shells; a program of the name need not be there.
+    let sent = Command::new("sh")
+        .args(["-c", "kill -INT \"$1\"", "sh", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
