@@ -179,7 +179,8 @@ impl Dictionary {
         if self.knows(&plain) || self.is_compound(&plain) {
             return None;
         }
-        let meant = self.nearest(&plain, letters)?;
+        let meant = self.nearest(&plain, letters);
+        let meant = meant.or_else(|| self.with_other_doubles(&plain))?;
         Some(Hint::Slip {
             word: word.to_owned(),
             meant,
@@ -200,8 +201,18 @@ impl Dictionary {
             })
     }
 
-    /// The name that a slip or two make this word of: two letters in the wrong order; letters that sound the
-    /// same; in a long word one letter that is another, but for the last, which may be an ending.
+    /// The word of the tokeniser that has the same letters, one of them twice or once: the `kitty` of `kity`.
+    fn with_other_doubles(&self, word: &str) -> Option<String> {
+        let single = without_doubles(word);
+        let mut alike: Vec<&String> = self.known.iter().collect();
+        alike.retain(|known| {
+            known.len().abs_diff(word.len()) == 1 && without_doubles(known) == single
+        });
+        alike.into_iter().min().cloned()
+    }
+
+    /// The name that a slip or two make this word of: two letters in the wrong order; a letter twice or once; a
+    /// vowel that is missing; letters that sound the same; in a long word one letter that is another, but for the last, which may be an ending.
     fn nearest(&self, word: &str, letters: usize) -> Option<String> {
         let first = word.chars().next();
         let sorted = |word: &str| {
@@ -210,12 +221,20 @@ impl Dictionary {
             letters
         };
         let (own_letters, own_sound) = (sorted(word), sound(word));
+        let single = without_doubles(word);
         let is_meant = |distance: usize, name: &str| {
             let is_turned = distance == 1 && sorted(name) == own_letters;
             let sounds_alike = letters > 4 && sound(name) == own_sound;
             let has_one_slip =
                 distance == 1 && letters >= LONG && name.chars().last() == word.chars().last();
-            is_turned || name.chars().next() == first && (sounds_alike || has_one_slip)
+            let has_other_doubles = distance == 1 && without_doubles(name) == single;
+            let misses_vowel = distance == 1
+                && letters > 4
+                && name.chars().count() == letters + 1
+                && name.chars().last() == word.chars().last()
+                && sound(name).0 == own_sound.0;
+            let has_slip = sounds_alike || has_one_slip || has_other_doubles || misses_vowel;
+            is_turned || name.chars().next() == first && has_slip
         };
         self.names
             .iter()
@@ -226,6 +245,13 @@ impl Dictionary {
             .min()
             .map(|(_, name)| name.clone())
     }
+}
+
+/// A word with one of each letters that are the same and side by side.
+fn without_doubles(word: &str) -> String {
+    let mut letters: Vec<char> = word.chars().collect();
+    letters.dedup();
+    letters.into_iter().collect()
 }
 
 /// How a word sounds, roughly: its consonants, those that sound alike as one, and how many times vowels stand
@@ -328,6 +354,7 @@ mod tests {
             "dog",
             "table",
             "giraffe",
+            "person",
             "hot dog",
         ])
         .with_tokens([
@@ -349,6 +376,11 @@ mod tests {
             ("Elephnat", "elephant"),
             ("golden retreiver", "retriever"),
             ("dgo", "dog"),
+            ("doog", "dog"),
+            ("dogg", "dog"),
+            ("tabble", "table"),
+            ("couuch", "couch"),
+            ("persn", "person"),
             ("tabel", "table"),
             ("a giraf", "giraffe"),
             ("Katze", "cat"),

@@ -60,6 +60,7 @@ pub(crate) fn parse(text: &str) -> Result<LabelList, Refused> {
     }
     strip_numbers_behind(&mut rows);
     let entries: Vec<Entry> = rows.iter().map(class_of).collect::<Result<_, _>>()?;
+    notes.extend(synonyms_note(&entries));
     if let [only] = entries.as_slice()
         && only.label.synonyms.len() > 1
     {
@@ -74,6 +75,38 @@ pub(crate) fn parse(text: &str) -> Result<LabelList, Refused> {
         notes,
         blank_lines,
     })
+}
+
+/// What commas mean, where more than one line has them.
+fn synonyms_note(entries: &[Entry]) -> Option<String> {
+    /// Lines that are shown.
+    const SHOWN: usize = 2;
+    let mut with: Vec<&Entry> = entries.iter().collect();
+    with.retain(|entry| entry.label.synonyms.len() > 1);
+    if entries.len() < 2 || with.is_empty() {
+        return None;
+    }
+    let shown = with.iter().take(SHOWN).map(|entry| {
+        let names: Vec<String> = entry
+            .label
+            .synonyms
+            .iter()
+            .map(|name| abbreviate(name))
+            .collect();
+        format!("\"{}\"", abbreviate(&names.join(" = ")))
+    });
+    let shown: Vec<String> = shown.collect();
+    let (lines, dots) = match with.len() {
+        1 => ("1 line has".to_owned(), ""),
+        count => (
+            format!("{count} lines have"),
+            if count > SHOWN { ", …" } else { "" },
+        ),
+    };
+    Some(format!(
+        "{lines} synonyms, which stand after commas and are one class with the first: {}{dots}",
+        shown.join(", ")
+    ))
 }
 
 /// The lines that hold something, and the numbers of the empty ones before the last of them.
@@ -179,7 +212,7 @@ fn split_tabs(rows: &mut [Row<'_>]) -> Result<(), Refused> {
         let line = rows.first().map_or(1, |row| row.line);
         return Err(Refused::at(
             line,
-            "two columns of words with a tab between them: which is the class? keep that one",
+            "two columns of words with a tab between them; keep the one of the classes",
         ));
     };
     for (row, cells) in rows.iter_mut().zip(cells) {
@@ -355,8 +388,8 @@ fn class_of(row: &Row<'_>) -> Result<Entry, Refused> {
         && HEADINGS.contains(&name.text.to_lowercase().as_str())
     {
         return Err(at(format!(
-            "\"{}\" looks like a column's heading; in quotes it is a label",
-            name.text
+            "\"{}\" looks like a column's heading; remove line {}, or write it in quotes if it is a label",
+            name.text, row.line
         )));
     }
     let names = names.into_iter().map(|name| name.text).collect();

@@ -149,6 +149,11 @@ pub(crate) fn why_no_name(name: &str) -> Option<String> {
     if name.starts_with('<') {
         return Some(format!("\"{shown}\" is XML or HTML, not a list of labels"));
     }
+    if name.trim_end_matches('{').trim_end() == "item" && name.ends_with('{') {
+        return Some(format!(
+            "`{shown}` begins an entry of TensorFlow's label map (pbtxt, with `{{`); write its names alone, one a line"
+        ));
+    }
     if let Some(c) = name.chars().find(|c| "{}[]<>".contains(*c)) {
         return Some(format!("what does `{c}` mean in \"{shown}\"? {quotes}"));
     }
@@ -162,7 +167,8 @@ pub(crate) fn why_no_name(name: &str) -> Option<String> {
     }
     if name.contains([':', '=', '：']) {
         return Some(format!(
-            "what stands beside the colon or `=` of \"{shown}\"? {quotes}"
+            "\"{shown}\" has a colon or `=`, and more beside it than a name; keep the names alone (of CVAT's and \
+             other label maps what is before the first colon), or write it in quotes if all of it is the label"
         ));
     }
     if name.contains('"') {

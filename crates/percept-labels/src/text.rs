@@ -45,6 +45,9 @@ pub fn decode(bytes: &[u8]) -> Result<String, Refused> {
     if bytes.starts_with(b"\xFF\xFE\0\0") || bytes.starts_with(b"\0\0\xFE\xFF") {
         return Err(Refused::new("is UTF-32; save it as UTF-8"));
     }
+    if let Some(reason) = document(bytes) {
+        return Err(Refused::new(reason));
+    }
     let text = match bytes {
         [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes)?,
         [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes)?,
@@ -74,6 +77,31 @@ pub fn decode(bytes: &[u8]) -> Result<String, Refused> {
         }
     }
     Ok(plain)
+}
+
+/// What a program's document is that was given as text, and what to do.
+fn document(bytes: &[u8]) -> Option<&'static str> {
+    let has = |name: &[u8]| bytes.windows(name.len()).any(|part| part == name);
+    match bytes {
+        // Names of an archive's members stand in it as they are.
+        [b'P', b'K', 3, 4, ..] if has(b"xl/") => {
+            Some("is an Excel workbook; save it as CSV UTF-8, with the names alone")
+        }
+        [b'P', b'K', 3, 4, ..] if has(b"word/") => {
+            Some("is a Word document; save it as plain text in UTF-8")
+        }
+        [b'P', b'K', 3, 4, ..] if has(b"opendocument") => {
+            Some("is an OpenDocument file; save it as CSV or text in UTF-8")
+        }
+        [b'P', b'K', 3, 4, ..] => Some("is a ZIP archive; unpack it first"),
+        [0xD0, 0xCF, 0x11, 0xE0, ..] => {
+            Some("is a document of an older Office; save it as CSV UTF-8 or plain text")
+        }
+        [0x1F, 0x8B, ..] => Some("is compressed with gzip; unpack it first"),
+        [b'%', b'P', b'D', b'F', ..] => Some("is a PDF; save its text as UTF-8"),
+        [b'{', b'\\', b'r', b't', b'f', ..] => Some("is rich text (RTF); save it as plain text"),
+        _ => None,
+    }
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, Refused> {

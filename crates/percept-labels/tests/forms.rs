@@ -124,13 +124,17 @@ fn what_may_be_meant_in_two_ways_is_refused_with_its_line() {
         ("cat\n17\n", Some(2), "is a number"),
         ("cat\n30%\n", Some(2), "is a number"),
         ("cat, 0.5\ndog, 0.5\n", Some(1), "is a number"),
-        ("name\ncat\ndog\n", Some(1), "heading"),
+        ("name\ncat\ndog\n", Some(1), "heading; remove line 1"),
         ("cat;dog;bird\n", Some(1), "commas"),
         ("cat|dog\n", Some(1), "commas"),
         ("animal: cat\n", Some(1), "colon"),
-        ("cat:128,0,0::\n", Some(1), "colon"),
+        ("cat:128,0,0::\n", Some(1), "before the first colon"),
         ("a photo of {}\n", Some(1), "--templates"),
-        ("item {\n  name: 'cat'\n}\n", Some(1), "`{`"),
+        (
+            "item {\n  name: 'cat'\n}\n",
+            Some(1),
+            "names alone, one a line",
+        ),
         ("<annotation>\n", Some(1), "XML"),
         ("/a/airfield 0\n/b/bar 1\n", Some(1), "path"),
         ("https://example.org/cat\n", Some(1), "address"),
@@ -358,5 +362,38 @@ fn check(bytes: &[u8]) {
     if let Ok(templates) = parse_templates(&text) {
         let has_place = |t: &String| t.contains("{}") || t.contains("{a}");
         assert!(!templates.is_empty() && templates.iter().all(has_place));
+    }
+}
+
+#[test]
+fn synonyms_behind_commas_are_told() {
+    let list = read(b"cat,red\ndog,blue\nbird\nsofa, couch\n").unwrap();
+    assert_eq!(names(&list), ["cat", "dog", "bird", "sofa"]);
+    let note = &list.notes[0];
+    assert!(note.starts_with("3 lines have synonyms"), "{note}");
+    assert!(note.contains("\"cat = red\", \"dog = blue\", …"), "{note}");
+    assert!(read(b"cat\ndog\n").unwrap().notes.is_empty());
+}
+
+#[test]
+fn documents_of_programs_are_named() {
+    for (bytes, what) in [
+        (
+            &b"PK\x03\x04\x14\0..xl/workbook.xml"[..],
+            "an Excel workbook; save it as CSV UTF-8",
+        ),
+        (b"PK\x03\x04\x14\0..word/document.xml", "a Word document"),
+        (
+            b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+            "OpenDocument",
+        ),
+        (b"PK\x03\x04\x14\0names.txt", "a ZIP archive"),
+        (b"\xD0\xCF\x11\xE0\xA1\xB1", "older Office"),
+        (b"\x1F\x8B\x08\0", "gzip"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"{\\rtf1 cat}", "rich text"),
+    ] {
+        let reason = read(bytes).unwrap_err().reason;
+        assert!(reason.contains(what), "{reason}");
     }
 }
