@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use percept::parse_labels;
+use percept_labels::parse_labels;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
