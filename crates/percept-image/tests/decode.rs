@@ -918,3 +918,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn marks_of_other_formats_inside_an_image_say_nothing() {
+    let image = percept_image::png_rgb(&RgbImage::new(2, 1)).unwrap();
+    // A text behind the header that puts the marks of DICOM and tar where those formats have them.
+    const HEADER: usize = 33;
+    let mut text = b"Comment\0".to_vec();
+    text.resize(400, b' ');
+    let at = |offset: usize| offset - HEADER - 8;
+    text[at(128)..at(132)].copy_from_slice(b"DICM");
+    text[at(257)..at(262)].copy_from_slice(b"ustar");
+    let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+    let kind = b"tEXt".as_slice();
+    let mut crc = flate2::Crc::new();
+    crc.update(kind);
+    crc.update(&text);
+    let chunk = [&length[..], kind, &text, &crc.sum().to_be_bytes()].concat();
+    let file = [&image[..HEADER], &chunk, &image[HEADER..]].concat();
+    let read = decode(&file, &Limits::default()).unwrap();
+    assert_eq!(read.dimensions(), (2, 1));
+}

@@ -145,26 +145,38 @@ fn broken_utf16(before: &str) -> Refused {
 
 /// The text without marks that nobody sees, in NFC.
 pub(crate) fn visible(text: &str) -> String {
+    let shown: Vec<char> = text.chars().filter(|c| !is_mark(*c)).nfc().collect();
     let mut kept = String::with_capacity(text.len());
-    let mut characters = text.nfc().peekable();
+    let mut rest = shown.as_slice();
     let mut last = ' ';
-    while let Some(c) = characters.next() {
-        let is_dropped = match c {
-            // Byte order mark, zero-width space, word joiner, soft hyphen, marks of direction.
-            '\u{FEFF}' | '\u{200B}' | '\u{2060}' | '\u{AD}' | '\u{200E}' | '\u{200F}' => true,
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => true,
-            // Joiners are spelling between letters of Persian or Hindi and in emoji, else left over.
-            '\u{200C}' | '\u{200D}' => {
-                last.is_ascii() || characters.peek().is_none_or(|next| next.is_ascii())
-            }
-            _ => false,
-        };
-        if !is_dropped {
-            kept.push(c);
-            last = c;
+    while let [first, behind @ ..] = rest {
+        let joiners = rest.iter().take_while(|c| is_joiner(**c)).count();
+        if joiners == 0 {
+            kept.push(*first);
+            (last, rest) = (*first, behind);
+            continue;
         }
+        // Spelling between letters of Persian or Hindi and in emoji, else left over.
+        let (run, behind) = rest.split_at(joiners);
+        if !last.is_ascii() && behind.first().is_some_and(|next| !next.is_ascii()) {
+            kept.extend(run);
+        }
+        rest = behind;
     }
-    kept
+    // Letters and accents may have met.
+    kept.nfc().collect()
+}
+
+/// Byte order mark, zero-width space, word joiner, soft hyphen, marks of direction.
+fn is_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{FEFF}' | '\u{200B}' | '\u{2060}' | '\u{AD}' | '\u{200E}' | '\u{200F}'
+    ) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200C}' | '\u{200D}')
 }
 
 #[cfg(test)]

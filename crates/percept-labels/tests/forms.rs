@@ -397,3 +397,23 @@ fn documents_of_programs_are_named() {
         assert!(reason.contains(what), "{reason}");
     }
 }
+
+#[test]
+fn joiners_that_join_nothing_are_dropped_at_once() {
+    for (name, tidied) in [
+        ("\u{3b1}\u{200c}\u{200c}\u{200c} ", "\u{3b1}"),
+        ("\u{3b1}\u{200d}\u{200b}a", "\u{3b1}a"),
+        ("e\u{200b}\u{301}", "\u{e9}"),
+        (
+            "\u{645}\u{6cc}\u{200c}\u{62e}",
+            "\u{645}\u{6cc}\u{200c}\u{62e}",
+        ),
+    ] {
+        assert_eq!(
+            percept_labels::tidy(name).as_deref(),
+            Ok(tidied),
+            "{name:?}"
+        );
+        assert_eq!(percept_labels::tidy(tidied).as_deref(), Ok(tidied));
+    }
+}

@@ -134,6 +134,10 @@ pub(super) fn name(file: &[u8]) -> Option<Foreign> {
     {
         return is("a PNM image", CONVERT);
     }
+    // What stands further inside says something of files only that are no image by their first bytes.
+    if image::guess_format(start).is_ok() {
+        return None;
+    }
     if start.get(128..132) == Some(b"DICM") {
         return is("a DICOM image", CONVERT);
     }
