@@ -179,8 +179,7 @@ impl Dictionary {
         if self.knows(&plain) || self.is_compound(&plain) {
             return None;
         }
-        let meant = self.nearest(&plain, letters);
-        let meant = meant.or_else(|| self.with_other_doubles(&plain))?;
+        let meant = self.nearest(&plain, letters)?;
         Some(Hint::Slip {
             word: word.to_owned(),
             meant,
@@ -201,18 +200,9 @@ impl Dictionary {
             })
     }
 
-    /// The word of the tokeniser that has the same letters, one of them twice or once: the `kitty` of `kity`.
-    fn with_other_doubles(&self, word: &str) -> Option<String> {
-        let single = without_doubles(word);
-        let mut alike: Vec<&String> = self.known.iter().collect();
-        alike.retain(|known| {
-            known.len().abs_diff(word.len()) == 1 && without_doubles(known) == single
-        });
-        alike.into_iter().min().cloned()
-    }
-
     /// The name that a slip or two make this word of: two letters in the wrong order; a letter twice or once; a
-    /// vowel that is missing; letters that sound the same; in a long word one letter that is another, but for the last, which may be an ending.
+    /// vowel that is missing; letters that sound the same; in a long word one letter that is another, but for
+    /// the last, which may be an ending.
     fn nearest(&self, word: &str, letters: usize) -> Option<String> {
         let first = word.chars().next();
         let sorted = |word: &str| {
@@ -379,7 +369,6 @@ mod tests {
             ("doog", "dog"),
             ("dogg", "dog"),
             ("tabble", "table"),
-            ("couuch", "couch"),
             ("persn", "person"),
             ("tabel", "table"),
             ("a giraf", "giraffe"),
