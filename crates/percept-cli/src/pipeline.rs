@@ -151,8 +151,11 @@ impl Summary<'_> {
             parts.push(format!("{} failed", ended.failures.len()));
         }
         parts.extend(self.found.told());
+        // Where nothing was done, there is none.
+        let has_results = ended.done + self.resumed > 0;
         let folder = self
             .folder
+            .filter(|_| has_results)
             .map(|folder| format!("; results in {}", folder.display()));
         parts.join(", ") + &folder.unwrap_or_default()
     }
