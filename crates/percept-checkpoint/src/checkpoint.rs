@@ -67,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) tensors: BTreeMap<String, Stored>,
     /// What is there and cannot be read: name and reason.
     pub(crate) left_out: BTreeMap<String, String>,
+    /// Plain numbers among the tensors.
+    pub(crate) numbers: BTreeMap<String, f64>,
     pub(crate) taken: Option<Taken>,
     pub(crate) metadata: BTreeMap<String, String>,
 }
@@ -164,6 +166,11 @@ impl Checkpoint {
     /// result of a model.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let (path, tensor) = (|| self.path.clone(), || name.to_owned());
+        if let (None, Some(&number)) = (self.info(name), self.parts.numbers.get(name)) {
+            let value = [number as f32];
+            read::check_finite(name, &value)?;
+            return Ok(value.to_vec());
+        }
         match (self.parts.tensors.get(name), self.parts.left_out.get(name)) {
             (Some(stored), _) => read::read_f32(&self.parts.sources, name, stored),
             (None, Some(reason)) => Err(CheckpointError::LeftOut {
@@ -187,6 +194,27 @@ impl Checkpoint {
     #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
         &self.parts.left_out
+    }
+
+    /// Whether what is [left out](Self::left_out) under this name may be a tensor, and not an object that
+    /// merely stands among them.
+    #[must_use]
+    pub fn is_tensor_left_out(&self, name: &str) -> bool {
+        (self.parts.left_out.get(name)).is_some_and(|reason| torch::may_be_tensor(reason))
+    }
+
+    /// Plain numbers that stand among the tensors of a PyTorch file, such as a temperature or the number
+    /// of an epoch; at most 4,096. [`read_f32`](Self::read_f32) reads them too.
+    #[must_use]
+    pub fn numbers(&self) -> &BTreeMap<String, f64> {
+        &self.parts.numbers
+    }
+
+    /// Whether a tensor's whole numbers stand for weights, in the way that
+    /// [`Precision::Int8`](crate::Precision::Int8) and [`Precision::Int4`](crate::Precision::Int4) write them.
+    #[must_use]
+    pub fn is_quantized(&self, name: &str) -> bool {
+        (self.parts.tensors.get(name)).is_some_and(|stored| stored.scales.is_some())
     }
 
     /// Which dictionary of a training checkpoint the tensors are from; `None` where the whole file is
@@ -251,6 +279,7 @@ fn open_safetensors(path: &Path, file: File) -> Result<Parts, CheckpointError> {
         sources: vec![Source::new(path, file)],
         tensors,
         left_out: header.left_out,
+        numbers: BTreeMap::new(),
         taken: None,
         metadata: header.metadata,
     })

@@ -48,6 +48,12 @@ impl Dtype {
         }
     }
 
+    /// Whether it can hold fractions.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+    }
+
     /// The safetensors name, such as `F32`.
     #[must_use]
     pub fn name(self) -> &'static str {

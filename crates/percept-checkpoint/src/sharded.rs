@@ -161,6 +161,7 @@ fn join(
             parts.left_out.insert(name, reason);
         }
     }
+    parts.numbers.extend(held.numbers);
     parts.sources.extend(held.sources);
     parts.metadata.extend(held.metadata);
     if parts.tensors.len() > MAX_TENSORS {

@@ -305,6 +305,63 @@ fn plain_data_is_no_news() {
 }
 
 #[test]
+fn plain_numbers_are_noted_and_read() {
+    // The number 4.6 as protocol 2 writes it; 7 and 1 as protocol 1 does; a truth value is none.
+    let half = |p: Pickle| p.raw(b"G").raw(&4.6f64.to_be_bytes());
+    let file = TempFile::new("f", &torch_zip(&beside(half), &2.5f32.to_le_bytes()));
+    let checkpoint = open(&file);
+    assert_eq!(checkpoint.numbers().get("x"), Some(&4.6));
+    assert_eq!(checkpoint.read_f32("x").unwrap(), [4.6]);
+    assert_eq!(checkpoint.info("x"), None);
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["w"]);
+    for (text, number) in [
+        ("I7\n", Some(7.0)),
+        ("I01\n", None),
+        ("F0.5\n", Some(0.5)),
+        ("L12345678901234567890123L\n", None),
+    ] {
+        let file = beside(|p| p.raw(text.as_bytes()));
+        let file = TempFile::new("f", &torch_zip(&file, &2.5f32.to_le_bytes()));
+        assert_eq!(open(&file).numbers().get("x").copied(), number, "{text}");
+    }
+    let nan = |p: Pickle| p.raw(b"G").raw(&f64::NAN.to_be_bytes());
+    let file = TempFile::new("f", &torch_zip(&beside(nan), &2.5f32.to_le_bytes()));
+    assert!(open(&file).read_f32("x").is_err());
+    // A history of losses is no reason to refuse a file, nor to keep all of it.
+    let history = beside(|p| {
+        (0..5000)
+            .fold(p.raw(b"}("), |p, step| p.int(step).int(1))
+            .raw(b"u")
+    });
+    let file = TempFile::new("f", &torch_zip(&history, &2.5f32.to_le_bytes()));
+    assert_eq!(open(&file).numbers().len(), 4096);
+}
+
+#[test]
+fn namespaces_are_dictionaries() {
+    for (module, name) in [("argparse", "Namespace"), ("types", "SimpleNamespace")] {
+        let filled = beside(|p| {
+            let p = call(module, name)(p).raw(b"}");
+            p.text("a").tensor(1, 0, &[1], &[1]).raw(b"sb")
+        });
+        let file = TempFile::new("f", &torch_zip(&filled, &2.5f32.to_le_bytes()));
+        let checkpoint = open(&file);
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["w", "x.a"]);
+        assert_eq!(checkpoint.read_f32("x.a").unwrap(), [2.5]);
+    }
+    // As a whole file, with a model among its attributes.
+    let p = call("types", "SimpleNamespace")(Pickle::new()).raw(b"}");
+    let p = p.text("state_dict").raw(b"}").text("a");
+    let pickle = p.tensor(1, 0, &[1], &[1]).raw(b"ssb").stop();
+    let file = TempFile::new("f", &torch_zip(&pickle, &2.5f32.to_le_bytes()));
+    assert_eq!(open(&file).names().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(
+        open(&file).taken().map(|taken| taken.key.as_str()),
+        Some("state_dict")
+    );
+}
+
+#[test]
 fn dictionaries_of_any_make_are_read() {
     let names = |value: &dyn Fn(Pickle) -> Pickle| {
         let file = TempFile::new("f", &torch_zip(&beside(value), &2.5f32.to_le_bytes()));

@@ -908,3 +908,18 @@ pub struct SpuriousArgs {
     #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_named_twice_is_written_once() {
+        let arguments = "percept segment a.jpg --labels cat --format mask,npy,mask -f npy";
+        let cli = Cli::try_parse_from(arguments.split(' ')).unwrap();
+        let Command::Segment(args) = cli.command else {
+            panic!("{:?}", cli.command)
+        };
+        assert_eq!(args.output.formats(), [Format::Mask, Format::Npy]);
+    }
+}

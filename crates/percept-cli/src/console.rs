@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const BAR_AFTER: Duration = Duration::from_secs(2);
 
 /// A line without what terminals take as commands, as names of files may hold.
-pub fn without_controls(line: &str) -> String {
+fn without_controls(line: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c,
         _ if c.is_control() => char::REPLACEMENT_CHARACTER,
@@ -35,13 +35,13 @@ impl Console {
     /// Something failed.
     pub fn error(&self, message: &str) {
         // Nobody is left to tell if this fails.
-        let _ = writeln!(std::io::stderr(), "error: {message}");
+        let _ = writeln!(std::io::stderr(), "error: {}", without_controls(message));
     }
 
     /// Something that changes the result in a way the user may not expect.
     pub fn note(&self, message: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "note: {message}");
+            let _ = writeln!(std::io::stderr(), "note: {}", without_controls(message));
         }
     }
 
@@ -59,7 +59,7 @@ impl Console {
     /// A line of a long work's progress.
     pub fn progress(&self, line: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = writeln!(std::io::stderr(), "{}", without_controls(line));
         }
     }
 
@@ -79,7 +79,7 @@ impl Console {
     /// Something for those who asked.
     pub fn detail(&self, message: &str) {
         if self.verbose {
-            let _ = writeln!(std::io::stderr(), "{message}");
+            let _ = writeln!(std::io::stderr(), "{}", without_controls(message));
         }
     }
 

@@ -5,13 +5,14 @@ use std::fs::{File, Metadata};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use percept::abbreviate;
-use percept::image::{EXTENSIONS, ImageError, Limits, RgbImage, is_result};
+use percept::image::{
+    Decoded, EXTENSIONS, ImageError, Limits, decode_noted, is_result, open_noted,
+};
 use serde_json::{Value, json};
 
 use crate::Usage;
-use crate::console::{Console, without_controls};
+use crate::console::Console;
 
 /// Folders within folders are followed this far.
 const MAX_DEPTH: usize = 32;
@@ -193,7 +194,8 @@ impl Search {
             Ok(about) if about.is_dir() => {
                 let photos = self.found.len();
                 let others = self.passed_over.len();
-                self.folder(path, path, 0)?;
+                let inside = self.folder(path, path, 0);
+                inside.map_err(|error| Usage(format!("{argument}: {error}")))?;
                 let passed = &self.passed_over[others..];
                 let nothing = self.found.len() == photos && passed.iter().all(|p| !is_repeated(p));
                 if nothing {
@@ -271,20 +273,21 @@ impl Search {
         Ok(())
     }
 
-    /// Image files below `folder`, told by their endings; names are relative to `root`.
-    fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> anyhow::Result<()> {
-        let in_folder = || folder.display().to_string();
+    /// Image files below `folder`, told by their endings; names are relative to `root`. Folders in it that
+    /// cannot be read are passed over.
+    ///
+    /// # Errors
+    /// `folder` itself cannot be read.
+    fn folder(&mut self, root: &Path, folder: &Path, depth: usize) -> std::io::Result<()> {
         // Where it really is, so that loops of links end.
-        if !self
-            .met
-            .insert(folder.canonicalize().with_context(in_folder)?)
-        {
+        let really = folder.canonicalize()?;
+        if self.met.contains(&really) {
             self.pass_over(folder.to_owned(), "folder met before");
             return Ok(());
         }
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-            .with_context(in_folder)?;
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())?;
+        self.met.insert(really);
         entries.sort();
         for path in entries {
             let is_hidden = path
@@ -297,7 +300,12 @@ impl Search {
             } else if is_folder && depth >= MAX_DEPTH {
                 self.pass_over(path, "folder too deep");
             } else if is_folder {
-                self.folder(root, &path, depth + 1)?;
+                if let Err(error) = self.folder(root, &path, depth + 1) {
+                    self.pass_over(
+                        path,
+                        &format!("folder that cannot be read: {}", error.kind()),
+                    );
+                }
             } else if has_image_ending(&path) {
                 let name = path.strip_prefix(root).unwrap_or(&path).to_owned();
                 self.file(path, name, about.ok().as_ref());
@@ -371,22 +379,33 @@ pub fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// A whole file of at most `most` bytes; none that is a pipe or device, which may never end.
+/// A file to read; none that is a pipe or device, which may never end.
 ///
 /// # Errors
-/// It cannot be read, is no file, or is larger.
-pub fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let refuse = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
-    if let Some(kind) = special(&path.metadata()?) {
-        return Err(refuse(format!("a {kind} and no file")));
+/// It cannot be opened, or is no file.
+pub fn open_file(path: &Path) -> std::io::Result<File> {
+    match special(&path.metadata()?) {
+        None => File::open(path),
+        Some(kind) => Err(refused(format!("a {kind} and no file"))),
     }
+}
+
+/// A whole file of at most `most` bytes.
+///
+/// # Errors
+/// As [`open_file`]; it cannot be read, or is larger.
+pub fn read_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::open(path)?.take(most.saturating_add(1));
+    let mut file = open_file(path)?.take(most.saturating_add(1));
     file.read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
-        length if length > most => Err(refuse(format!("over {most} bytes"))),
+        length if length > most => Err(refused(format!("over {most} bytes"))),
         _ => Ok(bytes),
     }
+}
+
+fn refused(reason: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, reason)
 }
 
 fn is_repeated(passed: &PassedOver) -> bool {
@@ -428,7 +447,8 @@ fn kind_by_ending(path: &Path) -> String {
     match path.extension() {
         Some(ending) => {
             let ending = ending.to_string_lossy().to_lowercase();
-            format!(".{}", abbreviate(&without_controls(&ending)))
+            let shown = ending.replace(char::is_control, "\u{fffd}");
+            format!(".{}", abbreviate(&shown))
         }
         None => "without ending".to_owned(),
     }
@@ -438,14 +458,14 @@ fn kind_by_ending(path: &Path) -> String {
 ///
 /// # Errors
 /// It cannot be read or decoded.
-pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
+pub fn open(path: &Path, limits: &Limits) -> Result<Decoded, ImageError> {
     if path != Path::new(STDIN) {
-        return percept::image::open(path, limits);
+        return open_noted(path, limits);
     }
     let mut bytes = Vec::new();
     let most = limits.max_file_bytes.saturating_add(1);
     std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
-    percept::image::decode(&bytes, limits)
+    decode_noted(&bytes, limits)
 }
 
 /// The path with the user's home in place of a `~` that no shell has replaced, unless there is such a file.
@@ -648,8 +668,8 @@ mod tests {
     #[test]
     fn kinds_are_fit_for_a_terminal() {
         assert_eq!(
-            kind_by_ending("a.\u{1b}[2J\u{9b}X".as_ref()),
-            ".\u{fffd}[2j\u{fffd}x"
+            kind_by_ending("a.\u{1b}[2J\u{9b}\n".as_ref()),
+            ".\u{fffd}[2j\u{fffd}\u{fffd}"
         );
         let long = kind_by_ending(format!("a.{}", "x".repeat(200)).as_ref());
         assert_eq!(long.chars().count(), 42);
@@ -749,6 +769,34 @@ mod tests {
             .add(at("a/b/../b/photo.jpg").to_str().unwrap())
             .unwrap();
         assert_eq!(twice.finish().photos.len(), 1);
+    }
+
+    /// Folders may be read by root whatever their permissions, so that one is made that nobody can read.
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_cannot_be_read_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("b/c")).unwrap();
+        std::fs::write(at("a.jpg"), b"x").unwrap();
+        std::fs::write(at("b/c/d.jpg"), b"x").unwrap();
+        assert_eq!(search(folder.path()).photos.len(), 2);
+
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0o0)).unwrap();
+        let can_read = std::fs::read_dir(at("b/c")).is_ok();
+        let found = search(folder.path());
+        std::fs::set_permissions(at("b/c"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        if !can_read {
+            assert_eq!(found.photos.len(), 1);
+            assert_eq!(
+                found.told().unwrap(),
+                "1 file passed over (1 folder that cannot be read: permission denied)"
+            );
+        }
+        // The one that was named is an error.
+        let gone = at("gone");
+        assert!(Search::default().folder(&gone, &gone, 0).is_err());
     }
 
     #[cfg(unix)]

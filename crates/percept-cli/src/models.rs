@@ -19,11 +19,25 @@ const SHIPPED: &str = "models/percept-s14";
 /// # Errors
 /// None was named and none is shipped, the name is unknown or not downloaded, or loading fails.
 pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
-    let cache = text_cache(common);
-    let (model, _) = load_by(common, console, |files, device, precision| {
-        Model::with_texts_on_demand(files, device, precision, cache.as_deref())
-    })?;
+    let (model, _) = load_on_demand(common, console)?;
     Ok(model)
+}
+
+/// As [`load`], with the model's [digest](ModelFiles::digest), for runs that another may take up.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_known(common: &Common, console: &Console) -> anyhow::Result<(Model, String)> {
+    let (model, files) = load_on_demand(common, console)?;
+    let digest = files.digest()?;
+    Ok((model, digest))
+}
+
+fn load_on_demand(common: &Common, console: &Console) -> anyhow::Result<(Model, ModelFiles)> {
+    let cache = text_cache(common);
+    load_by(common, console, |files, device, precision| {
+        Model::with_texts_on_demand(files, device, precision, cache.as_deref())
+    })
 }
 
 /// The whole model of `--model`, for runs whose numbers are kept and for services, and where it was found.
@@ -31,7 +45,8 @@ pub fn load(common: &Common, console: &Console) -> anyhow::Result<Model> {
 /// # Errors
 /// As [`load`].
 pub fn load_whole(common: &Common, console: &Console) -> anyhow::Result<(Model, PathBuf)> {
-    load_by(common, console, Model::from_files)
+    let (model, files) = load_by(common, console, Model::from_files)?;
+    Ok((model, files.path))
 }
 
 /// The model of `--model` as it was named, else where the one that comes with percept is.
@@ -62,7 +77,7 @@ fn load_by(
     common: &Common,
     console: &Console,
     load: impl FnOnce(&ModelFiles, &Device, Precision) -> Result<Model, ModelError>,
-) -> anyhow::Result<(Model, PathBuf)> {
+) -> anyhow::Result<(Model, ModelFiles)> {
     let path = match &common.model {
         Some(name) => resolve(name)?,
         None => shipped().ok_or_else(|| {
@@ -93,7 +108,7 @@ fn load_by(
             wanted.name()
         ));
     }
-    Ok((model, path))
+    Ok((model, files))
 }
 
 /// Says what of a checkpoint is left out: what may matter to everyone, the rest to those who ask for more.
@@ -104,7 +119,7 @@ pub fn tell_left_out(report: &LoadReport, console: &Console) {
     for (what, line) in report.left_out.keys().zip(report.left_out_lines()) {
         let line = format!("left out: {line}");
         match what {
-            LeftOutAs::OtherTower { .. } => console.note(&line),
+            LeftOutAs::OtherTower { .. } | LeftOutAs::BesideTaken { .. } => console.note(&line),
             _ => console.detail(&line),
         }
     }

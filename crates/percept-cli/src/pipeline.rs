@@ -1,12 +1,13 @@
 //! Photos of a command through a model, with a progress bar; failures are counted and named, and a signal
 //! ends a run with what was done.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use percept::image::{ChwImage, Limits, RgbImage, message};
+use percept::image::{ChwImage, Decoded, Limits, Note, RgbImage, message};
 use percept::{Together, TokenGrid};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::inputs::{self, Found, Input};
@@ -18,8 +19,17 @@ pub struct Job<'a> {
     pub input: &'a Input,
     /// Its pixels.
     pub photo: RgbImage,
+    /// What is odd about its file.
+    pub notes: Vec<Note>,
     /// Its tokens.
     pub grid: TokenGrid,
+}
+
+impl Job<'_> {
+    /// The notes in words, as they stand in a photo's JSON.
+    pub fn notes_json(&self) -> Value {
+        self.notes.iter().map(Note::to_string).collect()
+    }
 }
 
 /// How a stream of photos ended.
@@ -29,8 +39,21 @@ pub struct Ended {
     pub done: usize,
     /// The photos that failed, with the reasons.
     pub failures: Vec<(String, String)>,
+    /// Photos that have results in spite of what is odd about their files.
+    pub noted: Vec<(Note, String)>,
     /// Whether a signal stopped it before the last photo.
     pub is_stopped: bool,
+}
+
+impl Ended {
+    /// The photos of each kind of note.
+    fn by_note(&self) -> BTreeMap<Note, Vec<&str>> {
+        let mut kinds: BTreeMap<Note, Vec<&str>> = BTreeMap::new();
+        for (note, path) in &self.noted {
+            kinds.entry(*note).or_default().push(path);
+        }
+        kinds
+    }
 }
 
 /// Sends every input through `prepare` and `encode` to `finish`, in order (see
@@ -57,16 +80,28 @@ pub fn run<'a>(
             .take_while(|_| !stop.load(Ordering::Relaxed)),
         together,
         |input| {
-            let photo = inputs::open(&input.path, &limits).map_err(|e| message(&e))?;
-            let prepared = prepare(&photo);
-            Ok((photo, prepared))
+            let decoded = inputs::open(&input.path, &limits).map_err(|e| message(&e))?;
+            let prepared = prepare(&decoded.image);
+            Ok((decoded, prepared))
         },
         encode,
         |input, result| {
             match result {
-                Ok((photo, grid)) => {
-                    finish(Job { input, photo, grid })?;
+                Ok((Decoded { image, notes }, grid)) => {
+                    let path = input.path.display();
+                    if let Some(line) = told(&notes) {
+                        bar.suspend(|| console.note(&format!("{path}: {line}")));
+                    }
+                    let noted = notes.iter().map(|note| (*note, path.to_string()));
+                    let noted: Vec<_> = noted.collect();
+                    finish(Job {
+                        input,
+                        photo: image,
+                        notes,
+                        grid,
+                    })?;
                     ended.done += 1;
+                    ended.noted.extend(noted);
                 }
                 Err(reason) => {
                     // Errors of reading name the file already.
@@ -87,6 +122,12 @@ pub fn run<'a>(
     bar.finish();
     ended.is_stopped = ended.done + ended.failures.len() < inputs.len();
     result.map(|()| ended)
+}
+
+/// All notes on a photo in one line.
+fn told(notes: &[Note]) -> Option<String> {
+    let notes: Vec<_> = notes.iter().map(Note::to_string).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// Says that a photo was encoded at another size than the one asked for.
@@ -150,6 +191,8 @@ impl Summary<'_> {
         if !ended.failures.is_empty() {
             parts.push(format!("{} failed", ended.failures.len()));
         }
+        let noted = ended.by_note().into_iter();
+        parts.extend(noted.map(|(note, photos)| format!("{} {}", photos.len(), note.kind())));
         parts.extend(self.found.told());
         // Where nothing was done, there is none.
         let has_results = ended.done + self.resumed > 0;
@@ -166,11 +209,17 @@ impl Summary<'_> {
             .iter()
             .map(|(path, reason)| json!({ "image": path, "error": reason }))
             .collect();
+        let notes: Vec<_> = ended
+            .by_note()
+            .into_iter()
+            .map(|(note, images)| json!({ "kind": note.kind(), "count": images.len(), "images": images }))
+            .collect();
         let mut line = json!({
             "done": ended.done,
             "failed": failures.len(),
             "failures": failures,
             "passed_over": self.found.to_json(),
+            "notes": notes,
             "stopped": ended.is_stopped,
         });
         if let Some(folder) = self.folder {

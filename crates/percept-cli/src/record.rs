@@ -271,7 +271,7 @@ fn each_line(
     mut act: impl FnMut(usize, Done) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let cannot = || format!("cannot read {}", path.display());
-    let file = match File::open(path) {
+    let file = match crate::inputs::open_file(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(()),
         Err(error) => return Err(error).with_context(cannot),

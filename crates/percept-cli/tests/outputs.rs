@@ -11,13 +11,12 @@ mod common;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-use percept::image::{Filter, RgbImage, jpeg_rgb, png_rgb, resize};
+use percept::image::{Filter, Rgb, RgbImage, jpeg_rgb, png_rgb, resize};
 use serde_json::Value;
 
-use crate::common::{expect, interrupt, percept_in, photos, text, tiny};
+use crate::common::{expect, percept_in, photos, text, tiny};
 
 /// A folder with photos, in which percept runs.
 struct Place(tempfile::TempDir);
@@ -170,6 +169,27 @@ fn other_settings_go_elsewhere_or_are_refused_or_forced() {
         said.contains("0 photos done, 1 done before") && said.contains("percept-out-2"),
         "{said}"
     );
+}
+
+#[test]
+fn other_weights_under_the_same_name_are_other_settings() {
+    let place = Place::with(&["a.jpg"]);
+    place.works(&format!("convert {} model", tiny().display()));
+    let line = "segment a.jpg --labels cat --out out --resume --model model";
+    place.works(line);
+    assert!(place.works(line).contains("1 done before"));
+    // One number of the last tensor, of another value.
+    let weights = place.path("model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    expect(&place.run(line), 2, "other settings (weights)");
+    place.works(&line.replace("--resume", "--force"));
+    // Results of other arithmetic would be mixed, too.
+    let output = place.run(&format!("{line} --precision bf16"));
+    let is_same_here = text(&output.stderr).contains("computing in f32");
+    assert!(is_same_here || text(&output.stderr).contains("other settings (precision)"));
 }
 
 #[test]
@@ -589,6 +609,8 @@ fn a_run_is_taken_up_where_it_ended() {
 #[test]
 fn a_stopped_run_keeps_what_it_has() {
     use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
     let place = Place::with(&["in/000.jpg"]);
     let photo = fs::read(place.path("in/000.jpg")).unwrap();
     fs::create_dir(place.path("more")).unwrap();
@@ -613,7 +635,7 @@ fn a_stopped_run_keeps_what_it_has() {
         assert!(Instant::now() < deadline, "no photo in a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
-    interrupt(&child);
+    common::interrupt(&child);
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     while !said.contains("stopping after the photos on their way") {
@@ -639,6 +661,23 @@ fn a_stopped_run_keeps_what_it_has() {
 
 #[cfg(unix)]
 #[test]
+fn names_of_files_do_not_command_the_terminal() {
+    let place = Place::with(&["in/a.jpg"]);
+    for name in ["in/b.\u{1b}[2J", "in/\u{1b}[31mc.jpg"] {
+        fs::write(place.path(name), b"x").unwrap();
+    }
+    let output = place.run("segment in --labels cat --verbose");
+    expect(&output, 1, "in/\u{fffd}[31mc.jpg: ");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("1 file passed over (1 .\u{fffd}[2j)"),
+        "{said}"
+    );
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[cfg(unix)]
+#[test]
 fn pipes_are_refused_and_not_waited_for() {
     let place = Place::with(&["in/a.jpg"]);
     let pipe = place.path("in/b.jpg");
@@ -648,5 +687,72 @@ fn pipes_are_refused_and_not_waited_for() {
     assert_eq!(summary(&output)["passed_over"]["kinds"]["pipe"], 1);
     let output = place.run("segment in/b.jpg --labels cat");
     expect(&output, 2, "in/b.jpg: a pipe, which is no photo");
+    let output = place.run("segment in/a.jpg --labels cat --format rle --categories in/b.jpg");
+    expect(&output, 2, "--categories in/b.jpg: a pipe and no file");
+    // Where a folder may hold results of an older percept, its labels are looked at.
+    fs::rename(&pipe, place.path("in/labels.json")).unwrap();
+    fs::copy(place.path("in/a.jpg"), place.path("in/a.mask.png")).unwrap();
+    assert_eq!(
+        summary(&place.run("segment in --labels cat --json"))["done"],
+        2
+    );
+    let pipe = place.path("in/segment.jsonl");
+    fs::rename(place.path("in/labels.json"), &pipe).unwrap();
+    let output = place.run("segment in/a.jpg --labels cat --out in");
+    expect(
+        &output,
+        1,
+        "cannot read in/segment.jsonl: a pipe and no file",
+    );
     assert!(Path::new(&pipe).exists());
+}
+
+/// A file that has lost its end and its pixels all the same.
+#[test]
+fn what_is_odd_about_a_file_is_told_in_every_result() {
+    let place = Place::with(&["a.jpg", "b.jpg"]);
+    let mut png = png_rgb(&RgbImage::from_pixel(40, 30, Rgb([200, 30, 30]))).unwrap();
+    png.truncate(png.len() - 12);
+    fs::write(place.path("cut.png"), png).unwrap();
+    let note = "the file has no end mark";
+    for command in [
+        "segment . --labels cat --format json",
+        "group . --format json",
+        "classify . --labels cat",
+    ] {
+        let output = place.run(command);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        let notes: Vec<_> = said.lines().filter(|line| line.contains(note)).collect();
+        assert_eq!(notes.len(), 1, "{said}");
+        assert!(
+            notes[0].starts_with("note: ") && notes[0].contains("cut.png: "),
+            "{said}"
+        );
+        let quiet = place.run(&format!("{command} --quiet --force").replace(
+            "classify . --labels cat --quiet --force",
+            "classify . --labels cat --quiet",
+        ));
+        assert_eq!(text(&quiet.stderr), "");
+        let output = place.run(&format!("{command} --json"));
+        let summary = summary(&output);
+        assert_eq!(summary["notes"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            summary["notes"][0]["kind"],
+            "read in spite of a missing end mark"
+        );
+        assert_eq!(summary["notes"][0]["count"], 1);
+        assert!(
+            summary["notes"][0]["images"][0]
+                .as_str()
+                .unwrap()
+                .ends_with("cut.png")
+        );
+        let of_photos = text(&output.stdout);
+        let with_note = of_photos.lines().filter(|line| line.contains(note));
+        assert_eq!(with_note.count(), 1, "{of_photos}");
+    }
+    let told = "3 photos done, 1 read in spite of a missing end mark, ";
+    let said = place.works("segment . --labels dog --out elsewhere");
+    assert!(said.contains(told), "{said}");
 }

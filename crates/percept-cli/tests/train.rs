@@ -18,7 +18,7 @@ use percept_checkpoint::Checkpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{expect, interrupt, newest, percept_in, photos, text, tiny, write_shard};
+use crate::common::{expect, goldens, newest, percept_in, photos, text, tiny, write_shard};
 /// A folder with two shards of 20 pairs.
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
@@ -246,7 +246,7 @@ fn ctrl_c_saves() {
         assert!(Instant::now() < deadline, "no step in a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
-    interrupt(&child);
+    common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     expect(&output, 130, "saved as logs/x/checkpoints/step_");
     let lines = fs::read_to_string(&results).unwrap();
@@ -309,6 +309,51 @@ fn what_is_left_out_is_told() {
         2,
         "rows whose photo cannot be read: ",
     );
+}
+
+#[test]
+fn tensors_that_are_not_understood_are_refused_or_left_out() {
+    let place = place();
+    let image = place.path().join("image");
+    fs::create_dir(&image).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(goldens().join("hf-dinov2").join(name), image.join(name)).unwrap();
+    }
+    // A name of the same length, which nothing asks for.
+    let weights = image.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let known = b"embeddings.mask_token";
+    let at = (bytes.windows(known.len())).position(|window| window == known);
+    bytes[at.unwrap()..][..known.len()].copy_from_slice(b"embeddings.mist_token");
+    fs::write(&weights, bytes).unwrap();
+    let text_tower = goldens().join("sentence-t5");
+    let run = |more: &[&str]| {
+        let flags = [
+            "--init-image",
+            "image",
+            "--init-text",
+            text_tower.to_str().unwrap(),
+            "--image-size",
+            "28",
+            "--steps",
+            "1",
+            "--name",
+            "x",
+        ];
+        let flags = [&flags[..], more].concat();
+        train(place.path(), &flags).output().unwrap()
+    };
+    expect(&run(&[]), 1, "embeddings.mist_token");
+    let output = run(&["--allow-unused"]);
+    expect(&output, 0, "model written to");
+    expect(
+        &output,
+        0,
+        "--allow-unused: left out, not understood: embeddings.mist_token",
+    );
+    let params = fs::read(place.path().join("logs/x/params.json")).unwrap();
+    let params: Value = serde_json::from_slice(&params).unwrap();
+    assert_eq!(params["allow_unused"], true);
 }
 
 #[test]

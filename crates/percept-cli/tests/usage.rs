@@ -12,7 +12,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
@@ -460,10 +460,7 @@ fn an_interrupt_ends_with_130() {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let interrupt = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(interrupt.unwrap().success());
+    common::interrupt(&child);
     let output = child.wait_with_output().unwrap();
     expect(&output, 130, "saved as");
 }

@@ -103,11 +103,7 @@ impl CaptionSet {
             Ok(())
         })?;
         if samples.is_empty() {
-            let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
-            return Err(invalid(
-                csv,
-                format!("no rows{}", kinds.collect::<String>()),
-            ));
+            return Err(invalid(csv, omissions.after("no rows")));
         }
         let name = csv.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self {

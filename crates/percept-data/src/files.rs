@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Take};
 use std::path::{Component, Path, PathBuf};
 
+use percept_image::ImageError;
+
 use crate::{DataError, Omissions};
 
 /// Bytes read at once: parsers ask for one at a time.
@@ -15,6 +17,18 @@ pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> DataError {
     DataError::Invalid {
         path: path.to_owned(),
         reason: reason.into(),
+    }
+}
+
+/// The error of a photo that cannot be read, which names its path once.
+pub(crate) fn unread(photo: &Path, error: ImageError) -> DataError {
+    match error {
+        ImageError::File { path, reason } => unread(&path, *reason),
+        ImageError::Io(source) => DataError::Io {
+            path: photo.to_owned(),
+            source,
+        },
+        error => invalid(photo, error.to_string()),
     }
 }
 
@@ -93,7 +107,7 @@ impl Table {
             .trim(csv::Trim::All)
             .from_reader(open(path, max_bytes)?);
         let header = reader.headers();
-        let header = header.map_err(|error| invalid(path, error.to_string()))?;
+        let header = header.map_err(|error| refused(path, error))?;
         // The mark some editors put first is no part of a name.
         let names = header
             .iter()
@@ -173,7 +187,7 @@ impl Table {
                         csv::ErrorKind::Utf8 { pos, .. } => {
                             ("rows that are not UTF-8, left out", pos)
                         }
-                        _ => return Err(invalid(&self.path, error.to_string())),
+                        _ => return Err(refused(&self.path, error)),
                     };
                     let line = line.as_ref().map_or(0, csv::Position::line);
                     omissions.add(kind, format!("line {line}"));
@@ -216,6 +230,18 @@ impl Table {
             begins = !within && (byte == self.delimiter || matches!(byte, b'\n' | b'\r'));
         }
         Ok(within && !may_end)
+    }
+}
+
+/// The error of a CSV that cannot be read on.
+fn refused(path: &Path, error: csv::Error) -> DataError {
+    let reason = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => DataError::Io {
+            path: path.to_owned(),
+            source,
+        },
+        _ => invalid(path, reason),
     }
 }
 
@@ -297,6 +323,22 @@ mod tests {
                 error.ends_with("a.csv: line 3: a quote that is never closed"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_stay_what_they_are() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let path = Path::new("a.csv");
+        let errors = [
+            refused(path, csv::Error::from(denied())),
+            unread(path, ImageError::Io(denied())),
+        ];
+        for error in errors {
+            let DataError::Io { source, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
         }
     }
 

@@ -12,6 +12,9 @@ use crate::{ClassName, DataError, Omissions};
 /// Most photos in all folders: ImageNet's full set of 22,000 classes has 14 million.
 const MAX_PHOTOS: usize = 16_000_000;
 
+/// Endings named in a message.
+const MAX_ENDINGS: usize = 20;
+
 /// Most classes: their indices are `u16`.
 const MAX_CLASSES: usize = 65_000;
 
@@ -432,10 +435,17 @@ fn class_folders(root: &Path, omissions: &mut Omissions) -> Result<Vec<Folder>, 
 
 /// What a folder holds in place of photos.
 fn instead(found: &Sifted) -> String {
-    match (found.folders.first(), found.endings.as_slice()) {
+    let named: Vec<&str> = (found.endings.iter().take(MAX_ENDINGS))
+        .map(String::as_str)
+        .collect();
+    let more = match found.endings.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match (found.folders.first(), named.as_slice()) {
         (Some((name, _)), _) => format!("only folders, such as {name}"),
         (None, []) => "nothing".to_owned(),
-        (None, endings) => format!("only files of other endings ({})", endings.join(", ")),
+        (None, named) => format!("only files of other endings ({}{more})", named.join(", ")),
     }
 }
 
@@ -476,6 +486,19 @@ fn read_class_file(path: &Path) -> Result<BTreeMap<String, ClassName>, DataError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn twenty_endings_are_named() {
+        let mut found = Sifted::default();
+        assert_eq!(instead(&found), "nothing");
+        found.endings = (0..22).map(|frame| format!(".{frame:06}")).collect();
+        let text = instead(&found);
+        assert!(
+            text.starts_with("only files of other endings (.000000, .000001, "),
+            "{text}"
+        );
+        assert!(text.ends_with(", .000019 and 2 more)"), "{text}");
+    }
 
     #[test]
     fn a_file_of_names_is_read_with_tabs_or_commas() {

@@ -7,13 +7,15 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::marker::PhantomData;
 use std::path::Path;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 
-use crate::DataError;
 use crate::files::{invalid, open};
+use crate::{DataError, Omissions};
 
 /// Whole numbers beyond are not exact as floats.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -132,7 +134,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Res
     })
 }
 
-fn from_reader<T: DeserializeOwned>(reader: impl BufRead) -> serde_json::Result<T> {
+/// Reads JSON as [`read_json`] does.
+pub(crate) fn from_reader<T: DeserializeOwned>(reader: impl BufRead) -> serde_json::Result<T> {
     serde_json::from_reader(Strict::new(reader))
 }
 
@@ -418,48 +421,137 @@ pub(crate) fn drain<'de, A: SeqAccess<'de>>(mut sequence: A) -> Result<(), A::Er
     Ok(())
 }
 
-/// A list; `None` where there is something else or nothing.
-#[derive(Debug)]
-pub(crate) struct List<T>(pub(crate) Option<Vec<T>>);
+/// The objects of a list of at most `MAX` items. What is no object is counted, not kept: two bytes of a
+/// file would become a hundred and more.
+#[derive(Debug, Default)]
+pub(crate) enum List<T, const MAX: usize> {
+    /// Nothing, or something else than a list.
+    #[default]
+    Missing,
+    /// More than `MAX` items.
+    Long,
+    Items(Items<T>),
+}
 
-impl<T> Default for List<T> {
-    fn default() -> Self {
-        Self(None)
+/// What a list holds.
+#[derive(Debug)]
+pub(crate) struct Items<T> {
+    pub(crate) objects: Vec<T>,
+    /// The first item that is no object, from 1, and how many are none.
+    pub(crate) other: Option<(usize, u64)>,
+}
+
+impl<T, const MAX: usize> List<T, MAX> {
+    /// What the list of that name holds.
+    ///
+    /// # Errors
+    /// A text that names the list if it is missing or too long.
+    pub(crate) fn items(self, name: &str) -> Result<Items<T>, String> {
+        match self {
+            Self::Missing => Err(format!("no list `{name}`")),
+            Self::Long => Err(format!("more than {MAX} items in `{name}`")),
+            Self::Items(items) => Ok(items),
+        }
+    }
+
+    /// The objects in the list of that name. Items that are none are counted in `omissions`.
+    ///
+    /// # Errors
+    /// As [`Self::items`].
+    pub(crate) fn objects(self, name: &str, omissions: &mut Omissions) -> Result<Vec<T>, String> {
+        let Items { objects, other } = self.items(name)?;
+        if let Some((first, count)) = other {
+            let kind = format!("items of `{name}` that are no objects, left out");
+            omissions.add_many(kind, count, format!("number {first}"));
+        }
+        Ok(objects)
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any<T>(std::marker::PhantomData<T>);
+        struct Any<T, const MAX: usize>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
-            type Value = List<T>;
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Any<T, MAX> {
+            type Value = List<T, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<List<T>, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = sequence.next_element()? {
-                    items.push(item);
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut sequence: A,
+            ) -> Result<Self::Value, A::Error> {
+                let mut items = Items {
+                    objects: Vec::new(),
+                    other: None,
+                };
+                let mut count = 0;
+                while let Some(item) = sequence.next_element::<Item<T>>()? {
+                    if count == MAX {
+                        drain(sequence)?;
+                        return Ok(List::Long);
+                    }
+                    count += 1;
+                    match item {
+                        Item::Object(object) => items.objects.push(object),
+                        Item::Other => items.other.get_or_insert((count, 0)).1 += 1,
+                    }
                 }
-                Ok(List(Some(items)))
+                Ok(List::Items(items))
             }
 
-            fn visit_unit<E: Error>(self) -> Result<List<T>, E> {
-                Ok(List(None))
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(List::Missing)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List<T>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(List(None))
+                Ok(List::Missing)
             }
 
-            others_are!(List(None));
+            others_are!(List::Missing);
         }
 
-        deserializer.deserialize_any(Any(std::marker::PhantomData))
+        deserializer.deserialize_any(Any(PhantomData))
+    }
+}
+
+/// A value that should be an object.
+pub(crate) enum Item<T> {
+    Object(T),
+    Other,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
+            type Value = Item<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Item::Object)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Item<T>, A::Error> {
+                drain(sequence)?;
+                Ok(Item::Other)
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Item<T>, E> {
+                Ok(Item::Other)
+            }
+
+            others_are!(Item::Other);
+        }
+
+        deserializer.deserialize_any(Any(PhantomData))
     }
 }
 
@@ -472,7 +564,7 @@ mod tests {
     loose! {
         struct Entry {
             id: Scalar,
-            list: List<Scalar>,
+            list: List<Entry, 3>,
         }
     }
 
@@ -549,9 +641,10 @@ mod tests {
     #[test]
     fn objects_take_what_is_there() {
         let read = |json: &str| from_reader::<Entry>(json.as_bytes()).unwrap();
-        let entry = read(r#"{"id": 1, "other": {"a": [1]}, "id": 2, "list": [1, null]}"#);
+        let entry = read(r#"{"id": 1, "other": {"a": [1]}, "id": 2, "list": [{"id": 3}]}"#);
         assert_eq!(entry.id, Scalar::Whole(2));
-        assert_eq!(entry.list.0.unwrap().len(), 2);
+        let list = entry.list.items("list").unwrap();
+        assert_eq!(list.objects[0].id, Scalar::Whole(3));
         for json in [
             "null",
             "7",
@@ -561,7 +654,30 @@ mod tests {
             r#"{"list": {"a": 1}}"#,
         ] {
             let entry = read(json);
-            assert!(entry.id == Scalar::Null && entry.list.0.is_none(), "{json}");
+            assert!(entry.id == Scalar::Null, "{json}");
+            assert_eq!(entry.list.items("list").unwrap_err(), "no list `list`");
+        }
+    }
+
+    #[test]
+    fn lists_count_what_is_no_object_and_end_somewhere() {
+        let read = |items: &str| {
+            let json = format!("{{\"list\": [{items}], \"id\": 5}}");
+            let entry: Entry = from_reader(json.as_bytes()).unwrap();
+            assert_eq!(entry.id, Scalar::Whole(5));
+            let mut omissions = Omissions::new();
+            let objects = entry.list.objects("list", &mut omissions);
+            objects.map(|objects| (objects.len(), omissions))
+        };
+        let (objects, omissions) = read("{\"id\": 1}, null, [{}]").unwrap();
+        assert_eq!(objects, 1);
+        assert_eq!(
+            omissions.kinds()[0].to_string(),
+            "items of `list` that are no objects, left out: 2 (number 2 and 1 more)"
+        );
+        assert_eq!(read("{}, {}, {}").unwrap(), (3, Omissions::new()));
+        for items in ["{}, {}, {}, {}", "0, 0, 0, 0, 0, [0]"] {
+            assert_eq!(read(items).unwrap_err(), "more than 3 items in `list`");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Finding a dataset in the folder that was named, or saying what is there instead.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -231,8 +232,8 @@ pub(crate) struct Sifted {
     pub photos: Vec<(String, PathBuf)>,
     /// Folders, by name.
     pub folders: Vec<(String, PathBuf)>,
-    /// Endings of the other files, each once.
-    pub endings: Vec<String>,
+    /// Endings of the other files.
+    pub endings: BTreeSet<String>,
 }
 
 /// Sorts the entries of a folder. What is neither a photo nor a folder is counted by kind, under its
@@ -275,9 +276,7 @@ pub(crate) fn sift(
                     example,
                 ),
             }
-            if !sifted.endings.contains(&ending) {
-                sifted.endings.push(ending);
-            }
+            sifted.endings.insert(ending);
         }
     }
     Ok(sifted)

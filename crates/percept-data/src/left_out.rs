@@ -1,5 +1,6 @@
 //! What was left out of a set, or read otherwise than it is written: counted by kind, with examples.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,8 @@ const EXAMPLES: usize = 5;
 /// those beyond are counted together.
 const MAX_KINDS: usize = 100;
 
-/// Longest example or kind, in characters: names come from files that nobody has vetted.
-const MAX_NAME: usize = 200;
+/// Longest kind or example, in characters: endings and names come from files that nobody has vetted.
+const MAX_SHOWN: usize = 200;
 
 /// The kind of all that is beyond [`MAX_KINDS`].
 const OTHERS: &str = "of other kinds";
@@ -66,7 +67,8 @@ impl Omissions {
         let of_kind = self.of_kind(kind.as_ref());
         of_kind.count = of_kind.count.saturating_add(count);
         if of_kind.examples.len() < EXAMPLES {
-            of_kind.examples.push(shown(&example.to_string()));
+            let example = example.to_string();
+            of_kind.examples.push(showable(&example).into_owned());
         }
     }
 
@@ -87,6 +89,12 @@ impl Omissions {
         &self.0
     }
 
+    /// Says that nothing is left, and what there was.
+    pub(crate) fn after(&self, reason: &str) -> String {
+        let kinds = self.0.iter().map(|kind| format!("; {kind}"));
+        std::iter::once(reason.to_owned()).chain(kinds).collect()
+    }
+
     /// Whether nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -100,12 +108,11 @@ impl Omissions {
 
     /// The entry of a kind, made if it is the first.
     fn of_kind(&mut self, kind: &str) -> &mut LeftOut {
-        let shown = shown(kind);
-        let kind = shown.as_str();
+        let kind = showable(kind);
         let known = self.0.iter().position(|known| known.kind == kind);
         let at = known.unwrap_or_else(|| {
             let kind = match self.0.len() {
-                ..MAX_KINDS => kind,
+                ..MAX_KINDS => &kind,
                 _ => OTHERS,
             };
             let known = self.0.iter().position(|known| known.kind == kind);
@@ -122,12 +129,17 @@ impl Omissions {
     }
 }
 
-/// As much of a text as a line has room for, without what terminals take as commands.
-fn shown(text: &str) -> String {
-    let short = text.chars().take(MAX_NAME);
-    short
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+/// A text that is safe to show: no longer than [`MAX_SHOWN`], and spaces for control characters.
+fn showable(text: &str) -> Cow<'_, str> {
+    let end = text
+        .char_indices()
+        .nth(MAX_SHOWN)
+        .map_or(text.len(), |(end, _)| end);
+    let text = &text[..end];
+    match text.contains(char::is_control) {
+        true => text.replace(char::is_control, " ").into(),
+        false => text.into(),
+    }
 }
 
 impl From<Omissions> for Vec<LeftOut> {
@@ -163,20 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_fit_for_a_terminal() {
+    fn kinds_show_no_control_characters_and_end_somewhere() {
         let mut omissions = Omissions::new();
-        for _ in 0..2 {
-            omissions.add("files passed over for the ending .\u{1b}[2J", "a");
-            omissions.add("x".repeat(9999), "b");
+        let ending = "é".repeat(1 << 16);
+        for ending in ["x\u{1b}[2J\r\n", &ending, &format!("{ending}e")] {
+            omissions.add(format!("files passed over for the ending .{ending}"), "a");
         }
-        let mut all = Omissions::new();
-        all.merge(&omissions);
-        assert_eq!(all, omissions);
-        let [ending, long] = all.kinds() else {
-            panic!("{all:?}")
-        };
-        assert_eq!(ending.kind, "files passed over for the ending . [2J");
-        assert_eq!((long.kind.len(), long.count), (MAX_NAME, 2));
+        let kinds: Vec<&str> = (omissions.kinds().iter()).map(|kind| &*kind.kind).collect();
+        assert_eq!(kinds[0], "files passed over for the ending .x [2J  ");
+        assert_eq!((kinds.len(), kinds[1].chars().count()), (2, MAX_SHOWN));
+        assert_eq!(omissions.kinds()[1].count, 2);
+        assert_eq!(Omissions::new().after("nothing"), "nothing");
     }
 
     #[test]

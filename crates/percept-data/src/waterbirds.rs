@@ -133,12 +133,8 @@ impl Waterbirds {
             Ok(())
         })?;
         if set.samples.is_empty() {
-            let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
-            let kinds: String = kinds.collect();
-            return Err(invalid(
-                &csv,
-                format!("no photo of the split {split}{kinds}"),
-            ));
+            let reason = format!("no photo of the split {split}");
+            return Err(invalid(&csv, omissions.after(&reason)));
         }
         set.omissions = omissions;
         Ok(set)

@@ -522,7 +522,10 @@ fn odd_photos_cost_only_themselves() {
             listed(json!(null), json!("c.jpg")),
             "images without an id, left out: 1 (`c.jpg`)",
         ),
-        (json!("c.jpg"), "images without an id, left out"),
+        (
+            json!("c.jpg"),
+            "items of `images` that are no objects, left out: 1 (number ",
+        ),
     ] {
         let set = open_instances(&with(image.clone())).unwrap();
         assert_eq!(set.samples().len(), 2, "{image}");
@@ -581,6 +584,17 @@ fn odd_photos_cost_only_themselves() {
         assert!(message(set.truth(0)).contains(&reason));
         assert!(set.truth(1).is_ok());
     }
+    let mut file = changed("area", json!(4));
+    file["images"][0]["width"] = json!(null);
+    let tree = Tree::new();
+    photo(&tree, "a.jpg");
+    tree.file(INSTANCES, file.to_string());
+    let set = open_coco_object(&tree.path(""), None).unwrap();
+    let error = message(set.truth(0));
+    assert_eq!(error.matches("a.jpg").count(), 1, "{error}");
+    assert!(error.contains("a.jpg: not an image"), "{error}");
+    drop(tree);
+    assert!(matches!(set.truth(0), Err(DataError::Io { .. })));
 }
 
 #[test]
@@ -1039,7 +1053,8 @@ fn captions_are_trimmed_and_kept_in_order() {
     for kind in [
         "annotations whose image_id is text",
         "captions that are no text, left out: 2 (annotation 2, annotation 3)",
-        "images that are not listed, left out: 2 (annotation 4 of image 6, annotation without an id of",
+        "images that are not listed, left out: 1 (annotation 4 of image 6)",
+        "items of `annotations` that are no objects, left out: 1 (number ",
         "photos without a caption, left out: 2 (b, c)",
     ] {
         assert!(odd.contains(kind), "expected {kind}: {odd}");

@@ -287,14 +287,39 @@ fn a_custom_set_has_its_own_classes() {
 
     for (text, reason) in [
         ("cat\n\ndog\n", "line 2 has no name"),
-        ("cat\ndog\ncat\n", "line 3: `cat` is there twice"),
-        ("\n \n", "no class is listed"),
+        (
+            "cat\ndog\ncat\n",
+            "line 3: \"cat\" is there twice, first on line 1",
+        ),
+        ("\n \n", "none given"),
+        (
+            "1: cat\n2: dog\n",
+            "line 1: the id 1, where masks would have 0",
+        ),
+        (
+            "0: cat\n2: dog\n",
+            "line 2: the id 2, where masks would have 1",
+        ),
+        (
+            "n02123045 tabby\n",
+            "line 1: the id n02123045, where masks would",
+        ),
     ] {
         tree.file("classes.txt", text);
-        assert!(
-            message(open()).ends_with(&format!("classes.txt: {reason}")),
-            "{text}"
-        );
+        let error = message(open());
+        assert!(error.contains(&format!("classes.txt: {reason}")), "{error}");
+    }
+    for text in [
+        "cat\rBackground\rdog\r",
+        "2: dog\n0: cat\n1: Background\n",
+        "[\"cat\", \"Background\", \"dog\"]",
+        "names:\n  0: cat\n  1: Background\n  2: dog\n",
+    ] {
+        tree.file("classes.txt", text);
+        let set = open().unwrap();
+        let names: Vec<&str> = set.classes().iter().map(|class| &*class.name).collect();
+        assert_eq!(names, ["cat", "Background", "dog"], "{text}");
+        assert_eq!(set.background(), Some(1));
     }
     // Whose the mask of two photos is cannot be known, unless it says so.
     tree.file("classes.txt", "cat\nb\nc\n")

@@ -325,42 +325,74 @@ impl EvalResult {
     /// were then.
     fn bring_up_to_date(&mut self) {
         self.format = FORMAT;
-        let protocol = self.settings.get_mut("protocol");
-        let Some(Value::Object(protocol)) = protocol else {
-            return;
-        };
-        if let Some(Value::Object(image)) = protocol.get_mut("image") {
-            image.insert("orientation".to_owned(), json!("upright"));
-        }
-        if self.task != Task::SemanticSegmentation {
-            return;
-        }
+        let segments = self.task == Task::SemanticSegmentation;
         // The notebook's protocol is the one whose `miou` is still what it was.
         let over = match self.protocol.as_str() {
             "clippy-notebook" => MeanOver::All,
             _ => MeanOver::default(),
         };
-        if let Some(Value::Object(score)) = protocol.get_mut("score") {
-            score.insert("mean_over".to_owned(), json!(over));
+        if segments {
+            self.rename_means(over);
         }
-        let Some(all) = self.metrics.remove("miou") else {
+        let Some(protocol) = object_at(&mut self.settings, "protocol") else {
             return;
         };
-        let occurring: Vec<f64> = self
-            .per_class
-            .iter()
+        if let Some(image) = object_at(protocol, "image") {
+            image["orientation"] = json!("upright");
+        }
+        if let Some(score) = object_at(protocol, "score").filter(|_| segments) {
+            score["mean_over"] = json!(over);
+        }
+    }
+
+    /// Gives the means of IoU their names, with `miou` for the one that is over the classes of `over`;
+    /// those that have no number are missing.
+    fn rename_means(&mut self, over: MeanOver) {
+        let all = self.metrics.remove("miou");
+        let ious: Vec<f64> = (self.per_class.iter())
             .filter_map(|class| class.iou)
             .collect();
-        if self.counts.done > 0 && !occurring.is_empty() {
-            let mean = occurring.iter().sum::<f64>() / occurring.len() as f64;
-            let (of_all, of_occurring) = (MeanOver::All, MeanOver::TruthOrPrediction);
-            self.metrics.insert(of_all.metric().to_owned(), all);
-            self.metrics.insert(of_occurring.metric().to_owned(), mean);
-            if let Some(headline) = self.metrics.get(over.metric()).copied() {
-                self.metrics.insert("miou".to_owned(), headline);
+        let reason = match self.counts.done {
+            0 => "no photo could be evaluated",
+            _ if ious.is_empty() => "no class has an IoU",
+            _ => "the file does not have it",
+        };
+        // What was written for nothing was 0.
+        let measured = self.counts.done > 0 && !ious.is_empty();
+        let present = self.metrics.remove(MeanOver::Truth.metric());
+        let means = [
+            (MeanOver::All, all),
+            (
+                MeanOver::TruthOrPrediction,
+                Some(ious.iter().sum::<f64>() / ious.len() as f64),
+            ),
+            (MeanOver::Truth, present),
+        ];
+        for (classes, mean) in means {
+            let headline = (classes == over).then_some("miou");
+            for name in [Some(classes.metric()), headline].into_iter().flatten() {
+                let mean = mean.filter(|_| measured);
+                self.metrics
+                    .insert(name.to_owned(), mean.unwrap_or(f64::NAN));
+                if mean.is_none() {
+                    self.missing.insert(name.to_owned(), reason.to_owned());
+                }
             }
         }
     }
+}
+
+/// The object under a key of an object, made where there is nothing; `None` where there is something
+/// else.
+fn object_at<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
+    if value.is_null() {
+        *value = json!({});
+    }
+    let inner = value.as_object_mut()?.entry(key).or_insert(Value::Null);
+    if inner.is_null() {
+        *inner = json!({});
+    }
+    inner.is_object().then_some(inner)
 }
 
 fn not_worth_writing(confusion: &Option<Confusion>) -> bool {
@@ -483,6 +515,44 @@ mod tests {
             // Once is enough.
             result.write_json(&path).unwrap();
             assert_eq!(EvalResult::read(&path).unwrap(), result);
+        }
+        // What the settings do not say does not keep the old meaning.
+        for settings in [Value::Null, json!({}), json!({"protocol": {}})] {
+            let mut file = old("clippy");
+            file["settings"] = settings;
+            let result = read(&file).unwrap();
+            assert_eq!(result.metrics["miou"], 0.3);
+            assert_eq!(result.metrics["miou_all_classes"], 0.05);
+            let protocol = &result.settings["protocol"];
+            assert_eq!(protocol["score"]["mean_over"], "truth-or-prediction");
+            assert_eq!(protocol["image"]["orientation"], "upright");
+        }
+        let mut odd = old("clippy");
+        odd["settings"] = json!({"protocol": "clippy"});
+        let result = read(&odd).unwrap();
+        assert_eq!(result.metrics["miou"], 0.3);
+        assert_eq!(result.settings, odd["settings"]);
+        // What has no number is missing, and it is said why.
+        let means = [
+            "miou",
+            "miou_all_classes",
+            "miou_present",
+            "miou_truth_or_prediction",
+        ];
+        let mut none = old("clippy");
+        none["per_class"] = json!([]);
+        let mut nothing = old("clippy");
+        nothing["counts"]["done"] = json!(0);
+        for (file, reason) in [
+            (none, "no class has an IoU"),
+            (nothing, "no photo could be evaluated"),
+        ] {
+            let result = read(&file).unwrap();
+            let missing: Vec<&str> = result.missing.keys().map(String::as_str).collect();
+            assert_eq!(missing, means);
+            assert!(result.missing.values().all(|why| why == reason));
+            assert!(means.iter().all(|name| result.metrics[*name].is_nan()));
+            assert_eq!(result.metrics["pixel_accuracy"], 0.5);
         }
         let mut later = old("clippy");
         later["format"] = json!(FORMAT + 1);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use percept::TokenGrid;
 use percept_data::Omissions;
-use percept_image::ChwImage;
+use percept_image::{ChwImage, Note};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,8 +100,30 @@ pub(crate) struct Loaded<E> {
     pub extra: E,
     /// The model's input.
     pub image: ChwImage,
-    /// Whether the photo's metadata asks for turning or mirroring.
+    /// What there is to say of the photo.
+    pub about: About,
+}
+
+/// What there is to say of a photo that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// Whether its metadata asks for turning or mirroring.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub turned: bool,
+    /// What is odd about its file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+impl About {
+    fn count(&self, if_turned: &str, id: &str, omissions: &mut Omissions) {
+        if self.turned {
+            omissions.add(if_turned, id);
+        }
+        for note in &self.notes {
+            omissions.add(format!("photos {}", note.kind()), id);
+        }
+    }
 }
 
 /// What became of the samples.
@@ -115,7 +137,7 @@ pub(crate) struct Tally {
     pub done: usize,
     /// Samples that have none.
     pub failures: Vec<Failure>,
-    /// Photos whose metadata asks for turning.
+    /// Photos whose metadata asks for turning, or whose files are odd.
     pub omissions: Omissions,
     /// Time taken by this run, without what an earlier part of it took.
     pub seconds: Seconds,
@@ -134,9 +156,8 @@ enum Line<R> {
     Record {
         sample: String,
         record: R,
-        /// Whether the photo's metadata asks for turning.
-        #[serde(default, skip_serializing_if = "is_false")]
-        turned: bool,
+        #[serde(flatten)]
+        about: About,
     },
     Failure {
         sample: String,
@@ -176,7 +197,7 @@ where
             for sample in 0..found {
                 known.insert(benchmark.id(sample), sample);
             }
-            let mut take = |id: &str, record: B::Record, turned: bool| {
+            let mut take = |id: &str, record: B::Record, about: &About| {
                 let Some(&sample) = known.get(id) else {
                     return Err(format!("holds the unknown sample {id}"));
                 };
@@ -184,9 +205,7 @@ where
                 let known = done.get_mut(sample);
                 match known.is_some_and(|done| !std::mem::replace(done, true)) {
                     true => {
-                        if turned {
-                            omissions.add(benchmark.if_turned(), id);
-                        }
+                        about.count(benchmark.if_turned(), id, &mut omissions);
                         add(sample, &record)
                     }
                     false => Ok(()),
@@ -216,7 +235,7 @@ where
         },
         |sample| {
             let loaded = benchmark.load(*sample)?;
-            Ok(((loaded.extra, loaded.turned), loaded.image))
+            Ok(((loaded.extra, loaded.about), loaded.image))
         },
         |images| {
             let start = Instant::now();
@@ -228,18 +247,18 @@ where
         |sample, result| -> Result<(), EvalError> {
             let id = benchmark.id(sample);
             let judged = result
-                .and_then(|((extra, turned), grid)| {
+                .and_then(|((extra, about), grid)| {
                     check_finite(&grid)?;
-                    Ok((benchmark.judge(sample, extra, grid)?, turned))
+                    Ok((benchmark.judge(sample, extra, grid)?, about))
                 })
-                .and_then(|(record, turned)| add(sample, &record).map(|()| (record, turned)));
+                .and_then(|(record, about)| add(sample, &record).map(|()| (record, about)));
             if let Some(records) = &mut records {
                 let sample = id.to_owned();
                 records.write(&match &judged {
-                    Ok((record, turned)) => Line::Record {
+                    Ok((record, about)) => Line::Record {
                         sample,
                         record,
-                        turned: *turned,
+                        about: about.clone(),
                     },
                     Err(reason) => Line::Failure {
                         sample,
@@ -248,10 +267,8 @@ where
                 })?;
             }
             match judged {
-                Ok((_, turned)) => {
-                    if turned {
-                        tally.omissions.add(benchmark.if_turned(), id);
-                    }
+                Ok((_, about)) => {
+                    about.count(benchmark.if_turned(), id, &mut tally.omissions);
                     tally.done += 1;
                     progress(Event::Done);
                 }
@@ -298,7 +315,7 @@ impl Records {
         path: &Path,
         settings: &Value,
         resume: bool,
-        take: &mut impl FnMut(&str, R, bool) -> Result<(), String>,
+        take: &mut impl FnMut(&str, R, &About) -> Result<(), String>,
     ) -> Result<Self, EvalError> {
         let io = |source| EvalError::Io {
             path: path.to_owned(),
@@ -350,11 +367,11 @@ impl Records {
                     if let Line::Record {
                         sample,
                         record,
-                        turned,
+                        about,
                     } = line
                         && seen.insert(sample.clone())
                     {
-                        take(&sample, record, turned)
+                        take(&sample, record, &about)
                             .map_err(|reason| invalid(format!("line {number}: {reason}")))?;
                     }
                 }
@@ -464,7 +481,13 @@ mod tests {
             Ok(Loaded {
                 extra: 10 * sample as u64,
                 image,
-                turned: sample % 2 == 1,
+                about: About {
+                    turned: sample % 2 == 1,
+                    notes: match sample {
+                        4 => vec![Note::NoEnd],
+                        _ => Vec::new(),
+                    },
+                },
             })
         }
 
@@ -523,6 +546,10 @@ mod tests {
         assert_eq!(
             tally.omissions.kinds()[0].to_string(),
             "turned: 3 (n1, n3, n5)"
+        );
+        assert_eq!(
+            tally.omissions.kinds()[1].to_string(),
+            "photos read in spite of a missing end mark: 1 (n4)"
         );
 
         // All is known now.

@@ -111,20 +111,22 @@ impl Repository<'_> {
             self.pull_file(path, Some(commit), None, sha256, progress)
                 .map(drop)
         };
+        if names.contains(&MODULES) {
+            fetch(MODULES, None)?;
+        }
         // Before anything else is downloaded in vain.
-        let known_weights = weights(&names).ok_or_else(|| HubError::NoWeights {
-            repo: self.repo.to_owned(),
-        })?;
+        let known_weights =
+            weights_of_model(&names, &snapshot).ok_or_else(|| HubError::NoWeights {
+                repo: self.repo.to_owned(),
+            })?;
         if sha256.is_some() && known_weights.len() > 1 {
             return Err(HubError::AmbiguousDigest {
                 reference: format!("hf:{}", self.repo),
                 files: known_weights.len(),
             });
         }
-        if names.contains(&MODULES) {
-            fetch(MODULES, None)?;
-        }
-        let others = others(&names, &module_folders(&snapshot));
+        let mut others = others(&names, &module_folders(&snapshot));
+        others.retain(|path| !known_weights.contains(path));
         // Weights last, so that a snapshot with weights is a complete one.
         for path in &others {
             fetch(path, None)?;
@@ -303,14 +305,10 @@ fn others<'a>(names: &[&'a str], modules: &[String]) -> Vec<&'a str> {
     let is_module = |folder: &str| modules.iter().any(|m| m == folder) || is_numbered(folder);
     let mut others: Vec<&str> = (names.iter().copied())
         .filter(|name| match name.rsplit_once('/') {
-            None => {
-                SETTINGS.contains(name)
-                    // `sentence_bert_config.json`, and the same for other kinds of model.
-                    || (name.starts_with("sentence_") && name.ends_with("_config.json"))
-                    || FORMS.iter().any(|(_, index)| name.ends_with(index))
-            }
+            None => is_setting(name),
             Some((folder, _)) if !is_module(folder) => false,
-            Some((_, "config.json" | "model.safetensors")) => true,
+            // A transformer in a folder of its own has its settings and tokeniser there.
+            Some((_, name)) if name == "model.safetensors" || is_setting(name) => true,
             Some((folder, "pytorch_model.bin")) => {
                 !names.contains(&format!("{folder}/model.safetensors").as_str())
             }
@@ -319,6 +317,14 @@ fn others<'a>(names: &[&'a str], modules: &[String]) -> Vec<&'a str> {
         .collect();
     others.sort_unstable();
     others
+}
+
+/// Whether a name is that of a small file that percept reads.
+fn is_setting(name: &str) -> bool {
+    SETTINGS.contains(&name)
+        // `sentence_bert_config.json`, and the same for other kinds of model.
+        || (name.starts_with("sentence_") && name.ends_with("_config.json"))
+        || FORMS.iter().any(|(_, index)| name.ends_with(index))
 }
 
 /// `1_Pooling`, `2_Dense`: a number and a kind.
@@ -358,19 +364,48 @@ fn modules(snapshot: &Path) -> Vec<Module> {
 /// The folders that `modules.json` names.
 fn module_folders(snapshot: &Path) -> Vec<String> {
     let paths = modules(snapshot).into_iter().map(|module| module.path);
+    let paths = paths.map(|path| path.trim_end_matches('/').to_owned());
     paths.filter(|path| is_safe_path(path)).collect()
 }
 
-/// One form of the weights: safetensors if there are any, whole before split.
+/// Where the model's weights are: the folder of its transformer, such as `0_Transformer/`, where `modules.json`
+/// names one of its own; else the top.
+fn weights_folder(snapshot: &Path) -> String {
+    let first = modules(snapshot).into_iter().next();
+    let own = first.filter(|module| module.kind.ends_with("Transformer"));
+    let path = own.map(|module| module.path).unwrap_or_default();
+    match path.trim_end_matches('/') {
+        path if is_safe_path(path) => format!("{path}/"),
+        _ => String::new(),
+    }
+}
+
+/// The weights in the model's [folder](weights_folder), or at the top where that has none.
+fn weights_of_model<'a>(names: &[&'a str], snapshot: &Path) -> Option<Vec<&'a str>> {
+    let folder = weights_folder(snapshot);
+    weights_under(names, &folder).or_else(|| weights(names))
+}
+
+/// One form of the weights at the top.
 fn weights<'a>(names: &[&'a str]) -> Option<Vec<&'a str>> {
+    weights_under(names, "")
+}
+
+/// One form of the weights in a folder: safetensors if there are any, whole before split.
+fn weights_under<'a>(names: &[&'a str], folder: &str) -> Option<Vec<&'a str>> {
+    let all: Vec<(&'a str, &'a str)> = (names.iter())
+        .filter_map(|name| Some((*name, name.strip_prefix(folder)?)))
+        .filter(|(_, own)| !own.contains('/'))
+        .collect();
     let ending = |suffixes: &[&str]| -> Vec<&'a str> {
-        (names.iter().copied())
-            .filter(|n| !n.contains('/') && suffixes.iter().any(|s| n.ends_with(s)))
-            .filter(|n| !NOT_MODELS.contains(n))
+        (all.iter())
+            .filter(|(_, own)| suffixes.iter().any(|s| own.ends_with(s)))
+            .filter(|(_, own)| !NOT_MODELS.contains(own))
+            .map(|(name, _)| *name)
             .collect()
     };
     let form = |(whole, index): (&str, &str), ends: &str| {
-        if let Some(name) = names.iter().copied().find(|n| *n == whole) {
+        if let Some((name, _)) = all.iter().copied().find(|(_, own)| *own == whole) {
             return Some(vec![name]);
         }
         let mut shards = ending(&[ends]);
@@ -411,19 +446,20 @@ pub(crate) fn missing(snapshot: &Path, pulled: Option<&[String]>) -> Vec<String>
         .into_iter()
         .map(str::to_owned)
         .collect();
-    match weights(&names) {
+    match weights_of_model(&names, snapshot) {
         None => missing.push("the weights".to_owned()),
         Some(weights) => {
             missing.extend(weights.iter().map(|name| (*name).to_owned()));
             // Their libraries never save the one without the other.
-            if FORMS.iter().any(|(whole, _)| weights.contains(whole)) {
-                missing.push("config.json".to_owned());
+            for (whole, _) in FORMS {
+                let folders = weights.iter().filter_map(|name| name.strip_suffix(whole));
+                missing.extend(folders.map(|folder| format!("{folder}config.json")));
             }
             missing.extend(shards(snapshot, &names, &weights));
         }
     }
     for module in modules(snapshot) {
-        let file = |name: &str| format!("{}/{name}", module.path);
+        let file = |name: &str| format!("{}/{name}", module.path.trim_end_matches('/'));
         if module.has_settings() {
             missing.push(file("config.json"));
         }
@@ -451,15 +487,27 @@ fn shards(snapshot: &Path, names: &[&str], weights: &[&str]) -> Vec<String> {
     }
     let index = FORMS.iter().find_map(|(whole, index)| {
         let ends = whole.rsplit_once('.').map_or("", |(_, ends)| ends);
-        let of_this_form = !weights.contains(whole) && weights.iter().all(|w| w.ends_with(ends));
-        let index = names.iter().find(|name| name.ends_with(index));
+        let is_whole = weights
+            .iter()
+            .any(|name| name.rsplit('/').next() == Some(whole));
+        let of_this_form = !is_whole && weights.iter().all(|w| w.ends_with(ends));
+        let index = (names.iter()).find(|name| {
+            let is_beside = |other: &&str| folder_of(other) == folder_of(name);
+            name.ends_with(index) && weights.iter().all(is_beside)
+        });
         index.filter(|_| of_this_form)
     });
     let index = index.and_then(|name| read_json::<Index>(&snapshot.join(name)));
-    let shards = index
-        .into_iter()
-        .flat_map(|index| index.weight_map.into_values());
+    let folder = weights.first().map_or("", |name| folder_of(name));
+    let shards = (index.into_iter())
+        .flat_map(|index| index.weight_map.into_values())
+        .map(|name| format!("{folder}{name}"));
     shards.filter(|name| is_safe_path(name)).collect()
+}
+
+/// The folder that a name is in, with its slash; nothing at the top.
+fn folder_of(name: &str) -> &str {
+    name.rfind('/').map_or("", |slash| &name[..=slash])
 }
 
 /// The names in a snapshot and in the folders in it, links that lead nowhere too.
@@ -493,9 +541,11 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 pub(crate) fn weights_in(snapshot: &Path) -> Vec<PathBuf> {
     let names = entries(snapshot);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    (weights(&names).unwrap_or_default().iter())
-        .map(|name| snapshot.join(name))
-        .collect()
+    (weights_of_model(&names, snapshot)
+        .unwrap_or_default()
+        .iter())
+    .map(|name| snapshot.join(name))
+    .collect()
 }
 
 /// Percent-encodes all but letters, digits, `-._~` and what `keep` has.
@@ -558,6 +608,60 @@ mod tests {
                 "tokenizer.json",
                 "model.safetensors",
             ]
+        );
+    }
+
+    #[test]
+    fn takes_a_transformer_out_of_its_own_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let modules = r#"[{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"},
+            {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+            {"type": "sentence_transformers.models.Dense", "path": "2_Dense_1024/"}]"#;
+        write(MODULES, modules);
+        let names = [
+            MODULES,
+            "0_Transformer/config.json",
+            "0_Transformer/model.safetensors",
+            "0_Transformer/pytorch_model.bin",
+            "0_Transformer/sentence_bert_config.json",
+            "0_Transformer/tokenizer.json",
+            "0_Transformer/tokenizer_config.json",
+            "0_Transformer/vocab.txt",
+            "1_Pooling/config.json",
+            "2_Dense_1024/config.json",
+            "2_Dense_1024/model.safetensors",
+            "2_Dense_256/config.json",
+            "2_Dense_256/model.safetensors",
+        ];
+        let found = weights_of_model(&names, folder.path()).unwrap();
+        assert_eq!(found, ["0_Transformer/model.safetensors"]);
+        let mut wanted = others(&names, &module_folders(folder.path()));
+        wanted.retain(|name| !found.contains(name));
+        assert_eq!(
+            wanted,
+            [
+                "0_Transformer/config.json",
+                "0_Transformer/sentence_bert_config.json",
+                "0_Transformer/tokenizer.json",
+                "0_Transformer/tokenizer_config.json",
+                "1_Pooling/config.json",
+                "2_Dense_1024/config.json",
+                "2_Dense_1024/model.safetensors",
+                MODULES,
+            ]
+        );
+        // A cache that another program filled: what is missing is named, and weights at the top are not asked for.
+        write("0_Transformer/model.safetensors", "x");
+        write("2_Dense_1024/model.safetensors", "x");
+        write("1_Pooling/config.json", "{}");
+        assert_eq!(
+            missing(folder.path(), None),
+            ["0_Transformer/config.json", "2_Dense_1024/config.json"]
         );
     }
 

@@ -15,16 +15,19 @@
 //! - Of an animated GIF, WebP or PNG, the first frame is taken.
 //! - A photo that is cut short is refused. One whose pixels are all there and whose end is not is
 //!   read, with a [`Note`].
+//! - What a TIFF says its samples are is used or refused by name: no colours are guessed.
 //! - **Transparent pixels lie on white**, in part where they are so in part. Pillow drops alpha, so
 //!   that what an editor left under it comes to light.
 //! - **16-bit samples are scaled** (`round(v / 257)`). Pillow keeps the high byte of 16-bit colour
 //!   (at most one level away), but *clips* 16-bit grey at 255, which turns most of such a photo
 //!   white; that is not followed.
 
+mod ends;
 mod foreign;
 mod jpeg;
 mod metadata;
 mod png;
+mod tiff;
 
 use std::fmt;
 use std::fs::{File, FileType};
@@ -34,6 +37,8 @@ use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+use serde::{Deserialize, Serialize};
 
 use metadata::{Ifd, Metadata};
 
@@ -124,7 +129,8 @@ pub enum ImageError {
 }
 
 /// What is odd about a file that could be read all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
     /// The pixels are there; the end of the file is not, or something else is in its place.
@@ -133,6 +139,17 @@ pub enum Note {
     BadChecksum,
     /// Not one pixel can be seen.
     AllTransparent,
+}
+
+impl Note {
+    /// What is said of such photos where they are counted, behind their number.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Note::NoEnd => "read in spite of a missing end mark",
+            Note::BadChecksum => "read in spite of a wrong checksum",
+            Note::AllTransparent => "read in spite of having no pixel that can be seen",
+        }
+    }
 }
 
 impl fmt::Display for Note {
@@ -161,6 +178,22 @@ pub struct Stored {
     pub pixels: RgbImage,
     /// Whether the file asks for a turn or a mirror image, which [`open`] makes.
     pub turned: bool,
+    /// What there is to say about the file: nearly always nothing.
+    pub notes: Vec<Note>,
+    orientation: Orientation,
+}
+
+impl Stored {
+    /// The pixels as [`open`] gives them.
+    pub fn upright(self) -> RgbImage {
+        turn(self.pixels, self.orientation)
+    }
+}
+
+fn turn(pixels: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut upright = DynamicImage::ImageRgb8(pixels);
+    upright.apply_orientation(orientation);
+    upright.into_rgb8()
 }
 
 /// Reads and decodes the image file at `path`.
@@ -189,7 +222,9 @@ pub fn open_stored(path: &Path, limits: &Limits) -> Result<Stored, ImageError> {
         let unturned = checked(&read(path, limits)?, limits, None)?;
         Ok(Stored {
             turned: unturned.orientation != Orientation::NoTransforms,
+            orientation: unturned.orientation,
             pixels: unturned.pixels,
+            notes: unturned.notes,
         })
     })
 }
@@ -276,7 +311,7 @@ pub fn decode_noted(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImageError
     checked(bytes, limits, None).map(Unturned::upright)
 }
 
-/// As [`decode()`], but a JPEG may come out at 1/2, 1/4 or 1/8 of its size: the smallest of them whose
+/// As [`decode_noted`], but a JPEG may come out at 1/2, 1/4 or 1/8 of its size: the smallest of them whose
 /// short side has at least `min_side` pixels. Other formats are not reduced.
 ///
 /// Such a JPEG is decoded several times faster. Its pixels are means of the full ones but for
@@ -284,13 +319,8 @@ pub fn decode_noted(bytes: &[u8], limits: &Limits) -> Result<Decoded, ImageError
 ///
 /// # Errors
 /// As [`decode()`]. The limits hold for the size before it is reduced.
-pub fn decode_reduced(
-    bytes: &[u8],
-    limits: &Limits,
-    min_side: u32,
-) -> Result<RgbImage, ImageError> {
-    let unturned = checked(bytes, limits, Some(min_side))?;
-    Ok(unturned.upright().image)
+pub fn decode_reduced(bytes: &[u8], limits: &Limits, min_side: u32) -> Result<Decoded, ImageError> {
+    checked(bytes, limits, Some(min_side)).map(Unturned::upright)
 }
 
 /// Pixels as they are stored.
@@ -302,10 +332,8 @@ struct Unturned {
 
 impl Unturned {
     fn upright(self) -> Decoded {
-        let mut upright = DynamicImage::ImageRgb8(self.pixels);
-        upright.apply_orientation(self.orientation);
         Decoded {
-            image: upright.into_rgb8(),
+            image: turn(self.pixels, self.orientation),
             notes: self.notes,
         }
     }
@@ -330,7 +358,10 @@ fn checked(bytes: &[u8], limits: &Limits, min_side: Option<u32>) -> Result<Untur
             })
         }
         Ok(ImageFormat::Png) => decode_png(bytes, limits),
-        Ok(format) if is_read(format) => contain_panics(|| decode_other(bytes, format, limits)),
+        Ok(ImageFormat::Tiff) => decode_tiff(bytes, limits),
+        Ok(ImageFormat::Gif) => decode_gif(bytes, limits),
+        Ok(ImageFormat::Bmp) => decode_bmp(bytes, limits),
+        Ok(format) if is_read(format) => decode_other(bytes, format, limits),
         _ => Err(ImageError::UnknownFormat),
     }
 }
@@ -343,7 +374,7 @@ fn is_read(format: ImageFormat) -> bool {
 /// Reads over the faults that Pillow reads over, once the file as it is was refused.
 fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
     let orientation = png::metadata(bytes).orientation();
-    let decode = |bytes: &[u8]| contain_panics(|| decode_other(bytes, ImageFormat::Png, limits));
+    let decode = |bytes: &[u8]| decode_other(bytes, ImageFormat::Png, limits);
     let decoded = decode(bytes).map(|whole| {
         let is_cut = !png::has_end(bytes);
         (whole, is_cut.then_some(Note::NoEnd).into_iter().collect())
@@ -351,13 +382,17 @@ fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
     let (whole, more) = decoded.or_else(|error| match error {
         ImageError::TooLarge { .. } => Err(error),
         _ => {
-            let (mended, notes) = png::mended(bytes).ok_or(error)?;
+            let (mended, notes) = png::mended(bytes, limits).ok_or(error)?;
             // The first error is about the file as it is.
             decode(&mended)
                 .map(|whole| (whole, notes))
                 .map_err(|_| ImageError::Truncated)
         }
     })?;
+    if !png::has_right_pixels(bytes, limits) {
+        let reason = "the checksum of the pixels is wrong";
+        return Err(ImageError::Decode(reason.into()));
+    }
     Ok(Unturned {
         orientation,
         notes: [more, whole.notes].concat(),
@@ -365,30 +400,67 @@ fn decode_png(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
     })
 }
 
-/// Every format but JPEG.
+fn decode_tiff(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
+    let (readable, palette) = tiff::readable(bytes)?;
+    let mut decoded = decode_other(&readable, ImageFormat::Tiff, limits)?;
+    if let Some(palette) = palette {
+        palette.paint(&mut decoded.pixels)?;
+    }
+    Ok(decoded)
+}
+
+fn decode_gif(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
+    let mut decoded = decode_other(bytes, ImageFormat::Gif, limits)?;
+    if !ends::has_gif_end(bytes) {
+        decoded.notes.insert(0, Note::NoEnd);
+    }
+    Ok(decoded)
+}
+
+/// Reads over bytes that would only fill up the last row, as Pillow does.
+fn decode_bmp(bytes: &[u8], limits: &Limits) -> Result<Unturned, ImageError> {
+    let decode = |bytes: &[u8]| decode_other(bytes, ImageFormat::Bmp, limits);
+    let Some(filled) = ends::filled_bmp(bytes) else {
+        return decode(bytes);
+    };
+    let mut decoded = decode(&filled)?;
+    decoded.notes.insert(0, Note::NoEnd);
+    Ok(decoded)
+}
+
+/// Bytes that a decoder may make.
+fn budget(limits: &Limits) -> u64 {
+    let pixels = limits.max_pixels.saturating_mul(BYTES_PER_PIXEL);
+    pixels.saturating_add(DECODER_SLACK)
+}
+
+/// Every format but JPEG, as far as the decoder goes.
 fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    limits: &Limits,
+) -> Result<Unturned, ImageError> {
+    contain_panics(|| decode_unguarded(bytes, format, limits))
+}
+
+fn decode_unguarded(
     bytes: &[u8],
     format: ImageFormat,
     limits: &Limits,
 ) -> Result<Unturned, ImageError> {
     // Memory is bounded from the first header byte on. The sides are not given yet: checking them
     // here lets the error name the size.
-    let mut budget = image::Limits::no_limits();
-    budget.max_alloc = Some(
-        limits
-            .max_pixels
-            .saturating_mul(BYTES_PER_PIXEL)
-            .saturating_add(DECODER_SLACK),
-    );
+    let mut allowed = image::Limits::no_limits();
+    allowed.max_alloc = Some(budget(limits));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(budget.clone());
+    reader.limits(allowed.clone());
     let mut decoder = reader.into_decoder().map_err(refused)?;
 
     check_dimensions(decoder.dimensions(), limits)?;
-    budget.max_image_width = Some(limits.max_side);
-    budget.max_image_height = Some(limits.max_side);
-    budget.reserve(decoder.total_bytes()).map_err(refused)?;
-    decoder.set_limits(budget).map_err(refused)?;
+    allowed.max_image_width = Some(limits.max_side);
+    allowed.max_image_height = Some(limits.max_side);
+    allowed.reserve(decoder.total_bytes()).map_err(refused)?;
+    decoder.set_limits(allowed).map_err(refused)?;
 
     let (orientation, alpha) = match format {
         ImageFormat::WebP => {

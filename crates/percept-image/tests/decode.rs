@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba};
 use percept_image::{
-    EXTENSIONS, ImageError, Limits, Note, decode, decode_noted, open, open_noted, open_stored,
-    stored_size,
+    EXTENSIONS, ImageError, Limits, Note, decode, decode_noted, decode_reduced, open, open_noted,
+    open_stored, stored_size,
 };
 use proptest::prelude::*;
 use sha2::Digest;
@@ -334,12 +334,61 @@ fn pixels_that_were_changed_are_refused() {
     assert!(read(&changed).is_err());
 }
 
+/// A grey PNG whose pixels, compressed in chunks of 10 bytes, are `rows`; its first checksum of them is
+/// wrong.
+fn with_wrong_checksum(side: u32, interlace: u8, rows: &[u8]) -> Vec<u8> {
+    let mut pixels = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    pixels.write_all(rows).unwrap();
+    let side = side.to_be_bytes();
+    let header = [&side[..], &side, &[8, 0, 0, 0, interlace]].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut push = |kind: &[u8; 4], data: &[u8], change: u32| {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend(kind);
+        file.extend(data);
+        file.extend((crc.sum() ^ change).to_be_bytes());
+    };
+    push(b"IHDR", &header, 0);
+    for (at, part) in (0..).zip(pixels.finish().unwrap().chunks(10)) {
+        push(b"IDAT", part, u32::from(at == 0));
+    }
+    push(b"IEND", &[], 0);
+    file
+}
+
+#[test]
+fn pixels_with_a_wrong_checksum_are_inflated_no_further_than_their_header_says() {
+    // Seven passes of rows that begin with their filter.
+    let passes = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)];
+    let row = |width: usize| [vec![0], (0..width).map(|x| 16 * x as u8).collect()].concat();
+    let interlaced: Vec<u8> = (passes.iter())
+        .flat_map(|&(width, height)| row(width).repeat(height))
+        .collect();
+    for (interlace, rows) in [(0, row(8).repeat(8)), (1, interlaced)] {
+        let file = with_wrong_checksum(8, interlace, &rows);
+        let decoded = decode_noted(&file, &Limits::default()).unwrap();
+        assert_eq!(decoded.notes, [Note::BadChecksum]);
+        // In the last pass, as in a photo that has none, rows are whole.
+        assert_eq!(decoded.image.get_pixel(7, 7).0, [112; 3]);
+        assert_eq!(decoded.image.get_pixel(0, 0).0, [0; 3]);
+    }
+    // A photo of two bytes, and 16 MB behind.
+    let file = with_wrong_checksum(1, 0, &vec![0; 16 << 20]);
+    assert!(file.len() < 64 << 10);
+    let error = read(&file).unwrap_err().to_string();
+    assert!(error.contains("CRC"), "{error}");
+}
+
 #[test]
 fn stored_pixels_are_not_turned() {
     let path = data("exif-6.jpg");
     let stored = open_stored(&path, &Limits::default()).unwrap();
     assert_eq!(stored.pixels.dimensions(), (32, 48));
     assert!(stored.turned);
+    assert_eq!(stored.upright(), open(&path, &Limits::default()).unwrap());
     assert_eq!(stored_size(&path).unwrap(), (32, 48));
     let path = data("exif-1.jpg");
     assert!(!open_stored(&path, &Limits::default()).unwrap().turned);
@@ -681,4 +730,191 @@ fn open_names_the_file() {
 fn extensions_are_lower_case_without_dots() {
     let plain = |e: &&str| e.chars().all(|c| c.is_ascii_lowercase());
     assert!(EXTENSIONS.iter().all(plain));
+}
+
+/// A TIFF, little-endian, with one strip: tags with SHORTs, in the order of their numbers.
+fn tiff(width: u16, height: u16, tags: &[(u16, &[u16])], pixels: &[u8]) -> Vec<u8> {
+    let strip = [
+        (256, vec![width]),
+        (257, vec![height]),
+        (278, vec![height]),
+        (279, vec![u16::try_from(pixels.len()).unwrap()]),
+    ];
+    let tags = tags.iter().map(|(tag, values)| (*tag, values.to_vec()));
+    let mut tags: BTreeMap<u16, Vec<u16>> = strip.into_iter().chain(tags).collect();
+    tags.insert(273, vec![8]);
+    let mut file = b"II*\0\0\0\0\0".to_vec();
+    file.extend(pixels);
+    let mut entries = Vec::new();
+    for (tag, values) in tags {
+        entries.extend([tag.to_le_bytes(), [3, 0]].concat());
+        entries.extend(u32::try_from(values.len()).unwrap().to_le_bytes());
+        let values: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        match values.len() {
+            ..=4 => entries.extend([&values[..], &[0; 4]].concat().iter().take(4)),
+            _ => {
+                entries.extend(u32::try_from(file.len()).unwrap().to_le_bytes());
+                file.extend(values);
+            }
+        }
+    }
+    let directory = u32::try_from(file.len()).unwrap();
+    file[4..8].copy_from_slice(&directory.to_le_bytes());
+    file.extend(u16::try_from(entries.len() / 12).unwrap().to_le_bytes());
+    file.extend(entries);
+    file.extend([0; 4]);
+    file
+}
+
+#[test]
+fn palettes_of_tiffs_are_looked_up() {
+    // Red goes up, green goes down, blue is 7: as 16-bit levels, and as some programs write them.
+    for shift in [8, 0] {
+        let levels = (0..256).chain((0..256).rev()).chain([7; 256]);
+        let levels: Vec<u16> = levels.map(|level: u16| level << shift).collect();
+        let file = tiff(
+            3,
+            1,
+            &[(258, &[8]), (262, &[3]), (320, &levels)],
+            &[0, 100, 255],
+        );
+        let img = read(&file).unwrap();
+        let pixels: Vec<_> = img.pixels().map(|pixel| pixel.0).collect();
+        assert_eq!(pixels, [[0, 255, 7], [100, 155, 7], [255, 0, 7]]);
+        let short = tiff(
+            3,
+            1,
+            &[(258, &[8]), (262, &[3]), (320, &levels[..767])],
+            &[0, 1, 2],
+        );
+        assert!(read(&short).is_err());
+    }
+}
+
+#[test]
+fn samples_of_tiffs_that_are_not_read_are_named() {
+    let refused = |tags: &[(u16, &[u16])]| read(&tiff(2, 2, tags, &[0; 64])).unwrap_err();
+    let rgb = [8; 3].as_slice();
+    type Tags<'a> = &'a [(u16, &'a [u16])];
+    let cases: [(Tags, &str); 9] = [
+        (&[(258, &[32]), (262, &[1]), (339, &[3])], "floating-point"),
+        (
+            &[(258, &[32; 3]), (262, &[2]), (277, &[3]), (339, &[3; 3])],
+            "floating-point",
+        ),
+        (&[(258, &[32]), (262, &[1]), (339, &[2])], "with a sign"),
+        (&[(258, &[16]), (262, &[1]), (339, &[2])], "with a sign"),
+        (&[(258, &[32]), (262, &[1])], "more than 16 bits"),
+        (&[(258, rgb), (262, &[6]), (277, &[3])], "YCbCr"),
+        (&[(258, rgb), (262, &[8]), (277, &[3])], "CIELab"),
+        (
+            &[(258, &[8; 2]), (262, &[1]), (277, &[2])],
+            "grey with alpha",
+        ),
+        (&[(258, &[4]), (262, &[3]), (320, &[0; 48])], "a palette"),
+    ];
+    for (tags, what) in cases {
+        let message = refused(tags).to_string();
+        assert!(
+            message.contains("a TIFF") && message.contains(what),
+            "{message}"
+        );
+    }
+    let plain = tiff(2, 2, &[(258, &[8]), (262, &[1])], &[1, 2, 3, 4]);
+    assert_eq!(read(&plain).unwrap().get_pixel(1, 1).0, [4; 3]);
+}
+
+#[test]
+fn inks_of_tiffs_become_colours() {
+    let tags: [(u16, &[u16]); 3] = [(258, &[8; 4]), (262, &[5]), (277, &[4])];
+    let img = read(&tiff(2, 1, &tags, &[191, 64, 63, 0, 100, 0, 50, 80])).unwrap();
+    // Pillow 13 has 141 for the last level: it rounds where the decoder does not.
+    assert_eq!(img.get_pixel(0, 0).0, [64, 191, 192]);
+    assert_eq!(img.get_pixel(1, 0).0, [106, 175, 140]);
+}
+
+/// Other rounding than libtiff's, which Pillow uses: by one level at most.
+#[test]
+fn jpeg_in_a_tiff_is_one_level_off_at_most() {
+    let grey = ImageBuffer::from_fn(16, 16, |x, y| Luma([(x * 9 + y * 5) as u8]));
+    let jpeg = encode(grey, ImageFormat::Jpeg);
+    let file = tiff(16, 16, &[(258, &[8]), (259, &[7]), (262, &[1])], &jpeg);
+    let (actual, expected) = (read(&file).unwrap(), read(&jpeg).unwrap());
+    let off = actual
+        .iter()
+        .zip(expected.iter())
+        .map(|(a, b)| a.abs_diff(*b));
+    assert!(off.max().unwrap() <= 1);
+}
+
+#[test]
+fn a_wrong_checksum_of_a_pngs_pixels_is_refused() {
+    let img = RgbImage::from_fn(20, 10, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
+    let mut file = encode(img, ImageFormat::Png);
+    assert!(read(&file).is_ok());
+    // The last chunk of pixels: its stream ends with the checksum of what is packed in it.
+    let idat = file.windows(4).rposition(|kind| kind == b"IDAT").unwrap();
+    let length = u32::from_be_bytes(file[idat - 4..idat].try_into().unwrap()) as usize;
+    let end = idat + 4 + length;
+    file[end - 1] ^= 1;
+    let mut crc = flate2::Crc::new();
+    crc.update(&file[idat..end]);
+    file[end..end + 4].copy_from_slice(&crc.sum().to_be_bytes());
+    let message = read(&file).unwrap_err().to_string();
+    assert!(message.contains("checksum of the pixels"), "{message}");
+}
+
+#[test]
+fn gif_and_bmp_without_their_last_bytes_are_noted() {
+    let notes = |file: &[u8]| decode_noted(file, &Limits::default()).map(|read| read.notes);
+    let img = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 50) as u8, (y * 60) as u8, 9]));
+    let gif = encode(img.clone(), ImageFormat::Gif);
+    assert_eq!(notes(&gif).unwrap(), []);
+    assert_eq!(notes(&gif[..gif.len() - 1]).unwrap(), [Note::NoEnd]);
+    assert!(notes(&gif[..gif.len() / 2]).is_err());
+
+    // Rows of 15 bytes, filled up to 16.
+    let bmp = encode(img.clone(), ImageFormat::Bmp);
+    assert_eq!(notes(&bmp).unwrap(), []);
+    let cut = &bmp[..bmp.len() - 1];
+    assert_eq!(notes(cut).unwrap(), [Note::NoEnd]);
+    assert_eq!(read(cut).unwrap(), img);
+    assert!(notes(&bmp[..bmp.len() - 2]).is_err());
+}
+
+#[test]
+fn notes_are_kept_however_a_photo_is_read() {
+    let path = data("../pillow").join("baseline-with-zeros-for-end.jpg");
+    let limits = Limits::default();
+    let reduced = decode_reduced(&std::fs::read(&path).unwrap(), &limits, 1).unwrap();
+    assert_eq!(reduced.notes, [Note::NoEnd]);
+    assert_eq!(open_stored(&path, &limits).unwrap().notes, [Note::NoEnd]);
+}
+
+proptest! {
+    /// Sizes, places and kinds that a file states may be anything.
+    #[test]
+    fn changed_files_do_not_panic(
+        kind in 0..4_usize,
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let img = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 50) as u8, (y * 60) as u8, 9]));
+        let levels: Vec<u16> = (0..768).map(|level| level * 80).collect();
+        let mut file = match kind {
+            0 => tiff(5, 4, &[(258, &[8]), (262, &[3]), (320, &levels)], &[7; 20]),
+            1 => encode(img, ImageFormat::Gif),
+            2 => encode(img, ImageFormat::Bmp),
+            _ => encode(img, ImageFormat::Png),
+        };
+        for (at, value) in changes {
+            let at = at.index(file.len());
+            file[at] = value;
+        }
+        file.truncate(cut.index(4 * file.len()).max(1));
+        let limits = Limits { max_side: 1000, max_pixels: 100_000, ..Limits::default() };
+        if let Ok(read) = decode_noted(&file, &limits) {
+            prop_assert!(read.image.width() <= 1000 && read.image.height() <= 1000);
+        }
+    }
 }

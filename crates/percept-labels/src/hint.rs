@@ -179,7 +179,8 @@ impl Dictionary {
         if self.knows(&plain) || self.is_compound(&plain) {
             return None;
         }
-        let meant = self.nearest(&plain, letters)?;
+        let meant = self.nearest(&plain, letters);
+        let meant = meant.or_else(|| self.with_more_doubles(&plain))?;
         Some(Hint::Slip {
             word: word.to_owned(),
             meant,
@@ -200,9 +201,24 @@ impl Dictionary {
             })
     }
 
+    /// The word of the tokeniser that has the same letters, one of them twice, or once where English does not double
+    /// it: the `kitty` of `kity`, the `couch` of `couuch`. Else many a word would do: `latte` is no slip of `late`.
+    fn with_more_doubles(&self, word: &str) -> Option<String> {
+        const NEVER_DOUBLED: [&str; 9] = ["aa", "hh", "ii", "jj", "qq", "uu", "vv", "xx", "yy"];
+        let single = without_doubles(word);
+        let has_odd_double = NEVER_DOUBLED.iter().any(|pair| word.contains(pair));
+        let mut alike: Vec<&String> = self.known.iter().collect();
+        alike.retain(|known| {
+            let is_longer = known.len() == word.len() + 1;
+            let is_shorter = known.len() + 1 == word.len();
+            (is_longer || is_shorter && has_odd_double) && without_doubles(known) == single
+        });
+        alike.into_iter().min().cloned()
+    }
+
     /// The name that a slip or two make this word of: two letters in the wrong order; a letter twice or once; a
-    /// vowel that is missing; letters that sound the same; in a long word one letter that is another, but for
-    /// the last, which may be an ending.
+    /// vowel that is missing; letters that sound the same; in a long word one letter that is another, but for the
+    /// last, which may be an ending.
     fn nearest(&self, word: &str, letters: usize) -> Option<String> {
         let first = word.chars().next();
         let sorted = |word: &str| {
@@ -369,6 +385,7 @@ mod tests {
             ("doog", "dog"),
             ("dogg", "dog"),
             ("tabble", "table"),
+            ("couuch", "couch"),
             ("persn", "person"),
             ("tabel", "table"),
             ("a giraf", "giraffe"),

@@ -351,7 +351,12 @@ fn strip_numbers_behind(rows: &mut [Row<'_>]) {
     let found: Option<Vec<_>> = rows.iter().map(|row| split(row.text)).collect();
     let Some(found) = found else { return };
     let all_signs = found.iter().all(|(_, mark, _)| *mark == Mark::Sign);
-    let counts = rows.len() > 1 && is_count(found.iter().map(|(.., number)| *number));
+    // `class 0` and `class 1` are told apart by nothing but the number: it is part of the name.
+    let differ = found
+        .iter()
+        .zip(found.iter().skip(1))
+        .any(|(a, b)| a.0 != b.0);
+    let counts = differ && is_count(found.iter().map(|(.., number)| *number));
     if rows.iter().all(|row| row.id.is_none()) && (all_signs || counts) {
         for (row, (name, _, number)) in rows.iter_mut().zip(found) {
             (row.text, row.id) = (name, Some(number));
@@ -389,4 +394,21 @@ fn class_of(row: &Row<'_>) -> Result<Entry, Refused> {
     }
     let names = names.into_iter().map(|name| name.text).collect();
     entry(row.line, names, row.id.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parse_list;
+
+    #[test]
+    fn numbers_that_alone_tell_names_apart_are_part_of_them() {
+        let list = parse_list("class 0\nclass 1\nclass 2\n").unwrap();
+        let names: Vec<&str> = (list.entries.iter())
+            .map(|entry| entry.label.name.as_str())
+            .collect();
+        assert_eq!(names, ["class 0", "class 1", "class 2"]);
+        assert!(list.entries.iter().all(|entry| entry.id.is_none()));
+        let list = parse_list("cat 0\ndog 1\n").unwrap();
+        assert_eq!(list.entries[1].id.as_deref(), Some("1"));
+    }
 }

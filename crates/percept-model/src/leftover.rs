@@ -13,7 +13,7 @@ pub(crate) enum Leftover {
 }
 
 /// Names of parts that have no say in tokens and embeddings, and what they are.
-const USELESS: [(&str, &str); 33] = [
+const USELESS: [(&str, &str); 34] = [
     ("mask_token", "mask token of pre-training"),
     ("masked_embed", "mask token of pre-training"),
     ("position_ids", "numbers of positions"),
@@ -49,6 +49,7 @@ const USELESS: [(&str, &str); 33] = [
     ("decoder_blocks", "decoder"),
     ("decoder_norm", "decoder"),
     ("decoder_pred", "decoder"),
+    ("n_averaged", "state of training"),
     ("queue", "state of training"),
     ("queue_ptr", "state of training"),
     ("logit_bias", "bias of a sigmoid loss"),
@@ -70,7 +71,7 @@ const TRAINING: [&str; 10] = [
 ];
 
 /// Parts of names that say: this belongs to the embedding.
-const PROJECTIONS: [&str; 12] = [
+const PROJECTIONS: [&str; 13] = [
     "text_projection",
     "visual_projection",
     "image_projection",
@@ -83,6 +84,8 @@ const PROJECTIONS: [&str; 12] = [
     "txt_proj",
     "image_projector",
     "text_projector",
+    // DPR.
+    "encode_proj",
 ];
 
 /// Parts of names that say: this is a tower, or a part of one.

@@ -85,6 +85,11 @@ impl Source {
         self.parts[*part].info(name)
     }
 
+    /// Whether a tensor's whole numbers stand for weights, as percept's own smaller models have them.
+    pub fn is_quantized(&self, name: &str) -> bool {
+        (self.names.get(name)).is_some_and(|(part, name)| self.parts[*part].is_quantized(name))
+    }
+
     /// Shape of a tensor, one side at a time; `None` if there is no such tensor or side.
     pub fn side(&self, name: &str, axis: usize) -> Option<usize> {
         self.info(name)?.shape.get(axis).copied()

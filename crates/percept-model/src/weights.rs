@@ -8,7 +8,7 @@ use std::fmt;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use percept_checkpoint::CheckpointError;
+use percept_checkpoint::{CheckpointError, Dtype};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
@@ -40,6 +40,8 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// There with another shape than the model's.
     pub misshaped: Vec<Misshaped>,
+    /// There as whole numbers, which are no weights without the factors that belong to them.
+    pub whole: Vec<Whole>,
     /// There and not understood: they may change what the model computes.
     pub unused: Vec<Unused>,
     /// There and of no use to tokens and embeddings: names by the reason.
@@ -55,6 +57,13 @@ pub enum LeftOutAs {
         /// What stands before the names of its tensors.
         prefix: String,
     },
+    /// A dictionary of a training checkpoint beside the one that was taken; it may be another copy of the model.
+    BesideTaken {
+        /// The key of the one that was taken.
+        taken: String,
+    },
+    /// Something that has no plain numbers, with the reason.
+    Unreadable(String),
     /// Something that has no say in tokens and embeddings.
     Useless(&'static str),
 }
@@ -63,6 +72,10 @@ impl fmt::Display for LeftOutAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherTower { prefix } => write!(f, "another copy of a tower, {prefix}*"),
+            Self::BesideTaken { taken } => {
+                write!(f, "another copy of a tower, perhaps, beside `{taken}`")
+            }
+            Self::Unreadable(reason) => f.write_str(reason),
             Self::Useless(what) => f.write_str(what),
         }
     }
@@ -92,6 +105,15 @@ impl fmt::Display for Unused {
     }
 }
 
+/// A tensor of whole numbers where weights should be, as bitsandbytes, GPTQ and others keep them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The type of its numbers.
+    pub dtype: Dtype,
+}
+
 /// A tensor of the wrong shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshaped {
@@ -106,7 +128,12 @@ pub struct Misshaped {
 impl LoadReport {
     /// Whether every parameter got its values.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.misshaped.is_empty()
+        self.missing.is_empty() && self.misshaped.is_empty() && self.whole.is_empty()
+    }
+
+    /// Adds a name that is left out.
+    pub(crate) fn leave_out(&mut self, what: LeftOutAs, name: &str) {
+        self.left_out.entry(what).or_default().push(name.to_owned());
     }
 
     /// What is in the checkpoint and left out, by the reason: a line for each.
@@ -117,9 +144,10 @@ impl LoadReport {
     }
 
     /// Adds what another one has.
-    pub(crate) fn join(&mut self, other: Self) {
+    pub fn join(&mut self, other: Self) {
         self.missing.extend(other.missing);
         self.misshaped.extend(other.misshaped);
+        self.whole.extend(other.whole);
         self.unused.extend(other.unused);
         for (reason, names) in other.left_out {
             self.left_out.entry(reason).or_default().extend(names);
@@ -140,6 +168,15 @@ impl fmt::Display for LoadReport {
                 .map(|m| format!("{} is {:?}, not {:?}", m.name, m.found, m.expected))
                 .collect();
             parts.push(format!("wrong shape: {}", shorten(&described)));
+        }
+        if !self.whole.is_empty() {
+            let described: Vec<String> = (self.whole.iter())
+                .map(|whole| format!("{} ({})", whole.name, whole.dtype))
+                .collect();
+            parts.push(format!(
+                "whole numbers, whose factors percept does not read: {}",
+                shorten(&described)
+            ));
         }
         if !self.unused.is_empty() {
             let described: Vec<String> = self.unused.iter().map(Unused::to_string).collect();
@@ -258,6 +295,12 @@ pub(crate) fn check(
                     name: stored,
                     expected: part.clone(),
                     found: info.shape.clone(),
+                });
+            }
+            Some(info) if !info.dtype.is_float() && !checkpoint.is_quantized(name) => {
+                report.whole.push(Whole {
+                    name: stored,
+                    dtype: info.dtype,
                 });
             }
             Some(_) => continue,

@@ -345,6 +345,39 @@ fn settings_of_a_configuration_are_used_or_refused() {
 }
 
 #[test]
+fn what_timm_says_a_model_was_made_with_is_used_or_refused() {
+    let open = |config: Value| {
+        let folder = Copy::of("timm-dino");
+        folder.write_json("config.json", &config);
+        folder.open().map(|files| files.config.image.unwrap())
+    };
+    // As `save_for_hf` of timm 1.0.31 writes it, and what people add.
+    let image = open(json!({
+        "architecture": "vit_tiny_patch16_224",
+        "global_pool": "token",
+        "model_args": {
+            "in_chans": 3, "num_classes": 0, "global_pool": "avg", "fc_norm": false, "qk_norm": null,
+            "drop_rate": 0.1, "class_token": true, "num_heads": 1,
+        },
+    }))
+    .unwrap();
+    assert_eq!((image.pooling, image.vit.heads), (Pooling::Avg, 1));
+    for (key, value) in [
+        ("act_layer", json!("quick_gelu")),
+        ("qk_norm", json!(true)),
+        ("final_norm", json!(false)),
+        ("norm_layer", json!("rmsnorm")),
+        ("global_pool", json!("map")),
+    ] {
+        let error = open(json!({"architecture": "vit", "model_args": {key: value}})).unwrap_err();
+        assert!(error.contains(key), "{error}");
+    }
+    // Heads of timm's test models are half as wide as others.
+    let image = open(json!({"architecture": "test_vit"})).unwrap();
+    assert_eq!(image.vit.heads, image.vit.dim / 32);
+}
+
+#[test]
 fn clippys_layout_is_known_under_any_wrapper() {
     let all = tensors(&golden("clippy/clippy.pt"));
     let (_plain, plain_path) = lone(&all);
@@ -788,6 +821,142 @@ fn what_files_say_of_photos_is_used() {
     let found = image(&folder);
     assert_eq!(found.normalization, numbers(0.1, 0.2));
     assert_eq!((found.filter, found.image_size), (Filter::Bilinear, 32));
+}
+
+#[test]
+fn what_trainers_put_beside_a_model_is_read_or_counted() {
+    let files = open(&golden("trained/beside.pt"), &Hints::default()).unwrap();
+    assert_eq!(files.config.image.unwrap().vit.dim, 8);
+    let (source, name) = files.logit_scale.unwrap();
+    assert_eq!(source.read_f32(&name).unwrap(), [4.6]);
+    let left_out = files.report.left_out;
+    let under = |part: &str| {
+        let found = left_out
+            .iter()
+            .find(|(reason, _)| reason.to_string().contains(part));
+        found.unwrap_or_else(|| panic!("{left_out:?}")).1.clone()
+    };
+    assert_eq!(under("plain numbers"), ["steps"]);
+    assert_eq!(under("state of training"), ["optimizer"]);
+    // No key that timm knows: not taken, and everyone is told.
+    assert_eq!(under("another copy of a tower"), ["ema"]);
+    assert_eq!(under("float"), ["head.scale"]);
+
+    let error = open(&golden("trained/inside.pt"), &Hints::default()).unwrap_err();
+    assert!(
+        error.contains("visual.trunk.norm_pre.weight (a norm before the blocks, as CLIP has)"),
+        "{error}"
+    );
+}
+
+/// Makes one tensor of a safetensors file one of whole numbers, as many and none of them read otherwise.
+fn as_whole_numbers(path: &Path, name: &str, dtype: &str, size: usize) {
+    let bytes = std::fs::read(path).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
+    let (mut all, mut content) = (BTreeMap::new(), Vec::new());
+    for (key, mut about) in header.into_iter().filter(|(key, _)| key != "__metadata__") {
+        let place = |i: usize| about["data_offsets"][i].as_u64().unwrap() as usize;
+        let mut values = data[place(0)..place(1)].to_vec();
+        if key == name {
+            let sides = about["shape"].as_array().unwrap().iter();
+            let count: u64 = sides.map(|side| side.as_u64().unwrap()).product();
+            values = vec![1; count as usize * size];
+            about["dtype"] = json!(dtype);
+        }
+        about["data_offsets"] = json!([content.len(), content.len() + values.len()]);
+        content.extend(values);
+        all.insert(key, about);
+    }
+    let header = serde_json::to_vec(&all).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(path, [&length[..], &header, &content].concat()).unwrap();
+}
+
+#[test]
+fn whole_numbers_are_no_weights() {
+    for (model, name) in [
+        ("minilm", "encoder.layer.0.output.dense.weight"),
+        ("sentence-t5", "shared.weight"),
+        ("timm-dino", "blocks.0.attn.qkv.weight"),
+    ] {
+        for (dtype, size) in [("I8", 1), ("U8", 1), ("BOOL", 1), ("I32", 4), ("U16", 2)] {
+            let folder = Copy::of(model);
+            let all = tensors(&folder.weights());
+            let name = all.keys().find(|key| key.ends_with(name)).cloned().unwrap();
+            as_whole_numbers(&folder.weights(), &name, dtype, size);
+            for hints in [
+                Hints::default(),
+                Hints {
+                    allow_unused: true,
+                    ..Hints::default()
+                },
+            ] {
+                let error = open(folder.path(), &hints).unwrap_err();
+                let expected =
+                    format!("whole numbers, whose factors percept does not read: {name} ({dtype})");
+                assert!(error.contains(&expected), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_digest_follows_the_weights() {
+    let folder = Copy::of("minilm");
+    let before = folder.open().unwrap().digest().unwrap();
+    assert_eq!(before.len(), 64);
+    assert_eq!(Copy::of("minilm").open().unwrap().digest().unwrap(), before);
+    // Other values of the same names and shapes, in a file of the same size.
+    folder.change(|all| {
+        let (_, values) = all.values_mut().next().unwrap();
+        values[0] += 1.0;
+    });
+    assert_ne!(folder.open().unwrap().digest().unwrap(), before);
+}
+
+#[test]
+fn the_case_of_berts_tokenisers_is_that_of_their_configuration() {
+    let open = |config: Value, lower: bool| {
+        let folder = Copy::of("minilm");
+        let path = folder.path().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(tokenizer["normalizer"]["type"], "BertNormalizer");
+        tokenizer["normalizer"]["lowercase"] = json!(lower);
+        folder.write_json("tokenizer.json", &tokenizer);
+        folder.write_json("tokenizer_config.json", &config);
+        folder.open().map(drop)
+    };
+    let bert = |lower: bool| json!({"tokenizer_class": "BertTokenizer", "do_lower_case": lower});
+    open(bert(true), true).unwrap();
+    open(bert(false), false).unwrap();
+    for error in [
+        open(bert(true), false).unwrap_err(),
+        open(bert(false), true).unwrap_err(),
+        // Lower case is their default.
+        open(json!({"tokenizer_class": "MPNetTokenizerFast"}), false).unwrap_err(),
+        open(json!({}), false).unwrap_err(),
+    ] {
+        assert!(error.contains("do_lower_case"), "{error}");
+    }
+    // These take tokenizer.json as it is.
+    for class in [
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+        "RobertaTokenizerFast",
+    ] {
+        open(
+            json!({"tokenizer_class": class, "do_lower_case": true}),
+            false,
+        )
+        .unwrap();
+        open(
+            json!({"tokenizer_class": class, "do_lower_case": false}),
+            true,
+        )
+        .unwrap();
+    }
 }
 
 #[test]

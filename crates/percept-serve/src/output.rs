@@ -4,7 +4,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use percept::image::{
-    LabelMap, Note, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, png_rgb,
+    LabelMap, Note, OVERLAY_OPACITY, RgbImage, Rle, colour, heatmap, mask_png, overlay, result_png,
 };
 use percept::{CompressedRle, ImageId, Region, coco_results};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,12 @@ pub(crate) enum Output {
 
 /// Similarities that heat maps show: the darkest colour and the brightest. The same for all labels and
 /// photos, so that maps can be compared.
-pub(crate) const HEAT_SCALE: [f32; 2] = [0.0, 0.5];
+///
+/// Measured with the model that ships (`models/percept-s14`) on the four photos of `examples/photos`, each with
+/// labels of what is on it and 13 of which most are not. Nine tenths of the patches are below 0.09 for the labels
+/// that are not on the photo (99 %: 0.19, the most: 0.30). Where a label that is on it fits best, half of the patches
+/// are above 0.24, a twentieth above 0.45 (the most: 0.47).
+pub(crate) const HEAT_SCALE: [f32; 2] = [0.1, 0.45];
 
 impl Output {
     /// The form that a request asks for: that of its field; else the one that its `Accept` prefers.
@@ -147,7 +152,7 @@ impl Map {
             Output::Overlay => {
                 let legend: Vec<_> = self.regions.iter().map(Region::legend_entry).collect();
                 let picture = overlay(&photo()?, &self.labels, &legend, OVERLAY_OPACITY, Some(0));
-                Ok(Rendered::png(png_rgb(&picture)?))
+                Ok(Rendered::png(result_png(&picture)?))
             }
             Output::Rle => {
                 let stem = self
@@ -202,7 +207,7 @@ pub(crate) fn heat_png(
     values
         .iter_mut()
         .for_each(|value| *value = (*value - low) / (high - low));
-    Ok(Rendered::png(png_rgb(&heatmap(&values, width, height))?))
+    Ok(Rendered::png(result_png(&heatmap(&values, width, height))?))
 }
 
 /// One label's similarities as numbers.

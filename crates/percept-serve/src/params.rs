@@ -8,7 +8,7 @@ use crate::output::Output;
 use crate::problem::{Kind, Problem};
 use crate::texts::TemplateSet;
 use crate::upload::{MAX_FIELD_BYTES, Params, Photo};
-use crate::values::Names;
+use crate::values::{Labels, Names};
 
 /// `POST /v1/sessions`
 #[derive(Debug, Deserialize)]
@@ -24,7 +24,7 @@ pub(crate) struct SessionParams {
 pub(crate) struct SegmentParams {
     image: Option<Photo>,
     pub(crate) session: Option<String>,
-    pub(crate) labels: Names,
+    pub(crate) labels: Labels,
     pub(crate) background: Option<String>,
     #[serde(default)]
     pub(crate) templates: TemplateSet,
@@ -55,7 +55,7 @@ pub(crate) struct GroupParams {
 pub(crate) struct ClassifyParams {
     image: Option<Photo>,
     pub(crate) session: Option<String>,
-    pub(crate) labels: Names,
+    pub(crate) labels: Labels,
     #[serde(default)]
     pub(crate) templates: TemplateSet,
     pub(crate) top: Option<u32>,
@@ -99,7 +99,7 @@ takes_a_photo!(
 ///
 /// # Errors
 /// There are none, too many, one is empty, too long, or there twice.
-pub(crate) fn labels(names: &Names) -> Result<Vec<Label>, Problem> {
+pub(crate) fn labels(Labels(names): &Labels) -> Result<Vec<Label>, Problem> {
     check_names("labels", &names.0)?;
     Ok(labels_of(&names.0)?)
 }
@@ -230,15 +230,16 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused() {
-        let names = |count: usize| Names((0..count).map(|i| format!("thing {i}")).collect());
+        let labelled = |names| Labels(Names(names));
+        let names = |count: usize| labelled((0..count).map(|i| format!("thing {i}")).collect());
         assert_eq!(labels(&names(1000)).unwrap().len(), 1000);
         assert!(labels(&names(1001)).is_err() && labels(&names(0)).is_err());
-        assert!(labels(&Names(vec!["é".repeat(1000)])).is_ok());
-        assert!(labels(&Names(vec!["x".repeat(1001)])).is_err());
+        assert!(labels(&labelled(vec!["é".repeat(1000)])).is_ok());
+        assert!(labels(&labelled(vec!["x".repeat(1001)])).is_err());
         let (labels, templates) = (labels(&names(20)).unwrap(), Templates::imagenet80());
         let check = |background| check_prompts(&labels, &background, &templates);
         assert!(check(Background::Auto).is_ok());
-        assert!(check(Background::Words(names(6).0)).is_err());
+        assert!(check(Background::Words(names(6).0.0)).is_err());
         assert!(super::background(Some(&"a,".repeat(40_000))).is_err());
         assert!(size(Some(31)).is_err() && size(Some(u32::MAX)).is_err());
         assert!(groups(Some(0)).is_err() && groups(Some(65)).is_err());

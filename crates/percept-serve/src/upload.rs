@@ -306,6 +306,20 @@ mod tests {
         assert_eq!(base_name(Some(&"x".repeat(9999))).len(), 200);
     }
 
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_told_with_its_cause() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the connection was lost")]
+        struct Lost(#[source] Box<dyn std::error::Error + Send + Sync>);
+        let whole = http_body_util::Full::new(Bytes::from_static(b"12"));
+        let broken = http_body_util::Limited::new(whole, 1).map_err(Lost);
+        let uploads = Uploads::new(1 << 20, Duration::from_secs(9));
+        let read = uploads.read(Body::new(broken), || Problem::invalid("large"));
+        let problem = format!("{:?}", read.await.err());
+        let told = "the body broke off: the connection was lost: length limit exceeded";
+        assert!(problem.contains(told), "{problem}");
+    }
+
     #[test]
     fn photos_are_base64_or_data_urls() {
         let read = |json: &str| serde_json::from_str::<Photo>(json).map(|photo| photo.bytes);

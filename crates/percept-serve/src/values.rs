@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percept_labels::parse_labels;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -53,46 +54,63 @@ pub(crate) struct Names(pub(crate) Vec<String>);
 impl<'de> Deserialize<'de> for Names {
     /// A list of strings, or one string: names with commas between them, or a list in JSON.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Names;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of strings, or one with commas")
+        deserializer.deserialize_any(List(|text: &str| {
+            // One more than is allowed is enough to tell.
+            let names = text.split(',').take(MAX_LABELS + 2);
+            let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+            // A trailing comma is a slip, not a label.
+            if names.len() > 1 && names.last().is_some_and(String::is_empty) {
+                names.pop();
             }
+            Ok(Names(names))
+        }))
+    }
+}
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Names, E> {
-                let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
-                if text.starts_with(['[', '{']) {
-                    return names_in_json(text).map_err(E::custom);
-                }
-                // One more than is allowed is enough to tell.
-                let names = text.split(',').take(MAX_LABELS + 2);
-                let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
-                // A trailing comma is a slip, not a label.
-                if names.len() > 1 && names.last().is_some_and(String::is_empty) {
-                    names.pop();
-                }
-                Ok(Names(names))
-            }
+/// Reads a list, or a string that holds one in JSON; any other string is for the function.
+struct List<F>(F);
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut list: A,
-            ) -> Result<Names, A::Error> {
-                let mut names = Vec::new();
-                while let Some(name) = list.next_element::<Name>()? {
-                    if names.len() >= MAX_LABELS {
-                        return Err(A::Error::custom(format!(
-                            "more than {MAX_LABELS} in a list"
-                        )));
-                    }
-                    names.push(name.0);
-                }
-                Ok(Names(names))
-            }
+impl<'de, F: FnOnce(&str) -> Result<Names, String>> Visitor<'de> for List<F> {
+    type Value = Names;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of strings, or one with commas")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Names, E> {
+        let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
+        match text.starts_with(['[', '{']) {
+            true => names_in_json(text),
+            false => (self.0)(text),
         }
-        deserializer.deserialize_any(List)
+        .map_err(E::custom)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = list.next_element::<Name>()? {
+            if names.len() >= MAX_LABELS {
+                let reason = format!("more than {MAX_LABELS} in a list");
+                return Err(A::Error::custom(reason));
+            }
+            names.push(name.0);
+        }
+        Ok(Names(names))
+    }
+}
+
+/// Labels: as [`Names`], but for one string, which is read as the command line reads it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Labels(pub(crate) Names);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(List(|text: &str| {
+                let labels = parse_labels(text).map_err(|refused| refused.to_string())?;
+                Ok(Names(labels.into_iter().map(|label| label.name).collect()))
+            }))
+            .map(Self)
     }
 }
 
@@ -142,6 +160,23 @@ pub(crate) fn place(path: &serde_path_to_error::Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As on the command line.
+    #[test]
+    fn labels_in_one_string_may_stand_in_quotes_and_lines() {
+        for (text, expected) in [
+            ("dog, grass,", vec!["dog", "grass"]),
+            (r#""Paris, France", dog"#, vec!["Paris, France", "dog"]),
+            ("dog\r\nhot  dog\n", vec!["dog", "hot dog"]),
+            ("狗，猫", vec!["狗", "猫"]),
+            (r#"["dog", "a, b"]"#, vec!["dog", "a, b"]),
+        ] {
+            let json = serde_json::to_string(text).unwrap();
+            let labels = serde_json::from_str::<Labels>(&json).unwrap();
+            assert_eq!(labels.0.0, expected);
+        }
+        assert!(serde_json::from_str::<Labels>(r#""\"dog, cat""#).is_err());
+    }
 
     #[test]
     fn lists_of_names_are_bounded() {

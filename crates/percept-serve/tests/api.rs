@@ -486,16 +486,21 @@ fn similarities_are_numbers_on_one_scale() {
     };
     let numbers = ask("similarity").json();
     assert_eq!(numbers["label"], "dog");
-    assert_eq!(numbers["scale"], json!([0.0, 0.5]));
+    assert_eq!(numbers["scale"], json!([0.1, 0.45]));
     let values = numbers["values"].as_array().unwrap();
     let (rows, columns) = (
         numbers["rows"].as_u64().unwrap(),
         numbers["columns"].as_u64().unwrap(),
     );
     assert_eq!((rows, columns, values.len()), (2, 3, 6));
+    // What is downloaded into a folder of photos is told from them.
+    for output in ["mask", "overlay", "heatmap"] {
+        assert!(percept::image::is_result(&ask(output).body), "{output}");
+    }
     let heat = percept::image::decode(&ask("heatmap").body, &Default::default()).unwrap();
     // The corner of the map is the corner's patch.
-    let value = values[0].as_f64().unwrap() as f32 / 0.5;
+    let value = values[0].as_f64().unwrap() as f32;
+    let value = (value - 0.1) / (0.45 - 0.1);
     let expected = percept::image::heatmap(&[value], 1, 1);
     assert_eq!(heat.get_pixel(0, 0), expected.get_pixel(0, 0));
 }

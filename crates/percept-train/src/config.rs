@@ -96,6 +96,8 @@ pub struct TrainConfig {
     pub init_text: String,
     /// The tokeniser, where it does not come with the text tower.
     pub tokenizer: Option<PathBuf>,
+    /// Begin in spite of tensors that percept does not understand, as if they were not there.
+    pub allow_unused: bool,
     /// How tokens become an image embedding; as the image tower has it unless given.
     pub pool: Option<Pooling>,
     /// Side of the square inputs in pixels; as the image tower has it unless given.
@@ -222,6 +224,7 @@ impl Default for TrainConfig {
             init_image: String::new(),
             init_text: String::new(),
             tokenizer: None,
+            allow_unused: false,
             pool: None,
             image_size: None,
             lock_image: false,

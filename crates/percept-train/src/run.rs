@@ -220,6 +220,7 @@ impl<'a> Run<'a> {
             image,
             text,
             logit_scale,
+            report: _,
             setup,
         } = start;
         let folder = folder(&config);

@@ -11,7 +11,8 @@ use percept_model::vit::Vit;
 use percept_model::{
     BertConfig, FORMAT, Hints, ImageConfig, ModelConfig, ModelError, ModelFiles, Pooling,
     PositionInterpolation, T5Config, T5FeedForward, TextConfig, TextHead, Tokenizer, Towers,
-    VitConfig, default_templates, weights,
+    VitConfig, default_templates,
+    weights::{self, LoadReport},
 };
 
 use crate::TrainError;
@@ -59,6 +60,8 @@ pub struct Start {
     pub text: TextTower,
     /// The logarithm of the temperature.
     pub logit_scale: f32,
+    /// What of the checkpoints is not used.
+    pub report: LoadReport,
     /// What comes before and after them.
     pub setup: Setup,
 }
@@ -93,6 +96,7 @@ impl Start {
             pooling: config.pool,
             image_size: config.image_size,
             tokenizer: config.tokenizer.clone(),
+            allow_unused: config.allow_unused,
             ..Hints::default()
         };
         let mut image_files = None;
@@ -152,6 +156,11 @@ impl Start {
         // The temperature belongs to the pair: to two towers that were trained with each other.
         let pair = matches!(image_init, Init::Pretrained(_)) && image_init == text_init;
         let mut logit_scale = None;
+        let mut report = LoadReport::default();
+        let other_text = text_files.as_ref().filter(|_| image_init != text_init);
+        for files in image_files.iter().chain(other_text) {
+            report.join(files.report.clone());
+        }
         let image = match (image_init, image_files) {
             (Init::Pretrained(_), Some(files)) => {
                 let towers = Towers::load(&without_text(files), device)?;
@@ -173,6 +182,7 @@ impl Start {
                 })
             }),
             logit_scale: logit_scale.unwrap_or(INITIAL_LOGIT_SCALE),
+            report,
             setup: Setup {
                 model,
                 image_config,

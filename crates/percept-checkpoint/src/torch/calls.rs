@@ -41,6 +41,7 @@ impl Machine<'_> {
         };
         match global {
             Global::Inert => Ok(INERT),
+            Global::Namespace => self.instance_of(callable),
             Global::Dict => {
                 let items = arguments.first().copied();
                 let pairs = self.pairs(items);

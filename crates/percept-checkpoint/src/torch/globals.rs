@@ -34,6 +34,8 @@ pub(super) enum Global {
     GetAttribute,
     /// Known to be harmless and no tensor: calling it makes a value that is carried and ignored.
     Inert,
+    /// Attributes by name and nothing else: `argparse.Namespace`, `types.SimpleNamespace`.
+    Namespace,
     /// A class or attribute of a TorchScript module.
     TorchScript,
     /// Unknown: its instances and results are carried as opaque values.
@@ -137,7 +139,6 @@ const INERT: &[(&str, &str)] = &[
     ("_codecs", "encode"),
     ("_io", "BytesIO"),
     ("_io", "StringIO"),
-    ("argparse", "Namespace"),
     ("collections", "Counter"),
     ("collections", "deque"),
     ("datetime", "date"),
@@ -165,7 +166,6 @@ const INERT: &[(&str, &str)] = &[
     ("torch.jit._pickle", "build_intlist"),
     ("torch.jit._pickle", "build_tensorlist"),
     ("torch.serialization", "_get_layout"),
-    ("types", "SimpleNamespace"),
     ("uuid", "UUID"),
 ];
 
@@ -206,6 +206,7 @@ pub(super) fn lookup(module: &str, name: &str) -> Global {
     }
     match (module, name) {
         ("collections", "OrderedDict" | "defaultdict") => return Global::Dict,
+        ("argparse", "Namespace") | ("types", "SimpleNamespace") => return Global::Namespace,
         ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__" | "__newobj_ex__") => {
             return Global::Reconstruct;
         }

@@ -17,6 +17,7 @@ use zip::result::ZipError;
 
 use self::pickle::MAX_PICKLE;
 use self::state_dict::Extent;
+pub(crate) use self::state_dict::may_be_tensor;
 use self::values::{Id, Pickle, Value};
 use crate::checkpoint::{Parts, file_len};
 use crate::error::CheckpointError;

@@ -96,8 +96,8 @@ impl Machine<'_> {
             0x89 => self.push(FALSE),
             // BINFLOAT.
             b'G' => {
-                self.bytes::<8>()?;
-                self.push(INERT)
+                let number = f64::from_be_bytes(self.bytes()?);
+                self.push_new(Value::Float(number))
             }
 
             // BININT, BININT1, BININT2.
@@ -116,8 +116,12 @@ impl Machine<'_> {
             // INT, LONG, FLOAT: numbers as text, in protocol 1.
             b'I' | b'L' => self.number(),
             b'F' => {
-                self.line()?;
-                self.push(INERT)
+                let line = self.line()?;
+                let number = match &self.values[line as usize] {
+                    Value::Text(text) => text.parse().ok(),
+                    _ => None,
+                };
+                self.push_new(number.map_or(Value::Inert, Value::Float))
             }
             // LONG1, LONG4.
             0x8a => {

@@ -33,8 +33,19 @@ const MAX_LOOKS: usize = 1 << 18;
 /// Entries that are left out by name: many times what a real file has.
 const MAX_LEFT_OUT: usize = 1 << 16;
 
+/// Plain numbers that are noted by name: many times what a real model has.
+const MAX_NUMBERS: usize = 1 << 12;
+
 /// How the reason begins for what is no tensor of any kind.
 const OBJECT: &str = "it is no tensor but ";
+
+/// The same for a list of tensors.
+const LIST: &str = "it is a list of ";
+
+/// Whether what is left out for this reason may be a tensor of the model.
+pub(crate) fn may_be_tensor(reason: &str) -> bool {
+    !reason.starts_with(OBJECT) && !reason.starts_with(LIST)
+}
 
 /// Characters of a name that is too long to be one, for messages.
 const PRINTED: usize = 80;
@@ -69,6 +80,7 @@ pub(super) fn read(
     let (entries, taken) = model_entries(path, pickle)?;
     let mut parts = Parts {
         left_out: entries.left_out,
+        numbers: entries.numbers,
         taken,
         ..Parts::default()
     };
@@ -110,6 +122,8 @@ struct Entries<'a> {
     tensors: Vec<(String, &'a Tensor)>,
     /// What may be a tensor and cannot be read, and why.
     left_out: BTreeMap<String, String>,
+    /// What is a plain number.
+    numbers: BTreeMap<String, f64>,
 }
 
 /// The entries of the first of [`MODEL_KEYS`] that has tensors, else of the whole pickle.
@@ -117,7 +131,7 @@ fn model_entries<'a>(
     path: &Path,
     pickle: &'a Pickle,
 ) -> Result<(Entries<'a>, Option<Taken>), CheckpointError> {
-    let Value::Dict(root) = pickle.get(pickle.root) else {
+    let Some(root) = entries_of(pickle, pickle.root) else {
         return Ok((flatten(path, pickle, pickle.root)?, None));
     };
     let mut instead = BTreeMap::new();
@@ -185,6 +199,7 @@ fn why_unreadable(pickle: &Pickle, id: Id) -> Option<String> {
             "{OBJECT}what calling `{}` would make, and percept calls nothing from a checkpoint",
             pickle.class_name(id)
         )),
+        Value::Object { class, .. } if is_of(pickle, *class, Global::Namespace) => None,
         Value::Object { class, .. } if entries_of(pickle, id).is_none() => Some(format!(
             "{OBJECT}an object of class `{}`",
             pickle.class_name(*class)
@@ -199,7 +214,7 @@ fn why_unreadable(pickle: &Pickle, id: Id) -> Option<String> {
             }) =>
         {
             Some(format!(
-                "it is a list of {}, with tensors that have no names",
+                "{LIST}{}, with tensors that have no names",
                 items.len()
             ))
         }
@@ -238,6 +253,14 @@ fn flatten<'a>(path: &Path, pickle: &'a Pickle, root: Id) -> Result<Entries<'a>,
             }
             let leaf = match pickle.get(value) {
                 Value::Tensor(tensor) => Some(Ok(tensor)),
+                &Value::Int(number) => {
+                    found.add_number(join(pickle, &prefix, key), number as f64);
+                    continue;
+                }
+                &Value::Float(number) => {
+                    found.add_number(join(pickle, &prefix, key), number);
+                    continue;
+                }
                 _ if entries_of(pickle, value).is_some() => None,
                 _ => match why_unreadable(pickle, value) {
                     Some(reason) => Some(Err(reason)),
@@ -253,7 +276,6 @@ fn flatten<'a>(path: &Path, pickle: &'a Pickle, root: Id) -> Result<Entries<'a>,
                 }
                 continue;
             };
-            let short = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_owned();
             match leaf {
                 None => {
                     containers += 1;
@@ -278,6 +300,22 @@ fn flatten<'a>(path: &Path, pickle: &'a Pickle, root: Id) -> Result<Entries<'a>,
     Ok(found)
 }
 
+impl Entries<'_> {
+    /// Notes a number, if it has a name. Those beyond the limit are a history, not a model's.
+    fn add_number(&mut self, name: Option<String>, number: f64) {
+        if let Some(name) = name
+            && self.numbers.len() < MAX_NUMBERS
+        {
+            self.numbers.insert(short(&name), number);
+        }
+    }
+}
+
+/// A name without what `DataParallel` puts before it.
+fn short(name: &str) -> String {
+    name.strip_prefix("module.").unwrap_or(name).to_owned()
+}
+
 /// How many values are looked at to tell whether a list has tensors.
 fn looked_through(pickle: &Pickle, id: Id) -> usize {
     match pickle.get(id) {
@@ -286,20 +324,21 @@ fn looked_through(pickle: &Pickle, id: Id) -> usize {
     }
 }
 
-/// The named members of a dictionary, or of a TorchScript module.
+/// Whether a class is of this kind.
+fn is_of(pickle: &Pickle, class: Id, kind: Global) -> bool {
+    matches!(pickle.get(class), Value::Global { global, .. } if *global == kind)
+}
+
+/// The named members of a dictionary, of a namespace or of a TorchScript module.
 fn entries_of(pickle: &Pickle, id: Id) -> Option<&[(Id, Id)]> {
     match pickle.get(id) {
         Value::Dict(entries) => Some(entries),
         Value::Object {
             class,
             state: Some(state),
-        } if matches!(
-            pickle.get(*class),
-            Value::Global {
-                global: Global::TorchScript,
-                ..
-            }
-        ) =>
+        } if [Global::TorchScript, Global::Namespace]
+            .iter()
+            .any(|kind| is_of(pickle, *class, *kind)) =>
         {
             match pickle.get(*state) {
                 Value::Dict(entries) => Some(entries),
@@ -417,6 +456,7 @@ fn check(
 /// What a pickle without tensors is, for the most common mistake: an object was saved, not its tensors.
 fn hint(pickle: &Pickle) -> Option<String> {
     let class = |id: Id| match pickle.get(id) {
+        Value::Object { class, .. } if is_of(pickle, *class, Global::Namespace) => None,
         Value::Object { class, .. } => Some(pickle.class_name(*class)),
         Value::Opaque(Opaque::Call(callable)) => Some(pickle.class_name(*callable)),
         _ => None,

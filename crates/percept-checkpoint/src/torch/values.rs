@@ -18,6 +18,7 @@ pub(super) const FALSE: Id = 1;
 pub(super) enum Value {
     Inert,
     Int(i64),
+    Float(f64),
     Text(Box<str>),
     Tuple(Vec<Id>),
     List(Vec<Id>),

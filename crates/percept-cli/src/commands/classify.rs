@@ -36,7 +36,9 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
             let best = &scores[..args.top.min(scores.len())];
             let image = job.input.path.display();
             if common.json {
-                print_line(&json!({ "image": image.to_string(), "labels": best }).to_string())?;
+                let notes = job.notes_json();
+                let line = json!({ "image": image.to_string(), "labels": best, "notes": notes });
+                print_line(&line.to_string())?;
             } else {
                 let parts: Vec<String> = best
                     .iter()

@@ -23,7 +23,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         size: args.view.size,
         window: window(&args.view),
     };
-    let model = models::load(common, console)?;
+    let (model, digest) = models::load_known(common, console)?;
     let grouper = Grouper::new(&model, &options)?;
 
     let name = |index: u16| format!("group {index}");
@@ -37,6 +37,8 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             "percept": env!("CARGO_PKG_VERSION"),
             "command": Kind::Group.name(),
             "model": models::named(common),
+            "weights": format!("sha256:{digest}"),
+            "precision": model.precision().name(),
             "classes": classes,
             "centered": args.centered,
             "precision": model.precision().name(),
@@ -59,10 +61,11 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
             let result = grouper.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
             let fewer = fewer(&result, regions.len(), args.groups);
-            let more = match &fewer {
-                Some(reason) => json!({ "groups_asked_for": args.groups, "fewer_because": reason }),
-                None => json!({}),
-            };
+            let mut more = json!({ "notes": job.notes_json() });
+            if let Some(reason) = &fewer {
+                more["groups_asked_for"] = json!(args.groups);
+                more["fewer_because"] = json!(reason);
+            }
             let described = writer.write(
                 job.input,
                 &job.photo,

@@ -14,7 +14,7 @@ use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
 /// Most bytes of the file of `--categories`, which may be one of a million annotations.
-const MAX_CATEGORIES: u64 = 4 << 30;
+const MAX_CATEGORIES: u64 = 2 << 30;
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
@@ -24,7 +24,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         .background
         .parse()
         .map_err(|e: percept::Error| Usage(format!("--{}", message(&e))))?;
-    let model = models::load(common, console)?;
+    let (model, digest) = models::load_known(common, console)?;
     hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &background)?;
@@ -73,6 +73,8 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             "percept": env!("CARGO_PKG_VERSION"),
             "command": Kind::Segment.name(),
             "model": models::named(common),
+            "weights": format!("sha256:{digest}"),
+            "precision": model.precision().name(),
             "classes": classes,
             "rows": rows,
             "templates": templates.as_slice(),
@@ -100,10 +102,10 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             let result = segmenter.assign(&job.grid, job.photo.width(), job.photo.height())?;
             let regions = result.regions();
             let nearest = result.nearest(&bank).filter(|_| !result.has_found());
-            let more = match &nearest {
-                Some(nearest) => json!({ "nothing_found": { "best": nearest } }),
-                None => json!({}),
-            };
+            let mut more = json!({ "notes": job.notes_json() });
+            if let Some(nearest) = &nearest {
+                more["nothing_found"] = json!({ "best": nearest });
+            }
             let described = writer.write(
                 job.input,
                 &job.photo,

@@ -67,6 +67,7 @@ fn run_as(
         })
     })?;
 
+    models::tell_left_out(&start.report, console);
     let stop = stop::on_signal("saving after this step; again to stop at once")?;
     let mut view = TrainView::new(console);
     let mut evaluator = Benchmarks {
@@ -176,6 +177,9 @@ fn settings(
                 flags.insert(tower.into(), model.clone().into());
             }
         }
+    }
+    if common.allow_unused {
+        flags.insert("allow_unused".into(), true.into());
     }
     let base = (saved.as_ref()).map(|saved| {
         let name = saved.path().display().to_string();

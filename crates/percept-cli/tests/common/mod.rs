@@ -89,8 +89,7 @@ pub fn write_shard(folder: &Path, name: &str, pairs: u32) {
     std::fs::write(folder.join(format!("{name}.tar")), bytes).unwrap();
 }
 
-/// Sends what Ctrl-C sends.
-#[cfg(unix)]
+/// Sends what Ctrl-C sends, where there are signals.
 pub fn interrupt(child: &std::process::Child) {
     // Built into shells; a program of the name need not be there.
     let sent = Command::new("sh")

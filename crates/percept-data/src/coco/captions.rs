@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use super::{Image, MAX_JSON_BYTES, Photos, nothing, split_name, variants};
+use super::{Annotations, Images, MAX_JSON_BYTES, Photos, objects, split_name, variants};
 use crate::files::invalid;
-use crate::json::{List, Scalar, loose, read_json, shown};
+use crate::json::{Scalar, loose, read_json, shown};
 use crate::layout::find;
 use crate::{CaptionSample, CaptionSet, DataError, Omissions};
 
 loose! {
     struct File {
-        images: List<Image>,
-        annotations: List<Entry>,
+        images: Images,
+        annotations: Annotations<Entry>,
     }
 }
 
@@ -42,7 +42,7 @@ pub fn open_coco_captions(root: &Path, split: Option<&str>) -> Result<CaptionSet
     let file: File = read_json(&json, MAX_JSON_BYTES)?;
     let mut omissions = Omissions::new();
     let photos = Photos::new(&json, &folder, file.images, &mut omissions)?;
-    let entries = (file.annotations.0).ok_or_else(|| invalid(&json, "no list `annotations`"))?;
+    let entries = objects(file.annotations, "annotations", &json, &mut omissions)?;
     let mut captions = vec![Vec::new(); photos.samples.len()];
     for Entry {
         id,
@@ -75,7 +75,7 @@ pub fn open_coco_captions(root: &Path, split: Option<&str>) -> Result<CaptionSet
     if samples.is_empty() {
         return Err(invalid(
             &json,
-            nothing("no photo has a caption here", &omissions),
+            omissions.after("no photo has a caption here"),
         ));
     }
     Ok(CaptionSet {

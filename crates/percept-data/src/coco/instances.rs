@@ -8,10 +8,11 @@ use percept_image::{LabelMap, stored_size};
 use super::pixels::Segmentation;
 use super::polygon::inside;
 use super::{
-    Image, MAX_JSON_BYTES, Photos, Size, check_size, no_sample, nothing, split_name, variants,
+    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, check_size, no_sample,
+    objects, split_name, variants,
 };
-use crate::files::invalid;
-use crate::json::{Id, List, Scalar, loose, read_json, shown};
+use crate::files::{invalid, unread};
+use crate::json::{Id, Scalar, loose, read_json, shown};
 use crate::layout::find;
 use crate::{
     ClassName, DataError, Omissions, Region, SegmentationSample, SegmentationSet, classes,
@@ -76,16 +77,9 @@ pub fn open_coco_object(root: &Path, split: Option<&str>) -> Result<InstanceSet,
 loose! {
     /// The file: what is needed of it, anything else is passed over.
     struct File {
-        images: List<Image>,
-        annotations: List<Entry>,
-        categories: List<Category>,
-    }
-}
-
-loose! {
-    struct Category {
-        id: Scalar,
-        name: Scalar,
+        images: Images,
+        annotations: Annotations<Entry>,
+        categories: Categories,
     }
 }
 
@@ -121,12 +115,10 @@ impl InstanceSet {
         let file: File = read_json(&json, MAX_JSON_BYTES)?;
         let mut omissions = Omissions::new();
         let photos = Photos::new(&json, folder, file.images, &mut omissions)?;
-        let categories =
-            (file.categories.0).ok_or_else(|| invalid(&json, "no list `categories`"))?;
+        let categories = objects(file.categories, "categories", &json, &mut omissions)?;
         let (classes, indices) = class_indices(&categories, &mut omissions)
-            .map_err(|reason| invalid(&json, nothing(&reason, &omissions)))?;
-        let entries =
-            (file.annotations.0).ok_or_else(|| invalid(&json, "no list `annotations`"))?;
+            .map_err(|reason| invalid(&json, omissions.after(&reason)))?;
+        let entries = objects(file.annotations, "annotations", &json, &mut omissions)?;
         let mut of_photos: Vec<OfPhoto> = Vec::new();
         of_photos.resize_with(photos.samples.len(), OfPhoto::default);
         let mut ids = HashSet::new();
@@ -189,7 +181,7 @@ impl InstanceSet {
         set.keep_usable(photos, of_photos);
         if set.samples.is_empty() {
             let reason = "no photo is left whose objects all have a mask";
-            return Err(invalid(&set.json, nothing(reason, &set.omissions)));
+            return Err(invalid(&set.json, set.omissions.after(reason)));
         }
         Ok(set)
     }
@@ -220,8 +212,7 @@ impl InstanceSet {
             Some(size) => *size,
             None => {
                 let size = stored_size(&photo.image);
-                let (width, height) =
-                    size.map_err(|error| invalid(&photo.image, error.to_string()))?;
+                let (width, height) = size.map_err(|error| unread(&photo.image, error))?;
                 (height, width)
             }
         };
@@ -413,6 +404,7 @@ mod tests {
         Category {
             id: Scalar::Whole(id),
             name: Scalar::Text(name.into()),
+            ..Category::default()
         }
     }
 

@@ -52,6 +52,29 @@ fn variants<const N: usize>(
     variants
 }
 
+/// Most photos of a file. The largest sets that share the format have 2 million.
+const MAX_IMAGES: usize = 4_000_000;
+
+/// Most annotations of a file, each of 150 bytes and its pixels in memory. COCO's train set has 860,000
+/// objects, LVIS 1.3 million.
+const MAX_ANNOTATIONS: usize = 8_000_000;
+
+/// Most categories of a file: more than classes can be told apart.
+const MAX_CATEGORIES: usize = 100_000;
+
+type Images = List<Image, MAX_IMAGES>;
+type Annotations<T> = List<T, MAX_ANNOTATIONS>;
+type Categories = List<Category, MAX_CATEGORIES>;
+
+loose! {
+    /// A class as COCO's files list it.
+    struct Category {
+        id: Scalar,
+        name: Scalar,
+        isthing: Scalar,
+    }
+}
+
 loose! {
     /// A photo as COCO's files list it.
     struct Image {
@@ -95,10 +118,10 @@ impl Photos {
     fn new(
         json: &Path,
         folder: &Path,
-        images: List<Image>,
+        images: Images,
         omissions: &mut Omissions,
     ) -> Result<Self, DataError> {
-        let images = (images.0).ok_or_else(|| invalid(json, "no list `images`"))?;
+        let images = objects(images, "images", json, omissions)?;
         let names = Names::of(folder, &images);
         let mut photos = Self {
             samples: Vec::with_capacity(images.len()),
@@ -162,7 +185,7 @@ impl Photos {
             }
         }
         if photos.samples.is_empty() {
-            return Err(invalid(json, nothing("no photo is listed here", omissions)));
+            return Err(invalid(json, omissions.after("no photo is listed here")));
         }
         some_present(photos.samples.iter().map(|sample| &sample.image))?;
         Ok(photos)
@@ -271,10 +294,15 @@ fn last_part(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
-/// Says that nothing is left, and what there was.
-fn nothing(reason: &str, omissions: &Omissions) -> String {
-    let kinds = omissions.kinds().iter().map(|kind| format!("; {kind}"));
-    std::iter::once(reason.to_owned()).chain(kinds).collect()
+/// The objects in a list of the file `json`.
+fn objects<T, const MAX: usize>(
+    list: List<T, MAX>,
+    name: &str,
+    json: &Path,
+    omissions: &mut Omissions,
+) -> Result<Vec<T>, DataError> {
+    list.objects(name, omissions)
+        .map_err(|reason| invalid(json, reason))
 }
 
 /// Refuses a size that no photo has that can be read.

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use percept_image::{LabelMap, Rle};
 
-use super::{Image, MAX_JSON_BYTES, Photos, Size, no_sample, nothing, split_name, variants};
+use super::{
+    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, no_sample, objects,
+    split_name, variants,
+};
 use crate::files::{inside, invalid};
 use crate::index_png::read_rgb_png;
 use crate::json::{Id, List, Scalar, loose, read_json, shown};
@@ -70,17 +73,9 @@ pub fn open_coco_panoptic(root: &Path, split: Option<&str>) -> Result<PanopticSe
 
 loose! {
     struct File {
-        images: List<Image>,
-        annotations: List<Entry>,
-        categories: List<Category>,
-    }
-}
-
-loose! {
-    struct Category {
-        id: Scalar,
-        name: Scalar,
-        isthing: Scalar,
+        images: Images,
+        annotations: Annotations<Entry>,
+        categories: Categories,
     }
 }
 
@@ -88,7 +83,7 @@ loose! {
     struct Entry {
         image_id: Scalar,
         file_name: Scalar,
-        segments_info: List<SegmentEntry>,
+        segments_info: List<SegmentEntry, MAX_SEGMENTS>,
     }
 }
 
@@ -123,14 +118,13 @@ enum Kind {
 
 impl PanopticSet {
     fn read(json: PathBuf, folder: &Path, masks: &Path, split: &str) -> Result<Self, DataError> {
-        let wrong = |reason: String| invalid(&json, reason);
         let file: File = read_json(&json, MAX_JSON_BYTES)?;
         let mut omissions = Omissions::new();
         let photos = Photos::new(&json, folder, file.images, &mut omissions)?;
-        let categories = (file.categories.0).ok_or_else(|| wrong("no list `categories`".into()))?;
+        let categories = objects(file.categories, "categories", &json, &mut omissions)?;
         let (classes, indices) = class_indices(&categories, &mut omissions)
-            .map_err(|reason| wrong(nothing(&reason, &omissions)))?;
-        let entries = (file.annotations.0).ok_or_else(|| wrong("no list `annotations`".into()))?;
+            .map_err(|reason| invalid(&json, omissions.after(&reason)))?;
+        let entries = objects(file.annotations, "annotations", &json, &mut omissions)?;
         let mut annotations: Vec<Option<Annotation>> = Vec::new();
         annotations.resize_with(photos.samples.len(), || None);
         for entry in entries {
@@ -174,7 +168,7 @@ impl PanopticSet {
             }
         }
         if set.samples.is_empty() {
-            let reason = nothing("no photo is annotated here", &set.omissions);
+            let reason = (set.omissions).after("no photo is annotated here");
             return Err(invalid(&set.json, reason));
         }
         Ok(set)
@@ -276,10 +270,11 @@ impl Annotation {
     fn new(entry: Entry, masks: &Path, indices: &HashMap<Id, Class>) -> Result<Self, String> {
         let name = entry.file_name.text().unwrap_or_default();
         let mask = inside(masks, name).ok_or_else(|| format!("`{name}` leads out of the masks"))?;
-        let entries = entry.segments_info.0.ok_or("no list `segments_info`")?;
-        if entries.len() > MAX_SEGMENTS {
-            return Err(format!("more than {MAX_SEGMENTS} segments"));
+        let entries = entry.segments_info.items("segments_info")?;
+        if let Some((number, _)) = entries.other {
+            return Err(format!("number {number} of `segments_info` is no object"));
         }
+        let entries = entries.objects;
         let mut segments = Vec::with_capacity(entries.len());
         let mut ids = HashSet::new();
         for entry in entries {

@@ -9,8 +9,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use super::polygon::{MAX_NUMBERS, Polygon, union};
 use crate::json::{Scalar, drain, others_are};
 
-/// Most masks in a list of run lengths.
-const MAX_MASKS: usize = 10_000;
+/// Most polygons or masks of an annotation. Real ones have up to some hundred.
+const MAX_PARTS: usize = 10_000;
 
 /// The pixels of an annotation, and what is odd about how they are written.
 #[derive(Debug, Default)]
@@ -222,12 +222,12 @@ impl<'de> Visitor<'de> for Forms {
                     }
                 }
             }
-            parts.push(part);
-            let masks = parts.iter().filter(|part| matches!(part, Part::Runs(..)));
-            if parts.len() > MAX_MASKS && masks.count() > MAX_MASKS {
+            if parts.len() == MAX_PARTS {
                 drain(sequence)?;
-                return Ok(Segmentation::unreadable("more than 10,000 masks"));
+                let reason = format!("more than {MAX_PARTS} polygons or masks");
+                return Ok(Segmentation::unreadable(reason));
             }
+            parts.push(part);
         }
         Ok(Segmentation::of(parts))
     }
@@ -478,6 +478,7 @@ mod tests {
             assert!(kind.contains("without a mask"), "{json}: {kind}");
         }
         let long = format!("[[{}1]]", "1,".repeat(MAX_NUMBERS));
+        let many = format!("[{}[]]", "[],".repeat(MAX_PARTS));
         let far = format!("[[{}1,1]]", "-90000,0,90000,0,".repeat(20));
         for (json, reason) in [
             ("7", "neither polygons nor"),
@@ -493,6 +494,7 @@ mod tests {
             ("[[1, 2, 3, 4, 5, 1e300]]", "far outside the photo"),
             (&long, "more than 1048576 numbers"),
             (&far, "outline"),
+            (&many, "more than 10000 polygons or masks"),
             (r#"{"size": [2, 4]}"#, "without `counts`"),
             (r#"{"counts": []}"#, "without a size"),
             (r#"{"size": [2], "counts": []}"#, "not two numbers"),

@@ -1,8 +1,8 @@
 //! A photo made into a training input.
 
 use percept_image::{
-    ChwImage, Filter, Fit, Normalization, Preprocess, RgbImage, decode, decode_reduced, message,
-    resize,
+    ChwImage, Decoded, Filter, Fit, Normalization, Note, Preprocess, RgbImage, decode_noted,
+    decode_reduced, message, resize,
 };
 
 use super::bad::{Bad, BadKind};
@@ -166,25 +166,34 @@ impl Augment {
 }
 
 impl Prepare {
-    /// Decodes an image file and prepares it.
-    pub(super) fn apply(&self, bytes: &[u8], random: &mut Random) -> Result<ChwImage, Bad> {
-        let photo = match self {
+    /// Decodes an image file and prepares it. With it comes what is odd about the file.
+    pub(super) fn apply(
+        &self,
+        bytes: &[u8],
+        random: &mut Random,
+    ) -> Result<(ChwImage, Vec<Note>), Bad> {
+        let decoded = match self {
             Self::Augment(augment) if augment.decoding == Decoding::Reduced => {
                 decode_reduced(bytes, &limits(), augment.min_side())
             }
-            _ => decode(bytes, &limits()),
+            _ => decode_noted(bytes, &limits()),
         };
-        let photo = photo.map_err(|error| Bad::new(BadKind::Image, message(&error)))?;
+        let decoded = decoded.map_err(|error| Bad::new(BadKind::Image, message(&error)));
+        let Decoded {
+            image: photo,
+            notes,
+        } = decoded?;
         let (width, height) = photo.dimensions();
         // Pages count their visitors with such images, and fill space.
         if width.min(height) < 2 {
             let reason = format!("the image has {width} x {height} pixels, which show nothing");
             return Err(Bad::new(BadKind::Image, reason));
         }
-        Ok(match self {
+        let input = match self {
             Self::Preprocess(preprocess) => preprocess.apply(&photo),
             Self::Augment(augment) => augment.apply(&photo, random),
-        })
+        };
+        Ok((input, notes))
     }
 }
 
@@ -290,7 +299,7 @@ mod tests {
         let photo = RgbImage::from_fn(1200, 803, |x, y| Rgb([(x / 5) as u8, (y / 4) as u8, 77]));
         let jpeg = jpeg_rgb(&photo, 95).unwrap();
         for (min_side, expected) in [(402, (600, 402)), (403, (1200, 803)), (9999, (1200, 803))] {
-            let reduced = decode_reduced(&jpeg, &limits(), min_side).unwrap();
+            let reduced = decode_reduced(&jpeg, &limits(), min_side).unwrap().image;
             assert_eq!(reduced.dimensions(), expected);
         }
         // 224 / sqrt(0.9 * 3 / 4) = 272.6: a quarter would be too small.
@@ -304,6 +313,7 @@ mod tests {
             Prepare::from(augment)
                 .apply(&jpeg, &mut Random::new(5))
                 .unwrap()
+                .0
         };
         let (full, reduced) = (apply(augment), apply(reduced));
         let differences = full.data.iter().zip(&reduced.data);

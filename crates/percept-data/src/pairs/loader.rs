@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use percept_image::ChwImage;
+use percept_image::{ChwImage, Note};
 
 use super::augment::Prepare;
 use super::bad::{Bad, BadKind};
@@ -154,7 +154,7 @@ type Made = Result<Sample, DataError>;
 struct Sample {
     key: String,
     row: Option<u32>,
-    pair: Result<(ChwImage, Said), Bad>,
+    pair: Result<(ChwImage, Vec<Note>, Said), Bad>,
 }
 
 struct Job {
@@ -275,12 +275,17 @@ impl PairLoader {
             let Sample { key, row, pair } = made?;
             batch.position.sample += 1;
             match pair {
-                Ok((image, said)) => {
+                Ok((image, notes, said)) => {
                     self.bad_since = None;
                     batch.position.taken += 1;
                     if let Some(note) = said.note {
                         let example = self.example(pending.unit, row, &key);
                         self.skipped.omissions.add(note, example);
+                    }
+                    for note in notes {
+                        let example = self.example(pending.unit, row, &key);
+                        let kind = format!("photos {}", note.kind());
+                        self.skipped.omissions.add(kind, example);
                     }
                     batch.images.push(image);
                     batch.captions.push(said.caption);
@@ -428,8 +433,9 @@ impl Worker {
         let Encoded { key, row, pair } = self.source.read(&sample.place, random)?;
         let pair = pair.and_then(|(bytes, said)| {
             let mut view = self.order.view(&key, random);
-            let image = self.prepare.apply(&bytes, view.as_mut().unwrap_or(random));
-            Ok((image?, said))
+            let prepared = self.prepare.apply(&bytes, view.as_mut().unwrap_or(random));
+            let (image, notes) = prepared?;
+            Ok((image, notes, said))
         });
         Ok(Sample { key, row, pair })
     }

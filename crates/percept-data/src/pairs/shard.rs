@@ -191,12 +191,14 @@ enum Passed {
     Full,
 }
 
+/// Places by [`Ending`].
+type Parts = [Option<Place>; Ending::COUNT];
+
 /// Members of one name that stand together, each of another ending.
 #[derive(Debug)]
 struct Run {
     key: Box<str>,
-    /// By [`Ending`].
-    parts: [Option<Place>; Ending::COUNT],
+    parts: Parts,
     /// Whether it follows a run of the same name at once.
     continues: bool,
     /// The next run of the same name.
@@ -227,10 +229,18 @@ impl Run {
 #[derive(Debug, Default)]
 struct Runs {
     runs: Vec<Run>,
-    /// The first and the last run of each name.
-    names: HashMap<Box<str>, [usize; 2]>,
+    names: HashMap<Box<str>, Chain>,
     /// The name of the member before.
     last: Option<Box<str>>,
+}
+
+/// The runs of a name.
+#[derive(Debug)]
+struct Chain {
+    first: usize,
+    last: usize,
+    /// Of each [`Ending`] the member that came last, where there are several runs.
+    latest: Option<Box<Parts>>,
 }
 
 impl Runs {
@@ -268,6 +278,10 @@ impl Runs {
             Some(run) => run.parts[ending as usize] = Some(place),
             None => self.begin(key, ending, place, continues)?,
         }
+        let chain = self.names.get_mut(key);
+        if let Some(latest) = chain.and_then(|chain| chain.latest.as_mut()) {
+            latest[ending as usize] = Some(place);
+        }
         if !follows {
             self.last = Some(key.into());
         }
@@ -296,11 +310,18 @@ impl Runs {
         });
         match self.names.get_mut(key) {
             None => {
-                self.names.insert(key.into(), [at, at]);
+                let chain = Chain {
+                    first: at,
+                    last: at,
+                    latest: None,
+                };
+                self.names.insert(key.into(), chain);
             }
-            Some([_, last]) => {
-                self.runs[*last].next = Some(at);
-                *last = at;
+            Some(chain) => {
+                let first = &self.runs[chain.first].parts;
+                chain.latest.get_or_insert_with(|| Box::new(*first));
+                self.runs[chain.last].next = Some(at);
+                chain.last = at;
             }
         }
         Ok(())
@@ -312,16 +333,18 @@ impl Runs {
         let Name::Part(key, ending) = Name::of(to.trim_start_matches("./")) else {
             return nothing;
         };
-        let first = self.names.get(key).map(|[first, _]| *first);
-        let places = self
-            .chain(first)
-            .filter_map(|at| self.runs[at].parts[ending as usize]);
-        places.last().unwrap_or(nothing)
+        let parts = (self.names.get(key)).map(|chain| match &chain.latest {
+            Some(latest) => latest.as_ref(),
+            None => &self.runs[chain.first].parts,
+        });
+        parts
+            .and_then(|parts| parts[ending as usize])
+            .unwrap_or(nothing)
     }
 
     /// The runs of a name, from one on.
-    fn chain(&self, first: Option<usize>) -> impl Iterator<Item = usize> {
-        std::iter::successors(first, |&at| self.runs[at].next)
+    fn chain(&self, first: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(first), |&at| self.runs[at].next)
     }
 
     /// The samples that the runs are, or are parts of.
@@ -332,7 +355,7 @@ impl Runs {
         omissions: &mut Omissions,
     ) -> Vec<Entry> {
         let repeated: Vec<usize> = (self.names.values())
-            .filter_map(|[first, last]| (first != last).then_some(*first))
+            .filter_map(|chain| (chain.first != chain.last).then_some(chain.first))
             .collect();
         for first in repeated {
             self.settle(first);
@@ -357,7 +380,7 @@ impl Runs {
 
     /// Joins the runs of a name that has several, or says how they stand to each other.
     fn settle(&mut self, first: usize) {
-        let chain: Vec<usize> = self.chain(Some(first)).collect();
+        let chain: Vec<usize> = self.chain(first).collect();
         let all = chain
             .iter()
             .map(|&at| self.runs[at].mask().count_ones())
@@ -487,7 +510,51 @@ pub(super) fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
+
+    #[test]
+    fn hard_links_are_the_member_that_came_last() {
+        let mut runs = Runs::default();
+        let mut offset = 0;
+        let mut add = |name: &str, content: Option<&str>| {
+            offset += 1;
+            let span = Span {
+                offset: NonZeroU64::new(offset).unwrap(),
+                length: 1,
+            };
+            let content = match content {
+                None => Content::File(span),
+                Some(to) => Content::HardLink(to.to_owned()),
+            };
+            let member = Member {
+                name: name.to_owned(),
+                content,
+                after_end: false,
+            };
+            assert!(runs.add(member).is_ok());
+            let Name::Part(_, ending) = Name::of(name) else {
+                panic!("{name} is no part of a sample");
+            };
+            runs.runs.last().unwrap().parts[ending as usize].unwrap()
+        };
+        let text = add("a.txt", None);
+        let image = add("a.jpg", None);
+        assert_eq!(add("b.txt", Some("./a.txt")), text);
+        assert_eq!(add("c.jpg", Some("a.jpg")), image);
+        // A second run of the name has the image alone.
+        let image = add("a.jpg", None);
+        assert_eq!(add("d.jpg", Some("a.jpg")), image);
+        assert_eq!(add("e.txt", Some("a.txt")), text);
+        // As many runs as links to them.
+        for at in 0..20_000 {
+            let image = add("a.jpg", None);
+            assert_eq!(add(&format!("{at}.jpg"), Some("a.jpg")), image);
+        }
+        assert_eq!(add("f.txt", Some("a.txt")), text);
+        assert_eq!(add("g.txt", Some("a.json")), Place::Unread(Unread::Link));
+    }
 
     #[test]
     fn names_split_at_the_first_dot_of_the_file() {

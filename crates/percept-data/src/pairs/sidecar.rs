@@ -1,11 +1,9 @@
 //! What is said of an image: captions as text and in JSON, as tools leave them.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::bad::{Bad, BadKind};
+use crate::json::{Item, from_reader, loose};
 
 /// What some editors put first, which is no part of a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -42,13 +40,18 @@ pub(super) fn is_blank(text: &str) -> bool {
     text.chars().all(unseen)
 }
 
-/// What `KEY.json` may hold, among other things that nobody asks for.
-#[derive(Debug, Default)]
-pub(super) struct Sidecar {
-    caption: Value,
-    captions: Value,
-    labels: Value,
+loose! {
+    /// What `KEY.json` may hold, among other things that nobody asks for.
+    struct Object {
+        caption: Value,
+        captions: Value,
+        labels: Value,
+    }
 }
+
+/// The JSON of a sample.
+#[derive(Debug)]
+pub(super) struct Sidecar(Object);
 
 impl Sidecar {
     /// Reads JSON as Python writes and reads it: with `NaN` and `Infinity`, a mark before the first byte, and of
@@ -58,9 +61,11 @@ impl Sidecar {
     /// It is no JSON, or no object.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Bad> {
         let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
-        let parsed = serde_json::from_slice(bytes)
-            .or_else(|_| serde_json::from_slice(&without_python_numbers(bytes)));
-        parsed.map_err(|error| Bad::new(BadKind::Caption, format!("the JSON: {error}")))
+        match from_reader(bytes) {
+            Ok(Item::Object(object)) => Ok(Self(object)),
+            Ok(Item::Other) => Err(Bad::new(BadKind::Caption, "the JSON: no object")),
+            Err(error) => Err(Bad::new(BadKind::Caption, format!("the JSON: {error}"))),
+        }
     }
 
     /// Its `captions` that are not blank.
@@ -68,7 +73,7 @@ impl Sidecar {
     /// # Errors
     /// They are there but no list of texts.
     pub(super) fn captions(&self) -> Result<Vec<String>, Bad> {
-        let mut captions = texts("captions", &self.captions)?;
+        let mut captions = texts("captions", &self.0.captions)?;
         captions.retain(|caption| !is_blank(caption));
         Ok(captions)
     }
@@ -79,7 +84,7 @@ impl Sidecar {
     /// There is none, or it is no text.
     pub(super) fn first(&self) -> Result<String, Bad> {
         let mut found = false;
-        for (name, value) in [("caption", &self.caption), ("captions", &self.captions)] {
+        for (name, value) in [("caption", &self.0.caption), ("captions", &self.0.captions)] {
             let texts = texts(name, value)?;
             found |= !texts.is_empty();
             if let Some(text) = texts.into_iter().find(|text| !is_blank(text)) {
@@ -97,11 +102,11 @@ impl Sidecar {
     /// # Errors
     /// They are there but no list of texts.
     pub(super) fn labels(&self) -> Result<Vec<String>, Bad> {
-        if self.labels.is_string() {
+        if self.0.labels.is_string() {
             let reason = "`labels` in its JSON is a text, and should be a list";
             return Err(Bad::new(BadKind::Caption, reason));
         }
-        let mut labels = texts("labels", &self.labels)?;
+        let mut labels = texts("labels", &self.0.labels)?;
         labels.retain(|label| !is_blank(label));
         for label in &mut labels {
             *label = label.trim().to_owned();
@@ -137,64 +142,6 @@ fn texts(name: &str, value: &Value) -> Result<Vec<String>, Bad> {
     }
 }
 
-impl<'de> Deserialize<'de> for Sidecar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Sidecar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with a caption")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sidecar, A::Error> {
-                let mut sidecar = Sidecar::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "caption" => sidecar.caption = map.next_value()?,
-                        "captions" => sidecar.captions = map.next_value()?,
-                        "labels" => sidecar.labels = map.next_value()?,
-                        _ => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(sidecar)
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
-}
-
-/// The JSON with 0 for the numbers that Python writes and JSON does not have, every byte else where it was.
-fn without_python_numbers(bytes: &[u8]) -> Vec<u8> {
-    let mut json = bytes.to_vec();
-    let (mut at, mut in_text) = (0, false);
-    while let Some(&byte) = bytes.get(at) {
-        let rest = &bytes[at..];
-        let length = match byte {
-            b'\\' if in_text => 2,
-            b'"' => {
-                in_text = !in_text;
-                1
-            }
-            b'N' | b'I' if !in_text => {
-                let words: [&[u8]; 2] = [b"NaN", b"Infinity"];
-                let word = words.into_iter().find(|word| rest.starts_with(word));
-                let length = word.map_or(1, <[u8]>::len);
-                if word.is_some() {
-                    json[at..at + length].fill(b' ');
-                    json[at] = b'0';
-                }
-                length
-            }
-            _ => 1,
-        };
-        at += length;
-    }
-    json
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +170,11 @@ mod tests {
         for (json, expected) in [
             (r#"{"caption": null}"#, "no `caption` or `captions`"),
             (r#"{"caption": 5}"#, "`caption` in its JSON is a number"),
-            (r#"{"caption": NaN}"#, "`caption` in its JSON is a number"),
+            (r#"{"caption": NaN}"#, "no `caption` or `captions`"),
+            (
+                r#"{"captions": ["a", NaN]}"#,
+                "`captions[1]` in its JSON is null",
+            ),
             (
                 r#"{"captions": ["a", null]}"#,
                 "`captions[1]` in its JSON is null",

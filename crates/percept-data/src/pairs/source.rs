@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -511,13 +512,19 @@ fn read_photo(path: &Path) -> Result<Vec<u8>, Bad> {
     if !about.is_file() {
         return Err(bad("no file".to_owned()));
     }
-    if about.len() > u64::from(MAX_IMAGE_BYTES) {
-        let length = about.len();
-        return Err(bad(format!(
-            "{length} bytes, over the limit of {MAX_IMAGE_BYTES}"
-        )));
-    }
-    fs::read(path).map_err(|error| bad(error.to_string()))
+    let most = u64::from(MAX_IMAGE_BYTES);
+    let check = |length: u64| match length > most {
+        true => Err(bad(format!("{length} bytes, over the limit of {most}"))),
+        false => Ok(()),
+    };
+    check(about.len())?;
+    // The length that the system states may be wrong.
+    let mut bytes = Vec::new();
+    (File::open(path))
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|error| bad(error.to_string()))?;
+    check(bytes.len() as u64)?;
+    Ok(bytes)
 }
 
 /// What is refused when a photo is decoded.

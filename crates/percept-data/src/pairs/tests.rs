@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use percept_image::{Normalization, Rgb, RgbImage, jpeg_rgb};
+use percept_image::{Normalization, Rgb, RgbImage, jpeg_rgb, png_rgb};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -344,6 +344,29 @@ fn bad_samples_are_named_and_replaced() {
     let start = again.next().unwrap().unwrap();
     let skipped = start.position.sample - start.position.taken;
     assert_eq!(again.skipped().total, skipped);
+}
+
+#[test]
+fn photos_that_are_odd_are_used_and_counted() {
+    let shards = Shards::new();
+    let whole = png_rgb(&RgbImage::from_pixel(8, 8, Rgb([9, 8, 7]))).unwrap();
+    shards.write(
+        "0.tar",
+        &[
+            // Without its end mark.
+            ("cut.png", &whole[..whole.len() - 12]),
+            ("cut.txt", b"cut"),
+            ("whole.png", &whole),
+            ("whole.txt", b"whole"),
+        ],
+    );
+    let mut loader = load(&shards.all(), order(1), 2);
+    let batch = loader.next().unwrap().unwrap();
+    assert_eq!(sorted(batch.keys), ["cut", "whole"]);
+    assert_eq!(batch.images[0].data, batch.images[1].data);
+    let told = ["photos read in spite of a missing end mark: 1 (0.tar: cut)"];
+    assert_eq!(left_out(&loader.skipped().omissions), told);
+    assert_eq!(loader.skipped().total, 0);
 }
 
 #[test]

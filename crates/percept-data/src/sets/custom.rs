@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use percept_labels::{Entry, FileError, LabelList, abbreviate};
+
 use super::{Files, MaskSet, Values, count_stray_masks};
-use crate::classes::class_name;
-use crate::layout::{missing, read_text, sift};
+use crate::files::invalid;
+use crate::layout::{missing, sift};
 use crate::{ClassName, DataError, IGNORE, Omissions};
 
 /// The name by which the background is known.
@@ -13,7 +15,7 @@ const BACKGROUND: &str = "background";
 
 /// Opens a folder of photos with a folder of index masks, `STEM.png` for each `STEM.jpg` (or any
 /// other kind of photo), and a list of classes: one a line in the order of their indices, synonyms
-/// after commas.
+/// after commas, or any other form of [`LabelList::from_file`].
 ///
 /// A class called `background` is the background. In masks 255 is ignored, or 65535 if there are
 /// more than 255 classes, which takes 16-bit masks. The set and its split are called `custom` and
@@ -83,33 +85,30 @@ fn pairs(photos: &Path, masks: &Path, omissions: &mut Omissions) -> Result<Vec<F
     Ok(files)
 }
 
-/// Reads a list of classes. Unlike in our own lists, an empty line before the last name is an error:
-/// it may be meant as a class, and to leave it out would shift all that follow.
+/// Reads a list of classes in any form that percept reads. Unlike in other lists, an empty line before
+/// the last name is an error: it may be meant as a class, and to leave it out would shift all that
+/// follow. Ids, where the list has them, are what masks have.
 fn read_classes(path: &Path) -> Result<Vec<ClassName>, DataError> {
-    let invalid = |reason: String| DataError::Invalid {
-        path: path.to_owned(),
-        reason,
-    };
-    let text = read_text(path)?;
-    let mut classes: Vec<ClassName> = Vec::new();
-    let mut names = std::collections::HashSet::new();
-    for (line, text) in text.trim_end().lines().enumerate() {
-        let class =
-            class_name(text).ok_or_else(|| invalid(format!("line {} has no name", line + 1)))?;
-        if !names.insert(class.name.clone()) {
-            return Err(invalid(format!(
-                "line {}: `{}` is there twice",
-                line + 1,
-                class.name
-            )));
+    let list = LabelList::from_file(path).map_err(|error| match error {
+        FileError::Io { path, source } => DataError::Io { path, source },
+        FileError::Refused { path, refused } => invalid(&path, refused.to_string()),
+    })?;
+    if let Some(line) = list.blank_lines.first() {
+        return Err(invalid(path, format!("line {line} has no name")));
+    }
+    let class = |(index, entry): (usize, Entry)| {
+        let Entry { label, line, id } = entry;
+        match id.filter(|id| id.parse() != Ok(index)) {
+            Some(id) => {
+                let id = abbreviate(&id);
+                let reason = format!("line {line}: the id {id}, where masks would have {index}");
+                Err(invalid(path, reason))
+            }
+            None => Ok(ClassName {
+                name: label.name,
+                synonyms: label.synonyms,
+            }),
         }
-        classes.push(class);
-    }
-    match classes.len() {
-        0 => Err(invalid("no class is listed".to_owned())),
-        n if n > usize::from(IGNORE) => Err(invalid(format!(
-            "{n} classes, more than a mask can tell apart"
-        ))),
-        _ => Ok(classes),
-    }
+    };
+    list.entries.into_iter().enumerate().map(class).collect()
 }

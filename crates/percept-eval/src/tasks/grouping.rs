@@ -185,7 +185,7 @@ impl Benchmark for Grouping<'_> {
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {
-        let (photo, turned) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
+        let (photo, about) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         let instances = match self.protocol.grouping.regions {
             Regions::Instances => self.set.instances(sample).map_err(|e| message(&e))?,
             Regions::Classes => None,
@@ -206,7 +206,7 @@ impl Benchmark for Grouping<'_> {
         Ok(Loaded {
             extra: scene,
             image: self.encoder.prepare(&photo),
-            turned,
+            about,
         })
     }
 

@@ -23,7 +23,7 @@ pub use waterbirds::waterbirds;
 use crate::protocol::{Image, Orientation, Protocol, Resize};
 use crate::report::{GalleryItem, Rank, headline};
 use crate::result::{self, Counts, EvalResult, FORMAT, Task, Versions};
-use crate::run::{Benchmark, Event, Loaded, RunOptions, Tally};
+use crate::run::{About, Benchmark, Event, Loaded, RunOptions, Tally};
 use crate::tokens::TokenStore;
 use crate::{EvalError, Progress, Subject, Vocabulary};
 
@@ -246,15 +246,19 @@ fn say_what_is_missing(result: &mut EvalResult) {
     }
 }
 
-/// A photo as the protocol wants it turned, and whether its metadata asks for turning.
-fn read_photo(path: &Path, protocol: &Protocol) -> Result<(RgbImage, bool), String> {
-    let limits = Limits::default();
-    let stored = percept_image::open_stored(path, &limits).map_err(|e| message(&e))?;
-    if stored.turned && protocol.image.orientation == Orientation::Upright {
-        let upright = percept_image::open(path, &limits).map_err(|e| message(&e))?;
-        return Ok((upright, true));
-    }
-    Ok((stored.pixels, stored.turned))
+/// A photo as the protocol wants it turned, and what there is to say of it.
+fn read_photo(path: &Path, protocol: &Protocol) -> Result<(RgbImage, About), String> {
+    let mut stored =
+        percept_image::open_stored(path, &Limits::default()).map_err(|e| message(&e))?;
+    let about = About {
+        turned: stored.turned,
+        notes: std::mem::take(&mut stored.notes),
+    };
+    let pixels = match protocol.image.orientation {
+        Orientation::Upright => stored.upright(),
+        Orientation::Stored => stored.pixels,
+    };
+    Ok((pixels, about))
 }
 
 /// What becomes of photos whose metadata asks for turning, as a kind that is counted.
@@ -389,6 +393,23 @@ impl Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn photos_are_read_with_what_is_odd_about_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cut.png");
+        let photo = RgbImage::from_pixel(4, 3, percept_image::Rgb([9, 8, 7]));
+        let png = percept_image::png_rgb(&photo).unwrap();
+        let protocol = Protocol::load("clippy", "voc", &[]).unwrap();
+        for (bytes, notes) in [
+            (&png[..], vec![]),
+            (&png[..png.len() - 12], vec![percept_image::Note::NoEnd]),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let (read, about) = read_photo(&path, &protocol).unwrap();
+            assert_eq!((read, about.notes), (photo.clone(), notes));
+        }
+    }
 
     #[test]
     fn the_best_the_median_and_the_worst_are_shown_once() {

@@ -124,11 +124,11 @@ impl Benchmark for Retrieval<'_> {
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<()>, String> {
-        let (photo, turned) = read_photo(&self.set.samples[sample].image, self.protocol)?;
+        let (photo, about) = read_photo(&self.set.samples[sample].image, self.protocol)?;
         Ok(Loaded {
             extra: (),
             image: self.encoder.prepare(&photo),
-            turned,
+            about,
         })
     }
 

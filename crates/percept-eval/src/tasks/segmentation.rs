@@ -172,7 +172,7 @@ impl Benchmark for Segmentation<'_> {
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {
-        let (photo, turned) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
+        let (photo, about) = read_photo(&self.set.samples()[sample].image, self.protocol)?;
         let truth = read_truth(self.set, sample, &photo, self.protocol)?;
         let image = self.encoder.prepare(&photo);
         let photo =
@@ -182,7 +182,7 @@ impl Benchmark for Segmentation<'_> {
         Ok(Loaded {
             extra: Scene { truth, photo },
             image,
-            turned,
+            about,
         })
     }
 

@@ -185,11 +185,11 @@ impl Benchmark for Waterbirds<'_> {
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<[u32; 2]>, String> {
-        let (photo, turned) = read_photo(&self.set.samples[sample].image, &self.protocol)?;
+        let (photo, about) = read_photo(&self.set.samples[sample].image, &self.protocol)?;
         Ok(Loaded {
             extra: [photo.width(), photo.height()],
             image: self.encoder.prepare(&photo),
-            turned,
+            about,
         })
     }
 

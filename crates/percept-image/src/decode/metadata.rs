@@ -9,6 +9,7 @@
 //! pixels. (Pillow raises an error for some of them.)
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use image::metadata::Orientation;
 
@@ -84,6 +85,8 @@ pub(super) struct Ifd<'a> {
     /// BigTIFF: 64-bit counts and offsets.
     is_big: bool,
     entries: &'a [u8],
+    /// Where the entries begin.
+    start: usize,
 }
 
 /// The values of one tag.
@@ -93,6 +96,8 @@ pub(super) struct Value<'a> {
     is_big_endian: bool,
     /// The values' bytes, no more than there are.
     pub(super) bytes: &'a [u8],
+    /// Where they begin.
+    at: usize,
 }
 
 impl<'a> Ifd<'a> {
@@ -124,6 +129,7 @@ impl<'a> Ifd<'a> {
             is_big_endian,
             is_big,
             entries: &rest[..length.min(rest.len())],
+            start: entries,
         })
     }
 
@@ -131,27 +137,35 @@ impl<'a> Ifd<'a> {
     pub(super) fn find(&self, tag: u16) -> Option<Value<'a>> {
         let (width, count_width) = if self.is_big { (20, 8) } else { (12, 4) };
         let read = |bytes: &[u8]| number(bytes, self.is_big_endian);
-        let entry = self
-            .entries
-            .chunks_exact(width)
-            .rfind(|entry| read(&entry[..2]) == Some(u64::from(tag)))?;
+        let mut entries = self.entries.chunks_exact(width);
+        let index = entries.rposition(|entry| read(&entry[..2]) == Some(u64::from(tag)))?;
+        let entry = &self.entries[index * width..][..width];
         let kind = u16::try_from(read(&entry[2..4])?).ok()?;
         let count = usize::try_from(read(&entry[4..4 + count_width])?).ok()?;
         let inline = &entry[4 + count_width..];
         let length = count.saturating_mul(width_of(kind));
-        let place = match length <= inline.len() {
-            true => inline,
-            false => self.block.get(usize::try_from(read(inline)?).ok()?..)?,
+        let (at, place) = match length <= inline.len() {
+            true => (self.start + index * width + 4 + count_width, inline),
+            false => {
+                let at = usize::try_from(read(inline)?).ok()?;
+                (at, self.block.get(at..)?)
+            }
         };
         Some(Value {
             kind,
             is_big_endian: self.is_big_endian,
             bytes: &place[..length.min(place.len())],
+            at,
         })
     }
 }
 
 impl Value<'_> {
+    /// Where in the block the values stand.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.at..self.at + self.bytes.len()
+    }
+
     /// The values, where they are whole numbers; negative ones are large.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
         // SHORT, LONG, SSHORT, SLONG and those of BigTIFF.

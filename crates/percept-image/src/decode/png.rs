@@ -6,8 +6,8 @@ use std::io::Read;
 use flate2::Crc;
 use flate2::read::ZlibDecoder;
 
-use super::Note;
 use super::metadata::{Metadata, raw_profile};
+use super::{Limits, Note, check_dimensions};
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
@@ -117,7 +117,7 @@ fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// or missing checksums of pixel data whose own checksum is right. `None` where there are none of them.
 ///
 /// Whether all pixels are there is for the decoder to say.
-pub(super) fn mended(file: &[u8]) -> Option<(Vec<u8>, Vec<Note>)> {
+pub(super) fn mended(file: &[u8], limits: &Limits) -> Option<(Vec<u8>, Vec<Note>)> {
     let mut mended = SIGNATURE.to_vec();
     let (mut has_end, mut is_cut, mut has_wrong) = (false, false, false);
     let mut pixels = Vec::new();
@@ -148,7 +148,7 @@ pub(super) fn mended(file: &[u8]) -> Option<(Vec<u8>, Vec<Note>)> {
     if pixels.is_empty() || (has_end && !has_wrong) {
         return None;
     }
-    if has_wrong && !is_sound(&pixels) {
+    if has_wrong && !is_sound(&pixels, most_bytes(file, limits)?) {
         return None;
     }
     if !has_end {
@@ -181,11 +181,70 @@ fn push(file: &mut Vec<u8>, chunk: &Chunk<'_>, checksum: u32) {
     file.extend(checksum.to_be_bytes());
 }
 
-/// Whether compressed pixels hold what their own checksum says, as far as they go.
-fn is_sound(parts: &[&[u8]]) -> bool {
-    let stream = parts.concat();
-    match std::io::copy(&mut ZlibDecoder::new(&stream[..]), &mut std::io::sink()) {
-        Ok(_) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+/// Most bytes that compressed pixels may become, by the header: those of all pixels, and for each row
+/// the filter and what the last byte is filled up with. Interlaced photos have fewer than two rows for
+/// one, besides one for each of the seven passes.
+fn most_bytes(file: &[u8], limits: &Limits) -> Option<u64> {
+    let header = chunks(file).next().filter(|chunk| &chunk.kind == b"IHDR")?;
+    let &[w3, w2, w1, w0, h3, h2, h1, h0, depth, colour, ..] = header.data else {
+        return None;
+    };
+    let [width, height] = [[w3, w2, w1, w0], [h3, h2, h1, h0]].map(u32::from_be_bytes);
+    check_dimensions((width, height), limits).ok()?;
+    let channels = match colour {
+        2 => 3,
+        4 => 2,
+        6 => 4,
+        _ => 1,
+    };
+    let [width, height] = [width, height].map(u64::from);
+    let bits = width * height * channels * u64::from(depth);
+    Some(bits.div_ceil(8) + 2 * (2 * height + 7))
+}
+
+/// Whether the pixels have the checksum that their compressed stream ends with, as far as it goes: the
+/// decoder does not look. More bytes than pixels need are for the decoder to judge.
+pub(super) fn has_right_pixels(file: &[u8], limits: &Limits) -> bool {
+    let pixels = chunks(file).filter(|chunk| &chunk.kind == b"IDAT");
+    let parts: Vec<&[u8]> = pixels.map(|chunk| chunk.data).collect();
+    most_bytes(file, limits).is_none_or(|most| inflated(&parts, most).is_some())
+}
+
+/// Whether compressed pixels hold what their own checksum says, as far as they go, and no more than
+/// `most` bytes.
+fn is_sound(parts: &[&[u8]], most: u64) -> bool {
+    inflated(parts, most).is_some_and(|bytes| bytes <= most)
+}
+
+/// How many bytes compressed pixels become, counted to one beyond `most`; `None` where they are damaged.
+fn inflated(parts: &[&[u8]], most: u64) -> Option<u64> {
+    let parts = Parts {
+        first: &[],
+        rest: parts.iter().copied(),
+    };
+    let mut inflated = ZlibDecoder::new(parts).take(most + 1);
+    match std::io::copy(&mut inflated, &mut std::io::sink()) {
+        Ok(bytes) => Some(bytes),
+        // Cut short, which is for the decoder to say.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Some(0),
+        Err(_) => None,
+    }
+}
+
+/// Reads slices one after the other.
+struct Parts<'a, I> {
+    first: &'a [u8],
+    rest: I,
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> Read for Parts<'a, I> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.first.is_empty() {
+            match self.rest.next() {
+                Some(next) => self.first = next,
+                None => return Ok(0),
+            }
+        }
+        self.first.read(out)
     }
 }
