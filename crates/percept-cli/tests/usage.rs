@@ -563,10 +563,7 @@ fn stop(folder: &Path, args: &[&str]) -> String {
         assert!(said.read_line(&mut line).unwrap() > 0);
     }
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let interrupt = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(interrupt.unwrap().success());
+    common::interrupt(&child);
     line.clear();
     said.read_to_string(&mut line).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{line}");
