@@ -189,7 +189,9 @@ fn other_weights_under_the_same_name_are_other_settings() {
     // Results of other arithmetic would be mixed, too.
     let output = place.run(&format!("{line} --precision bf16"));
     let is_same_here = text(&output.stderr).contains("computing in f32");
-    assert!(is_same_here || text(&output.stderr).contains("other settings (precision)"));
+    let is_told =
+        text(&output.stderr).contains("other settings (--precision: f32 there, bf16 here)");
+    assert!(is_same_here || is_told);
 }
 
 #[test]
