@@ -483,7 +483,7 @@ pub struct ClassifyArgs {
     #[command(flatten)]
     pub labels: LabelArgs,
     /// How many of the best labels to print.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = positive)]
     pub top: usize,
     #[command(flatten)]
     pub encode: EncodeArgs,
@@ -508,9 +508,13 @@ pub struct EmbedArgs {
     /// A text to embed; may be given several times.
     #[arg(long)]
     pub text: Vec<String>,
-    /// File to write, told by its ending: .safetensors or .npy.
+    /// File to write, told by its ending: .safetensors or .npy. Which row is of which photo or text is in the
+    /// metadata `names` of the one, and in FILE.json beside the other; photos that fail have no row.
     #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub out: PathBuf,
+    /// Replace a file that holds no embeddings.
+    #[arg(long)]
+    pub force: bool,
     /// Write patch tokens instead of one embedding a photo (held in memory until the end).
     #[arg(long, conflicts_with = "text")]
     pub tokens: bool,
@@ -558,6 +562,9 @@ pub struct ConvertArgs {
     /// A name for people.
     #[arg(long)]
     pub name: Option<String>,
+    /// Write into a folder that has files and is no model of percept's; those of a model's names are replaced.
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub hints: HintArgs,
     #[command(flatten)]

@@ -106,6 +106,30 @@ impl Found {
         json!({ "count": files.len(), "kinds": kinds, "files": files })
     }
 
+    /// Says which photos have results of another name than theirs, since another photo has that, or files of
+    /// the whole run.
+    pub fn tell_names(&self, console: &Console) {
+        let others: Vec<&Input> = (self.photos.iter())
+            .filter(|photo| photo.name != photo.file.with_extension(""))
+            .collect();
+        if let Some(first) = others.first() {
+            let more = match others.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more likewise (--verbose names them)"),
+            };
+            console.note(&format!(
+                "the name {} is taken: results of {} are called {}.*{more}",
+                first.file.with_extension("").display(),
+                first.path.display(),
+                first.name.display()
+            ));
+        }
+        for photo in others {
+            let path = photo.path.display();
+            console.detail(&format!("results of {path}: {}.*", photo.name.display()));
+        }
+    }
+
     fn kinds(&self) -> Vec<(&str, usize)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for passed in &self.passed_over {
@@ -124,6 +148,7 @@ impl Found {
 /// # Errors
 /// [`Usage`] for an argument that names nothing, or no photo.
 pub fn expand(arguments: &[String], console: &Console) -> anyhow::Result<Found> {
+    refuse_parts(arguments)?;
     let mut search = Search::default();
     for argument in arguments {
         search.add(argument)?;
@@ -197,8 +222,12 @@ impl Search {
                 self.glob(path.to_str().unwrap_or(argument))?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let looked = match path == Path::new(argument) {
+                    true => String::new(),
+                    false => format!(" ({})", path.display()),
+                };
                 return Err(Usage(format!(
-                    "{argument}: no such file or folder{}",
+                    "{argument}: no such file or folder{looked}{}",
                     did_you_mean(path)
                 ))
                 .into());
@@ -228,11 +257,14 @@ impl Search {
         };
         let matches =
             glob::glob_with(pattern, options).map_err(|e| Usage(format!("{pattern}: {e}")))?;
+        let fixed = fixed_part(pattern);
         for path in matches {
             let path = path?;
+            let below = path.strip_prefix(&fixed).map(Path::to_owned);
+            let name = below.unwrap_or_else(|_| file_name(&path));
             match path.metadata() {
                 Ok(about) if about.is_dir() => {}
-                about => self.file(path.clone(), file_name(&path), about.ok().as_ref()),
+                about => self.file(path, name, about.ok().as_ref()),
             }
         }
         if self.found.len() + self.passed_over.len() == before {
@@ -466,11 +498,44 @@ fn address(argument: &str) -> Option<String> {
     })
 }
 
+/// The folder before the first part of a pattern that has a sign in it: names of results are below it, as they
+/// are below a folder that is named.
+fn fixed_part(pattern: &str) -> PathBuf {
+    let parts = Path::new(pattern).components();
+    parts
+        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+        .collect()
+}
+
+/// A path with spaces and without quotes comes in parts.
+///
+/// # Errors
+/// [`Usage`] for arguments of which the first is no file, and that are one with spaces between them.
+pub fn refuse_parts(arguments: &[String]) -> Result<(), Usage> {
+    /// Parts that are tried together.
+    const MOST: usize = 12;
+    for (at, argument) in arguments.iter().enumerate() {
+        if argument == STDIN || Path::new(argument).exists() {
+            continue;
+        }
+        for end in at + 2..=arguments.len().min(at + MOST) {
+            let whole = arguments[at..end].join(" ");
+            if Path::new(&whole).exists() {
+                return Err(Usage(format!(
+                    "{argument}: no such file or folder; a path with spaces stands in quotes: \"{whole}\""
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `--labels cat dog` gives one label and a photo called `dog`.
 ///
 /// # Errors
 /// [`Usage`] for an argument that is no file and looks like a label.
 pub fn refuse_labels(arguments: &[String]) -> Result<(), Usage> {
+    refuse_parts(arguments)?;
     let is_label = |argument: &&String| {
         let argument = argument.as_str();
         argument != STDIN
@@ -647,6 +712,31 @@ mod tests {
         let found = search.finish();
         assert_eq!(found.photos.len(), 1);
         assert_eq!(found.photos[0].file, Path::new("a.jpg"));
+    }
+
+    #[test]
+    fn patterns_keep_the_folders_below_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["mixed/a.jpg", "mixed/x/a.jpg", "mixed/y/z/a.jpg"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        let mut search = Search::default();
+        let pattern = folder.path().join("mixed/**/*.jpg");
+        search.add(pattern.to_str().unwrap()).unwrap();
+        let mut names: Vec<PathBuf> = search.finish().photos.into_iter().map(|p| p.name).collect();
+        names.sort();
+        assert_eq!(names, ["a", "x/a", "y/z/a"].map(PathBuf::from));
+        for (pattern, fixed) in [
+            ("*.jpg", ""),
+            ("a/b*/c.jpg", "a"),
+            ("/a/**/c.jpg", "/a"),
+            ("./a/?.jpg", "./a"),
+            ("../[ab].jpg", ".."),
+        ] {
+            assert_eq!(fixed_part(pattern), Path::new(fixed), "{pattern}");
+        }
     }
 
     #[cfg(unix)]

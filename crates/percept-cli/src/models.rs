@@ -143,9 +143,17 @@ pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     }
     let reference: Reference = name
         .parse()
-        .map_err(|e: percept_hub::HubError| Usage::of(e))?;
+        .map_err(|e: percept_hub::HubError| with_path(name, Usage::of(e)))?;
     let found = Hub::from_env()?.find(&reference);
-    found.map_err(|e| Usage::of(e).into())
+    found.map_err(|e| with_path(name, Usage::of(e)).into())
+}
+
+/// An error of a name that may have been meant as a path.
+fn with_path(name: &str, Usage(reason): Usage) -> Usage {
+    match name.contains(':') {
+        true => Usage(reason),
+        false => Usage(format!("{reason}; and there is no such file or folder")),
+    }
 }
 
 /// Looks for the model that comes with percept: in the working folder; in the folder of the program

@@ -16,6 +16,7 @@ use crate::Usage;
 use crate::args::{Format, OutputArgs};
 use crate::console::Console;
 use crate::inputs::{self, Input};
+use crate::pipeline::plural;
 use crate::record::{Done, Record, Source, text_of};
 
 /// Where results go unless another folder is named.
@@ -121,6 +122,10 @@ pub struct Writer {
     /// Numbers of the classes in COCO results, where they are not their indices.
     categories: Option<Vec<u64>>,
     record: Record,
+    /// Files of an earlier run that were removed, and the photos that they were of.
+    removed: [usize; 2],
+    /// Whether this run wrote the settings.
+    is_new: bool,
 }
 
 /// Why results cannot go to a folder without a loss.
@@ -142,6 +147,10 @@ impl Writer {
         settings: &Value,
         inputs: &'a [Input],
     ) -> anyhow::Result<(Self, Vec<&'a Input>)> {
+        if let Some(out) = args.out.as_ref().filter(|out| out.is_file()) {
+            let reason = format!("--out {}: is a file; results go to a folder", out.display());
+            return Err(Usage(reason).into());
+        }
         let folders: Vec<PathBuf> = match &args.out {
             Some(folder) => vec![folder.clone()],
             None if args.force => vec![FOLDER.into()],
@@ -183,6 +192,7 @@ impl Writer {
         let is_other = earlier
             .as_ref()
             .is_some_and(|text| text != wanted.as_bytes());
+        let is_new = earlier.is_none();
         if let Some(text) = earlier.filter(|_| is_other) {
             let path = settings_path.display();
             let earlier: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -193,9 +203,10 @@ impl Writer {
             }
             if !args.force {
                 return Ok(Err(Conflict(format!(
-                    "{path} is of a run with other settings ({}); --force replaces its results, --out \
-                     names another folder",
-                    differences(&earlier, settings).join(", ")
+                    "{path} is of a run with other settings ({}); --out names another folder, --force \
+                     removes its results, those of {}",
+                    differences(&earlier, settings).join("; "),
+                    plural(record.photos().count(), "photo")
                 ))));
             }
         }
@@ -212,13 +223,17 @@ impl Writer {
             has_legend: !args.no_legend,
             categories: None,
             record,
+            removed: [0, 0],
+            is_new: is_new || is_other,
         };
         if let Some(conflict) = writer.conflict(inputs, args.force) {
             return Ok(Err(conflict));
         }
         // Last, when nothing is refused any more.
         if is_other {
-            remove_results(&writer.folder, kind, &writer.record)?;
+            let photos = writer.record.photos().count();
+            let files = remove_results(&writer.folder, kind, &writer.record)?;
+            writer.removed = [files, photos];
             writer.record = Record::read(writer.folder.join(kind.record()))?;
         }
         let to_do = inputs
@@ -230,6 +245,19 @@ impl Writer {
             .with_context(|| format!("{}: cannot make the output folder", folder.display()))?;
         write_file(&settings_path, wanted.as_bytes())?;
         Ok(Ok((writer, to_do)))
+    }
+
+    /// Says what of an earlier run was removed, which may be of other photos than those of this one.
+    pub fn tell_removed(&self, console: &Console) {
+        let [files, photos] = self.removed;
+        if files > 0 {
+            console.note(&format!(
+                "--force: removed {} of {}, of a run with other settings, from {}",
+                plural(files, "result"),
+                plural(photos, "photo"),
+                self.folder.display()
+            ));
+        }
     }
 
     /// Gives classes other numbers in COCO results.
@@ -264,7 +292,7 @@ impl Writer {
         let mut in_the_way = inputs.iter().filter(|_| !force);
         let (path, whose) = in_the_way.find_map(|input| self.in_the_way(input))?;
         Some(Conflict(format!(
-            "{} {whose}; --force replaces it, --out names another folder",
+            "{} {whose}; --out names another folder, --force replaces it",
             path.display()
         )))
     }
@@ -430,6 +458,14 @@ impl Writer {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, console: &Console) -> anyhow::Result<()> {
+        if self.is_new && self.record.photos().next().is_none() {
+            // Settings of nothing would be in the way of the next run.
+            let _ = std::fs::remove_file(self.folder.join(self.kind.settings()));
+            let _ = std::fs::remove_file(self.folder.join(self.kind.record()));
+            // Where it is empty.
+            let _ = std::fs::remove_dir(&self.folder);
+            return Ok(());
+        }
         if !self.formats.contains(&Format::Rle) {
             return Ok(());
         }
@@ -474,31 +510,82 @@ fn differences(one: &Value, other: &Value) -> Vec<String> {
     let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
     names.sort();
     names.dedup();
-    names
-        .into_iter()
-        .filter(|name| one.get(*name) != other.get(*name))
-        .cloned()
-        .collect()
+    names.retain(|name| one.get(*name) != other.get(*name));
+    // The texts of the classes.
+    if names.iter().any(|name| *name == "classes") {
+        names.retain(|name| *name != "rows");
+    }
+    let difference = |name: &String| {
+        let [one, other] = [one, other].map(|settings| shown(settings.get(name)));
+        let name = flag(name);
+        // What differs may be too far behind to be shown, and a digest tells nobody anything.
+        match one == other || name == "weights" {
+            true => name.to_owned(),
+            false => format!("{name}: {one} there, {other} here"),
+        }
+    };
+    names.into_iter().map(difference).collect()
 }
 
-/// Removes what an earlier run of a command wrote, which its record names.
-fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<()> {
+/// What sets a setting.
+fn flag(name: &str) -> &str {
+    match name {
+        "classes" | "rows" => "--labels",
+        "model" => "--model",
+        "templates" => "--templates",
+        "background" => "--background",
+        "size" => "--size",
+        "window" => "--window and --stride",
+        "precision" => "--precision",
+        "palette" => "--palette",
+        "overlay" => "--opacity, --overlay-size and --no-legend",
+        "centered" => "--centered",
+        "percept" => "percept's version",
+        name => name,
+    }
+}
+
+/// A setting in a message.
+fn shown(setting: Option<&Value>) -> String {
+    let name = |item: &Value| match &item["name"] {
+        Value::String(name) => name.clone(),
+        _ => shown(Some(item)),
+    };
+    let long = match setting {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => {
+            let is_named = |item: &&Value| item["name"] != "background";
+            let names: Vec<String> = items.iter().filter(is_named).map(name).collect();
+            names.join(", ")
+        }
+        Some(other) => other.to_string(),
+    };
+    percept::abbreviate(&long)
+}
+
+/// Removes what an earlier run of a command wrote, which its record names; how many of the photos' files were
+/// there.
+fn remove_results(folder: &Path, kind: Kind, record: &Record) -> anyhow::Result<usize> {
     let is_below = |file: &PathBuf| {
         let mut parts = file.components();
         parts.all(|part| matches!(part, Component::Normal(_)))
     };
     let of_all = kind.coco().into_iter().chain([kind.record()]);
-    let of_all = of_all.map(PathBuf::from);
-    for name in record.files().filter(is_below).chain(of_all) {
+    let of_all = of_all.map(|name| (PathBuf::from(name), 0));
+    let of_photos = record.files().filter(is_below).map(|name| (name, 1));
+    let mut removed = 0;
+    for (name, counted) in of_photos.chain(of_all) {
         let path = folder.join(name);
         match std::fs::remove_file(&path) {
+            Ok(()) => removed += counted,
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", path.display()));
             }
-            _ => {}
+            Err(_) => {}
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Whether a PNG says that percept made it.

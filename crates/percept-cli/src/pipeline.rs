@@ -194,8 +194,11 @@ impl Summary<'_> {
         let noted = ended.by_note().into_iter();
         parts.extend(noted.map(|(note, photos)| format!("{} {}", photos.len(), note.kind())));
         parts.extend(self.found.told());
+        // Where nothing was done, there is none.
+        let has_results = ended.done + self.resumed > 0;
         let folder = self
             .folder
+            .filter(|_| has_results)
             .map(|folder| format!("; results in {}", folder.display()));
         parts.join(", ") + &folder.unwrap_or_default()
     }

@@ -24,3 +24,16 @@ pub fn on_signal(told: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     })?;
     Ok(stop)
 }
+
+/// Has SIGINT and SIGTERM end the process, with a last line, for work that keeps what it has as it goes.
+///
+/// # Errors
+/// As [`on_signal`].
+pub fn end_on_signal(told: &'static str) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(std::io::stderr(), "\n{told}");
+        std::process::exit(i32::from(STOPPED));
+    })?;
+    Ok(())
+}

@@ -139,7 +139,7 @@ fn other_settings_go_elsewhere_or_are_refused_or_forced() {
     assert_eq!(fs::read(place.path("out/labels.json")).unwrap(), labels);
     // Other labels.
     let output = place.run("segment b.jpg --labels dog --out out");
-    expect(&output, 2, "other settings (classes, rows)");
+    expect(&output, 2, "other settings (--labels: cat there, dog here)");
     expect(&output, 2, "--force");
     assert_eq!(fs::read(place.path("out/labels.json")).unwrap(), labels);
     let output = place.run("segment b.jpg --labels dog --out out --resume");
@@ -189,7 +189,9 @@ fn other_weights_under_the_same_name_are_other_settings() {
     // Results of other arithmetic would be mixed, too.
     let output = place.run(&format!("{line} --precision bf16"));
     let is_same_here = text(&output.stderr).contains("computing in f32");
-    assert!(is_same_here || text(&output.stderr).contains("other settings (precision)"));
+    let is_told =
+        text(&output.stderr).contains("other settings (--precision: f32 there, bf16 here)");
+    assert!(is_same_here || is_told);
 }
 
 #[test]
@@ -256,7 +258,11 @@ fn photos_of_one_name_keep_their_masks_in_the_file_of_all() {
     expect(&output, 2, "out/results.json is of a.jpg");
     let output =
         place.run("segment other/a.jpg --labels cat --background none --out out --format npy");
-    expect(&output, 2, "is of a.jpg; --force replaces it");
+    expect(
+        &output,
+        2,
+        "is of a.jpg; --out names another folder, --force replaces it",
+    );
     assert_eq!(place.json("out/images.json")["images"][0]["path"], "a.jpg");
 }
 
@@ -537,7 +543,7 @@ fn nothing_found_and_few_groups_are_explained() {
         "{said}"
     );
     assert!(
-        said.contains("below 0.99; a lower --background finds more"),
+        said.contains("below 0.99; a lower --background finds more, such as "),
         "{said}"
     );
     let output = place.run("segment a.jpg --labels cat --background 0.99 --out out --json");

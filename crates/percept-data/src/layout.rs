@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use percept_image::EXTENSIONS;
+use percept_image::{EXTENSIONS, is_result};
 
 use crate::{DataError, Omissions};
 
@@ -260,6 +260,8 @@ pub(crate) fn sift(
             omissions.add("hidden files and folders, passed over", example);
         } else if LEFT_BY_SYSTEMS.contains(&lower.as_str()) {
             omissions.add("files and folders of the system, passed over", example);
+        } else if is_photo(name) && is_own_result(&path) {
+            omissions.add("results of percept, passed over", example);
         } else if is_photo(name) {
             sifted.photos.push((name.to_owned(), path));
         } else if path.is_dir() {
@@ -285,6 +287,21 @@ pub(crate) fn is_photo(name: &str) -> bool {
     let ending = Path::new(name).extension().unwrap_or_default();
     let ending = ending.to_ascii_lowercase();
     EXTENSIONS.iter().any(|known| ending == *known)
+}
+
+/// Whether a picture is a mask or overlay that percept wrote, which says so.
+fn is_own_result(path: &Path) -> bool {
+    /// Bytes in which it says so.
+    const START: u64 = 16 << 10;
+    let is_png = (path.extension()).is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+    // Reading a pipe may wait for ever; one fails when it is read as a photo.
+    if !is_png || !path.is_file() {
+        return false;
+    }
+    let mut start = Vec::new();
+    // What cannot be read is no result, and fails when it is read as a photo.
+    File::open(path).is_ok_and(|file| file.take(START).read_to_end(&mut start).is_ok())
+        && is_result(&start)
 }
 
 /// Reads a list as text, without the mark some editors put first.
@@ -441,5 +458,29 @@ mod tests {
             assert!(check_split(split).is_err(), "{split}");
         }
         assert!(check_split("val2017").is_ok());
+    }
+
+    #[test]
+    fn results_of_percept_are_no_photos() {
+        use percept_image::{LabelMap, RgbImage, mask_png, png_rgb};
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        write("a.png", &png_rgb(&RgbImage::new(2, 2)).unwrap());
+        let mask = mask_png(&LabelMap::new(1, 1, vec![1]).unwrap()).unwrap();
+        write("a.mask.PNG", &mask);
+        write("renamed.png", &mask);
+        write("broken.png", b"no photo");
+        let mut omissions = Omissions::new();
+        let sifted = sift(folder.path(), "cat/", &mut omissions).unwrap();
+        let names: Vec<&str> = sifted
+            .photos
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        // One that cannot be read fails by name.
+        assert_eq!(names, ["a.png", "broken.png"]);
+        let kinds = omissions.kinds().iter();
+        let kinds: Vec<(u64, &str)> = kinds.map(|kind| (kind.count, kind.kind.as_str())).collect();
+        assert_eq!(kinds, [(2, "results of percept, passed over")]);
     }
 }

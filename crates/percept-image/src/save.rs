@@ -42,7 +42,11 @@ pub fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     // which is what these permissions less the umask are.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    // The name of a file that was never made helps nobody.
+    (builder.tempfile_in(folder)).map_err(|error| match error.raw_os_error() {
+        Some(_) => error,
+        None => io::Error::from(error.kind()),
+    })
 }
 
 /// An array as a NumPy file: format 1.0, little-endian `f4`, C order.

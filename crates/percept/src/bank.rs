@@ -47,12 +47,13 @@ impl std::str::FromStr for Background {
         match text.to_lowercase().as_str() {
             "auto" => return Ok(Self::Auto),
             "none" => return Ok(Self::None),
-            "off" | "no" | "false" | "null" | "disabled" => {
+            "off" | "no" | "false" | "null" | "disabled" | "nothing" | "non" | "nil" | "noone"
+            | "nobackground" | "no background" | "n/a" | "na" => {
                 return Err(setting(format!(
                     "{text}: to give every pixel a label write none"
                 )));
             }
-            "on" | "yes" | "true" | "default" => {
+            "on" | "yes" | "true" | "default" | "automatic" | "automatically" => {
                 return Err(setting(format!(
                     "{text}: to let everyday words compete write auto"
                 )));
@@ -78,8 +79,20 @@ impl std::str::FromStr for Background {
             Error::Labels(reason) => setting(reason),
             other => other,
         })?;
+        if let Some(word) = words.iter().find(|word| is_setting(&word.name)) {
+            return Err(setting(format!(
+                "{}: not a word of a list, but a setting by itself; give it alone, or the words alone",
+                word.name
+            )));
+        }
         Ok(Self::Words(words.into_iter().map(|w| w.name).collect()))
     }
+}
+
+/// Whether a word of a list is one of the settings that are given alone.
+fn is_setting(word: &str) -> bool {
+    let is_keyword = ["auto", "none", "off", "null"].contains(&word.to_lowercase().as_str());
+    is_keyword || word.trim_end_matches('%').trim_end().parse::<f32>().is_ok()
 }
 
 fn setting(reason: String) -> Error {
@@ -378,6 +391,13 @@ mod tests {
             "0.2.1",
             "off",
             "True",
+            "nothing",
+            "Non",
+            "automatic",
+            "0.2, sky",
+            "sky, 30%",
+            "sky, None",
+            "auto, sky",
         ] {
             let message = parse(wrong).unwrap_err().to_string();
             assert!(message.starts_with("background: "), "{wrong:?}: {message}");

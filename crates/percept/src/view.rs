@@ -48,6 +48,14 @@ impl Size {
         }
     }
 
+    /// The shorter side, in pixels.
+    fn least(self) -> u32 {
+        match self {
+            Size::ShortSide(size) | Size::CenterCrop(size) => size,
+            Size::Exact { width, height } => width.min(height),
+        }
+    }
+
     fn check(self) -> Result<(), Error> {
         // Beyond this a side is a slip of the keyboard; the number of patches is checked later.
         const MAX_SIDE: u32 = 16_384;
@@ -88,6 +96,12 @@ impl<'a> View<'a> {
         size.check()?;
         let config = model.image_config()?;
         let patch = config.vit.patch_size as u32;
+        if size.least() < patch {
+            return Err(Error::Setting(format!(
+                "a size of {} pixels is below one patch of the model, {patch}",
+                size.least()
+            )));
+        }
         let window = window
             .map(|window| {
                 if window.side == 0 || window.stride == 0 || window.stride > window.side {

@@ -17,6 +17,13 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
     hint(&labels, &model, console);
     let templates = templates(&args.labels, &model)?;
     let bank = ClassBank::new(&model, &labels, &templates, &Background::None)?;
+    if labels.len() == 1 {
+        console.note(&format!(
+            "with one label there is nothing to choose from, and \"{}\" has all of every photo; the cosine tells \
+             how well it fits, and more labels what fits better",
+            labels[0].name
+        ));
+    }
     let classifier = Classifier::new(&model, &bank)?;
     let ended = pipeline::run(
         &found.photos.iter().collect::<Vec<_>>(),
@@ -35,7 +42,10 @@ pub fn run(args: &ClassifyArgs, common: &Common, console: &Console) -> anyhow::R
             } else {
                 let parts: Vec<String> = best
                     .iter()
-                    .map(|score| format!("{} {:.1} %", score.name, 100.0 * score.probability))
+                    .map(|score| {
+                        let share = 100.0 * score.probability;
+                        format!("{} {share:.1} % (cosine {:.2})", score.name, score.cosine)
+                    })
                     .collect();
                 print_line(&format!("{image}: {}", parts.join(", ")))?;
             }

@@ -14,12 +14,18 @@ use crate::console::Console;
 use crate::output::print_line;
 use crate::{Outcome, Usage, models};
 
+/// Files of a model folder.
+const OWN: [&str; 3] = ["config.json", "model.safetensors", "tokenizer.json"];
+
 pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let (source, out) = match args.paths.as_slice() {
         [out] => (None, out),
         [source, out] => (Some(source), out),
         _ => return Err(Usage("convert takes a model and a folder to write".into()).into()),
     };
+    if !args.force {
+        refuse_loss(out)?;
+    }
     let hints = Hints {
         allow_unused: common.allow_unused,
         ..hints(&args.hints)
@@ -72,6 +78,45 @@ pub fn run(args: &ConvertArgs, common: &Common, console: &Console) -> anyhow::Re
         console.note(&format!("model written to {}", out.display()));
     }
     Ok(Outcome::Done)
+}
+
+/// # Errors
+/// [`Usage`] where `folder` has files and is no model of percept's, which is what a model replaces.
+fn refuse_loss(folder: &Path) -> Result<(), Usage> {
+    let shown = folder.display();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            let reason = format!("{shown}: is a file; a model is written to a folder");
+            return Err(Usage(reason));
+        }
+        // There is none yet, or writing to it says why that fails.
+        Err(_) => return Ok(()),
+    };
+    let config = std::fs::read(folder.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    if (config["format"].as_str()).is_some_and(|format| format.starts_with("percept")) {
+        return Ok(());
+    }
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    let lost = names.iter().map(String::as_str);
+    let lost: Vec<&str> = lost.filter(|name| OWN.contains(name)).collect();
+    match (names.first(), lost.as_slice()) {
+        (None, _) => Ok(()),
+        (Some(first), []) => Err(Usage(format!(
+            "{shown} has other files ({first}) and is no model of percept's; name a folder of its own, or \
+             add --force"
+        ))),
+        (_, lost) => Err(Usage(format!(
+            "{shown} is no model of percept's, and its {} would be lost; name another folder, or add --force",
+            lost.join(", ")
+        ))),
+    }
 }
 
 fn open(path: &Path, hints: &Hints) -> anyhow::Result<ModelFiles> {

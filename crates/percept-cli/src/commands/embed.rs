@@ -1,16 +1,17 @@
 //! `percept embed`
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
 
 use percept::image::npy_f32;
 use percept::{Embedder, Model};
-use percept_checkpoint::{Precision, TensorToWrite, write_safetensors};
-use serde_json::json;
+use percept_checkpoint::{Checkpoint, Precision, TensorToWrite, write_safetensors};
+use serde_json::{Value, json};
 
 use crate::args::{Common, EmbedArgs};
 use crate::console::Console;
-use crate::output::{print_line, write_file};
+use crate::output::{print_line, write_file, write_json};
 use crate::pipeline::Summary;
 use crate::{Outcome, Usage, inputs, models, pipeline};
 
@@ -36,6 +37,9 @@ pub fn run(args: &EmbedArgs, common: &Common, console: &Console) -> anyhow::Resu
             .into());
         }
     };
+    if !args.force {
+        refuse_loss(&args.out, kind)?;
+    }
     if args.text.is_empty() {
         embed_photos(args, kind, common, console)
     } else {
@@ -57,7 +61,7 @@ fn embed_texts(
     }
     let rows = encoded.embeddings;
     write(&args.out, kind, vec![stack(&rows)], &args.text)?;
-    report(&args.out, rows.len(), common, console)?;
+    report(&args.out, kind, rows.len(), common, console)?;
     Ok(Outcome::Done)
 }
 
@@ -104,6 +108,18 @@ fn embed_photos(
         resumed: 0,
         folder: None,
     };
+    if ended.is_stopped {
+        let (done, all) = (names.len(), found.photos.len());
+        let is_kept = args.out.exists();
+        let kept = match is_kept {
+            true => format!("; {} is as it was", args.out.display()),
+            false => String::new(),
+        };
+        console.progress(&format!("stopped: {done} of {all} photos{kept}"));
+        if is_kept {
+            return summary.tell(&ended, common.json, console);
+        }
+    }
     if names.is_empty() {
         return summary.tell(&ended, common.json, console);
     }
@@ -113,7 +129,7 @@ fn embed_photos(
         vec![stack(&rows)]
     };
     write(&args.out, kind, tensors, &names)?;
-    report(&args.out, names.len(), common, console)?;
+    report(&args.out, kind, names.len(), common, console)?;
     summary.tell(&ended, common.json, console)
 }
 
@@ -123,12 +139,57 @@ fn stack(rows: &[Vec<f32>]) -> Named {
     ("embeddings".into(), vec![rows.len(), width], rows.concat())
 }
 
-/// Writes arrays; the names of the rows go into the metadata, as a JSON list.
+/// # Errors
+/// [`Usage`] where a file would be lost that holds no embeddings.
+fn refuse_loss(path: &Path, kind: Kind) -> Result<(), Usage> {
+    let shown = path.display();
+    let about = path.metadata().ok();
+    if about.as_ref().is_some_and(Metadata::is_dir) {
+        return Err(Usage(format!("--out {shown}: is a folder")));
+    }
+    let is_ours = match kind {
+        Kind::Npy => inputs::start_of(path).is_ok_and(|start| start.starts_with(b"\x93NUMPY")),
+        // The weights of a model are such a file too, and have no names.
+        Kind::Safetensors => {
+            Checkpoint::open(path).is_ok_and(|file| file.metadata().contains_key("names"))
+        }
+    };
+    let is_full = about.is_some_and(|about| about.is_file() && about.len() > 0);
+    if is_full && !is_ours {
+        return Err(Usage(format!(
+            "{shown} holds no embeddings, and would be lost; name another file with --out, or add --force"
+        )));
+    }
+    let names = names_of(path);
+    let has_names = |bytes: Vec<u8>| {
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        value["percept"].is_string() && value["names"].is_array()
+    };
+    if kind == Kind::Npy && names.exists() && !std::fs::read(&names).is_ok_and(has_names) {
+        return Err(Usage(format!(
+            "{} is to have the names of the rows, and holds something else, which would be lost; name another \
+             file with --out, or add --force",
+            names.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Where the names of the rows of an .npy file are: `FILE.json`.
+fn names_of(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".json");
+    name.into()
+}
+
+/// Writes arrays; the names of the rows go into the metadata, as a JSON list, or into a file beside it.
 fn write(path: &Path, kind: Kind, tensors: Vec<Named>, names: &[String]) -> anyhow::Result<()> {
     match kind {
         Kind::Npy => {
             if let Some((_, shape, values)) = tensors.first() {
                 write_file(path, &npy_f32(shape, values))?;
+                let names = json!({ "percept": env!("CARGO_PKG_VERSION"), "names": names });
+                write_json(&names_of(path), &names)?;
             }
         }
         Kind::Safetensors => {
@@ -147,12 +208,25 @@ fn write(path: &Path, kind: Kind, tensors: Vec<Named>, names: &[String]) -> anyh
     Ok(())
 }
 
-fn report(path: &Path, count: usize, common: &Common, console: &Console) -> anyhow::Result<()> {
+fn report(
+    path: &Path,
+    kind: Kind,
+    count: usize,
+    common: &Common,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let names = (kind == Kind::Npy).then(|| names_of(path).display().to_string());
     if common.json {
-        let line = json!({ "file": path.display().to_string(), "count": count });
+        let mut line = json!({ "file": path.display().to_string(), "count": count });
+        if let Some(names) = names {
+            line["names"] = json!(names);
+        }
         print_line(&line.to_string())?;
     } else {
-        console.note(&format!("{count} written to {}", path.display()));
+        let names = names.map_or_else(String::new, |names| {
+            format!(", the names of its rows to {names}")
+        });
+        console.note(&format!("{count} written to {}{names}", path.display()));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use percept_eval::{
 use crate::args::{Common, EvalArgs, Task};
 use crate::console::Console;
 use crate::output::print_line;
-use crate::{Outcome, Usage, models};
+use crate::{Outcome, Usage, models, stop};
 
 /// Runs the command.
 ///
@@ -64,6 +64,10 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         resume: args.resume,
         tokens: args.keep_tokens.clone(),
     };
+    stop::end_on_signal(match &args.out {
+        Some(_) => "stopped; the same command with --resume goes on from here",
+        None => "stopped; with --out DIR a run can be gone on with (--resume)",
+    })?;
     let bar = console.bar(0, "photos");
     let progress = |event: Event<'_>| match event {
         Event::Start { samples, resumed } => {
@@ -349,7 +353,11 @@ fn compare_files(paths: &[PathBuf], common: &Common) -> anyhow::Result<Outcome> 
     }
     let results = paths
         .iter()
-        .map(|path| EvalResult::read(path))
+        .map(|path| match path.is_dir() {
+            // As --out of a run.
+            true => EvalResult::read(&path.join("result.json")),
+            false => EvalResult::read(path),
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let comparison = compare(&results);
     if common.json {

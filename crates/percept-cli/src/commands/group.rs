@@ -12,6 +12,7 @@ use crate::{Outcome, inputs, models, pipeline};
 
 pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
+    found.tell_names(console);
     let options = GroupOptions {
         groups: args.groups,
         centering: if args.centered {
@@ -48,6 +49,7 @@ pub fn run(args: &GroupArgs, common: &Common, console: &Console) -> anyhow::Resu
         }),
         &found.photos,
     )?;
+    writer.tell_removed(console);
     let ended = pipeline::run(
         &to_do,
         common.together(&model),

@@ -55,6 +55,16 @@ fn refuse_file(list: &str) -> Result<(), Usage> {
             .iter()
             .any(|list| ending == *list)
     });
+    let is_photo = (path.extension()).is_some_and(|ending| {
+        let ending = ending.to_string_lossy().to_lowercase();
+        percept::image::EXTENSIONS.contains(&ending.as_str())
+    });
+    if is_photo && !named.contains(',') {
+        return Err(Usage(format!(
+            "--labels {list}: that is a photo and no label; photos need no flag, and labels say what is to be \
+             found: percept segment {named} --labels \"dog, grass\""
+        )));
+    }
     // A label may have the name of a file without ending.
     if list.starts_with('@')
         || is_list && !named.contains(',')
@@ -69,6 +79,15 @@ fn refuse_file(list: &str) -> Result<(), Usage> {
 
 /// Tells of labels that look like slips. They are used as they are.
 fn hint(labels: &[Label], model: &Model, console: &Console) {
+    if let [only] = labels
+        && only.synonyms.len() < 2
+        && only.name.split_whitespace().count() > 2
+    {
+        console.note(&format!(
+            "\"{}\" is one label; several are separated by commas, or stand one a line in a file",
+            percept::abbreviate(&only.name)
+        ));
+    }
     // More would be a page of hints, and a list of that size was checked by others.
     const MOST: usize = 100;
     let names = || labels.iter().take(MOST).map(|label| label.name.as_str());

@@ -7,7 +7,7 @@ use percept::{Background, Categories, ClassBank, Nearest, SegmentOptions, Segmen
 use serde_json::json;
 
 use super::{hint, labels, percent, size_json, templates, window};
-use crate::args::{Common, SegmentArgs};
+use crate::args::{Common, Format, SegmentArgs};
 use crate::console::Console;
 use crate::output::{Kind, Writer, class_json, print_line};
 use crate::pipeline::Summary;
@@ -18,6 +18,7 @@ const MAX_CATEGORIES: u64 = 2 << 30;
 
 pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Result<Outcome> {
     let found = inputs::expand(&args.inputs.inputs, console)?;
+    found.tell_names(console);
     let labels = labels(&args.labels, console)?;
     let background: Background = args
         .background
@@ -54,6 +55,12 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
             class["category_id"] = json!(number);
         }
     }
+    for (class, label) in classes.iter_mut().skip(1).zip(&labels) {
+        if label.synonyms.len() > 1 {
+            class["synonyms"] = json!(label.synonyms);
+        }
+    }
+    tell_of_ids(args, bank.classes(), console);
     let rows: Vec<_> = bank
         .rows()
         .iter()
@@ -80,6 +87,7 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
         }),
         &found.photos,
     )?;
+    writer.tell_removed(console);
     if let Some(numbers) = categories {
         writer.number_classes(numbers);
     }
@@ -138,14 +146,37 @@ pub fn run(args: &SegmentArgs, common: &Common, console: &Console) -> anyhow::Re
 /// What is said of a photo that is all background.
 fn nothing_found(nearest: &Nearest, background: &Background) -> String {
     let Nearest { name, score } = nearest;
+    // A little below the best, so that it finds something.
+    let below = (score - 0.02).max(-1.0);
     let advice = match background {
         Background::Threshold(least) => format!(
-            "below {least}; a lower --background finds more, none gives every pixel a label"
+            "below {least}; a lower --background finds more, such as {below:.2}, none gives every pixel a label"
         ),
-        _ => "the background is nearer everywhere; --background none gives every pixel a label"
-            .into(),
+        _ => format!(
+            "the background is nearer everywhere; try --background {below:.2}, or name what is around it as a \
+             label too; --background none gives every pixel a label"
+        ),
     };
     format!("nothing found (best: {name} at {score:.2}, {advice})")
+}
+
+/// Says that the file of labels gives classes numbers that COCO results do not have.
+fn tell_of_ids(args: &SegmentArgs, classes: &[String], console: &Console) {
+    let has_results = args.output.format.contains(&Format::Rle) && args.categories.is_none();
+    let Some(path) = args.labels.labels_file.as_deref().filter(|_| has_results) else {
+        return;
+    };
+    // A list without ids has none.
+    let Ok(numbers) = numbers(path, classes) else {
+        return;
+    };
+    if (0..).zip(&numbers).any(|(index, number)| index != *number) {
+        let path = path.display();
+        console.note(&format!(
+            "results have the classes' places as category_id, not the ids of {path}; to have those add \
+             --categories {path}"
+        ));
+    }
 }
 
 /// The numbers that a COCO file gives to classes; the background, of which there are no results, has 0.
