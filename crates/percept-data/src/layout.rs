@@ -1,12 +1,13 @@
 //! Finding a dataset in the folder that was named, or saying what is there instead.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use percept_image::EXTENSIONS;
 
+use crate::files::open_regular;
 use crate::{DataError, Omissions};
 
 /// Most entries read of one folder. The largest public set with masks, COCO train, has 118,287
@@ -302,7 +303,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
         reason,
     };
     let mut bytes = Vec::new();
-    (File::open(path).map_err(io_error)?)
+    (open_regular(path).map_err(io_error)?)
         .take(MAX_LIST_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(io_error)?;

@@ -1,15 +1,21 @@
 //! Sets of one's own.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use super::{Files, MaskSet, Values, count_stray_masks};
 use crate::classes::class_name;
+use crate::files::{invalid, open_regular};
 use crate::layout::{missing, read_text, sift};
 use crate::{ClassName, DataError, IGNORE, Omissions};
 
 /// The name by which the background is known.
 const BACKGROUND: &str = "background";
+
+/// Masks that are looked into when a set is opened, and how many bytes of each.
+const LOOKED_INTO: usize = 8;
+const START: u64 = 4096;
 
 /// Opens a folder of photos with a folder of index masks, `STEM.png` for each `STEM.jpg` (or any
 /// other kind of photo), and a list of classes: one a line in the order of their indices, synonyms
@@ -45,7 +51,21 @@ pub fn open_custom(photos: &Path, masks: &Path, classes: &Path) -> Result<MaskSe
     count_stray_masks(masks, &files, &mut omissions)?;
     let mut set = MaskSet::new("custom", "all", classes, values, (photos, files))?;
     set.background = background;
+    if background != Some(0)
+        && let Some(mask) = set.masks.iter().take(LOOKED_INTO).find(|mask| is_own(mask))
+    {
+        let reason = "a mask made by percept, in which 0 is the background and the first label is 1: \
+                      write `background` as the first line of classes.txt";
+        return Err(invalid(mask, reason));
+    }
     Ok(set.with_omissions(omissions))
+}
+
+/// Whether percept made a mask.
+fn is_own(mask: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = open_regular(mask).and_then(|file| file.take(START).read_to_end(&mut start));
+    read.is_ok() && percept_image::is_result(&start)
 }
 
 /// Every photo with its mask.
