@@ -813,9 +813,12 @@ pub struct EvalArgs {
     /// Folder for result.json, result.md, report.html and records.jsonl.
     #[arg(short, long, value_name = "DIR", value_parser = path())]
     pub out: Option<PathBuf>,
-    /// Go on with what a killed run left in --out.
+    /// Go on with what a killed run left in --out, if neither settings nor data changed.
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Replace what is in --out, also results of other settings and files that are not percept's.
+    #[arg(long, requires = "out", conflicts_with = "resume")]
+    pub force: bool,
     /// Folder for what the image encoder makes of each photo, some 2 MB: photos whose tokens are there are
     /// not encoded again, and can be measured in other ways in no time.
     #[arg(long, value_name = "DIR", value_parser = path())]

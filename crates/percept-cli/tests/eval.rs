@@ -228,12 +228,57 @@ fn masks_of_0_and_255_are_told() {
         std::fs::write(path, mask_png(&mask).unwrap()).unwrap();
     }
     let output = eval_custom(&set, &[]);
-    expect(&output, 0, "no pixel is of the others");
-    expect(&output, 0, "(red square and ");
+    expect(&output, 0, "store 1 for red square): 2 (0000, 0001)");
     let result = json(&output);
-    let ignored = result["left_out"][0]["count"].as_u64().unwrap();
-    assert!(ignored > 100, "{ignored}");
-    assert_eq!(result["left_out"][0]["examples"][0], "red square");
+    assert_eq!(result["left_out"][0]["count"], 2);
+    assert_eq!(result["metrics"]["miou"], Value::Null);
+    let reason = result["missing"]["miou"].as_str().unwrap();
+    assert!(reason.contains("no pixel is of red square"), "{reason}");
+
+    // One mask of two that knows the class.
+    let mask = LabelMap::from_fn(24, 20, |x, _| u16::from(x < 10));
+    let path = set.path().join("masks/0001.png");
+    std::fs::write(path, mask_png(&mask).unwrap()).unwrap();
+    let result = json(&eval_custom(&set, &[]));
+    assert_eq!(result["left_out"][0]["count"], 1);
+    assert!(result["metrics"]["miou"].is_number());
+}
+
+#[test]
+fn masks_of_percept_need_a_background_in_the_list() {
+    let set = squares(1);
+    let list = set.path().join("classes.txt");
+    let mask = LabelMap::from_fn(24, 20, |x, _| u16::from(x < 10));
+    let own = mask_png(&mask).unwrap();
+    std::fs::write(set.path().join("masks/0000.png"), own).unwrap();
+    std::fs::write(&list, "red square\nblue square\n").unwrap();
+    expect(
+        &eval_custom(&set, &[]),
+        1,
+        "write `background` as the first line",
+    );
+    std::fs::write(&list, "background\nred square\n").unwrap();
+    expect(&eval_custom(&set, &[]), 0, "");
+}
+
+#[test]
+fn results_of_other_settings_or_data_are_neither_replaced_nor_resumed() {
+    let (set, out) = (squares(3), tempfile::tempdir().unwrap());
+    let kept = ["--out", path(out.path())];
+    let eval = |rest: &[&str]| eval_custom(&set, &[&kept[..], rest].concat());
+    expect(&eval(&[]), 0, "");
+    expect(&eval(&[]), 0, "");
+    expect(&eval(&["--resume"]), 0, "3 of 3 photos are done");
+    let other = ["--set", "score.softmax=40"];
+    expect(&eval(&other), 1, "of other settings (protocol.score");
+    expect(&eval(&[&other[..], &["--force"]].concat()), 0, "");
+    let mask = LabelMap::from_fn(24, 20, |_, _| 1);
+    std::fs::write(set.path().join("masks/0001.png"), mask_png(&mask).unwrap()).unwrap();
+    let resumed = eval(&[&other[..], &["--resume"]].concat());
+    expect(&resumed, 1, "the data changed since it was written");
+    expect(&resumed, 1, "masks/0001.png");
+    std::fs::write(out.path().join("result.json"), "{\"mine\": 1}").unwrap();
+    expect(&eval(&other), 1, "not a result of percept");
 }
 
 /// Folders with a photo each, and what `percept eval folder` says.
@@ -542,4 +587,50 @@ fn a_spurious_set_is_built_and_evaluated() {
         path(&out),
     ]);
     expect(&stray, 2, "no objects called `green`");
+}
+
+#[test]
+fn waterbirds_without_a_group_have_no_worst_group() {
+    let set = tempfile::tempdir().unwrap();
+    let mut rows = "img_filename,y,split,place\n".to_owned();
+    for index in 0..4_u8 {
+        let photo = RgbImage::from_pixel(20, 20, Rgb([40 * index, 90, 200]));
+        std::fs::write(
+            set.path().join(format!("{index}.png")),
+            png_rgb(&photo).unwrap(),
+        )
+        .unwrap();
+        rows += &format!("{index}.png,0,2,{}\n", index % 2);
+    }
+    std::fs::write(set.path().join("metadata.csv"), rows).unwrap();
+    let output = percept(&["eval", "waterbirds", "--data", path(set.path()), "--json"]);
+    expect(
+        &output,
+        0,
+        "no photo of waterbird on land, waterbird on water",
+    );
+    let result = json(&output);
+    for metric in ["grouping_worst_group", "pooled_worst_group"] {
+        assert_eq!(result["metrics"][metric], Value::Null);
+        assert!(
+            result["missing"][metric]
+                .as_str()
+                .unwrap()
+                .contains("waterbird on land")
+        );
+    }
+    assert!(result["metrics"]["pooled_average"].is_number());
+}
+
+#[test]
+fn protocols_that_mean_nothing_are_refused() {
+    let set = squares(1);
+    for (setting, reason) in [
+        ("score.softmax=0", "score.softmax is above 0"),
+        ("score.softmax=-3", "score.softmax is above 0"),
+        ("truth.resize=0", "truth.resize is at least 1"),
+    ] {
+        let output = eval_custom(&set, &["--set", setting]);
+        expect(&output, 2, reason);
+    }
 }

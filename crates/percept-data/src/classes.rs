@@ -4,6 +4,8 @@
 //! `cls_*.txt` file, those of custom sets included. The names of VOC are those of the CLIPpy
 //! protocol; the others, and [`voc_mmseg`], are mmsegmentation's, which most published numbers use.
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::ClassName;
 
 /// Reads names: one class a line, its synonyms separated by commas, the first being the one shown.
@@ -68,6 +70,15 @@ pub fn cityscapes() -> Vec<ClassName> {
 /// All 27 annotated classes of Cityscapes, those of too few pixels for the benchmark included.
 pub fn cityscapes27() -> Vec<ClassName> {
     class_names(include_str!("../data/classes/cls_cityscapes27.txt"))
+}
+
+/// What is equal for two spellings of a name: case, accents in one character or two, and what stands
+/// between words do not count.
+pub(crate) fn spelling(name: &str) -> String {
+    let whole: String = name.nfc().flat_map(char::to_lowercase).collect();
+    let words = whole.split(|c: char| c.is_whitespace() || c == '_' || c == '-');
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]

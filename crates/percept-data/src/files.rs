@@ -32,6 +32,26 @@ pub(crate) fn unread(photo: &Path, error: ImageError) -> DataError {
     }
 }
 
+/// Opens a file that can be read to its end: none that would be waited for, such as a named pipe, but
+/// for what a shell hands over as `<(command)`.
+///
+/// # Errors
+/// As [`File::open`], and where it is no such file.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
+    let handed_over = ["/dev/fd", "/proc/self/fd"];
+    let handed_over = handed_over.iter().any(|above| path.starts_with(above));
+    match handed_over || !is_waited_for(&std::fs::metadata(path)?) {
+        true => File::open(path),
+        false => Err(std::io::Error::other("not a regular file")),
+    }
+}
+
+/// Whether a file is neither a regular one nor a folder, of which opening and reading say themselves
+/// what is wrong.
+fn is_waited_for(found: &std::fs::Metadata) -> bool {
+    !found.is_file() && !found.is_dir()
+}
+
 /// Opens a file of at most `max_bytes`.
 ///
 /// # Errors
@@ -41,7 +61,7 @@ pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<BufReader<Take<File>>,
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(io_error)?;
+    let file = open_regular(path).map_err(io_error)?;
     if file.metadata().map_err(io_error)?.len() > max_bytes {
         return Err(invalid(path, format!("larger than {max_bytes} bytes")));
     }
@@ -339,6 +359,20 @@ mod tests {
                 panic!("{error}");
             };
             assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn pipes_are_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        // A socket: the standard library makes no named pipes.
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for path in [path.as_path(), Path::new("/dev/zero")] {
+            let error = open_regular(path).unwrap_err().to_string();
+            assert_eq!(error, "not a regular file");
+            assert!(matches!(open(path, 9), Err(DataError::Io { .. })));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::classes::class_name;
+use crate::classes::{class_name, spelling};
 use crate::files::{invalid, unique_id};
 use crate::imagenet::{COUNT, ImageNetClass, imagenet_classes, wnid};
 use crate::layout::{Sifted, missing, read_text, sift};
@@ -158,7 +158,11 @@ impl ImageFolder {
         let mut folders = class_folders(root, &mut omissions)?;
         check_empty(root, &folders, empty, &mut omissions)?;
         let naming = match names {
-            Some(file) => Naming::File(read_class_file(file)?),
+            Some(file) => {
+                let mut classes = read_class_file(file, &folders, &mut omissions)?;
+                check_present(file, &mut classes, &folders, empty, &mut omissions)?;
+                Naming::File(classes)
+            }
             None => Naming::of(&folders, competing),
         };
         if let Naming::Number = naming {
@@ -308,12 +312,15 @@ impl Naming {
     /// The class of a folder.
     fn class(&self, folder: &str, all: &[ImageNetClass]) -> Option<Named> {
         match self {
-            Self::File(classes) => Some(Named {
-                key: folder.to_owned(),
-                class: classes.get(folder)?.clone(),
-                position: None,
-                odd: None,
-            }),
+            Self::File(classes) => {
+                let class = classes.get(folder)?.clone();
+                Some(Named {
+                    key: spelling(&class.name),
+                    class,
+                    position: None,
+                    odd: None,
+                })
+            }
             Self::Name { numbered } => {
                 let name = behind_number(folder).filter(|_| *numbered);
                 Some(Named::said(name.unwrap_or(folder)))
@@ -357,7 +364,7 @@ impl Named {
         };
         let has_letters = name.chars().any(char::is_alphabetic);
         Self {
-            key: name.to_lowercase(),
+            key: spelling(&name),
             class: ClassName {
                 synonyms: vec![name.clone()],
                 name,
@@ -462,8 +469,62 @@ pub(crate) fn photos(
     Ok(sifted.photos.into_iter().map(|(_, path)| path).collect())
 }
 
+/// What a header calls the column of folders.
+const HEADERS: [&str; 8] = [
+    "folder",
+    "folders",
+    "directory",
+    "dir",
+    "wnid",
+    "synset",
+    "id",
+    "class",
+];
+
+/// Refuses lines of folders that are not there: their classes would not compete. With
+/// [`EmptyClasses::Keep`] they are counted; only folders make classes.
+fn check_present(
+    path: &Path,
+    classes: &mut BTreeMap<String, ClassName>,
+    folders: &[Folder],
+    empty: EmptyClasses,
+    omissions: &mut Omissions,
+) -> Result<(), DataError> {
+    let present: HashSet<&str> = folders.iter().map(|folder| folder.name.as_str()).collect();
+    let absent: Vec<String> = (classes.keys())
+        .filter(|name| !present.contains(name.as_str()))
+        .cloned()
+        .collect();
+    let Some(first) = absent.first() else {
+        return Ok(());
+    };
+    if empty == EmptyClasses::Refuse {
+        let more = match absent.len() {
+            1 => String::new(),
+            count => format!(", nor for {} more", count - 1),
+        };
+        let reason = format!(
+            "there is no folder for `{first}`{more}; unpack it, remove the line, or go on with \
+             --keep-empty-classes"
+        );
+        return Err(invalid(path, reason));
+    }
+    for name in absent {
+        let kind = "lines of class names without a folder, left out";
+        omissions.add(kind, &name);
+        classes.remove(&name);
+    }
+    Ok(())
+}
+
 /// Reads what each folder's class is called.
-fn read_class_file(path: &Path) -> Result<BTreeMap<String, ClassName>, DataError> {
+///
+/// A first line such as `folder,class`, of no folder, is a header.
+fn read_class_file(
+    path: &Path,
+    folders: &[Folder],
+    omissions: &mut Omissions,
+) -> Result<BTreeMap<String, ClassName>, DataError> {
     let mut classes = BTreeMap::new();
     for (line, text) in read_text(path)?.lines().enumerate() {
         if text.trim().is_empty() {
@@ -475,6 +536,14 @@ fn read_class_file(path: &Path) -> Result<BTreeMap<String, ClassName>, DataError
             .split_once('\t')
             .or_else(|| text.split_once(','))
             .ok_or_else(|| wrong("expected FOLDER, a tab or comma, and a name"))?;
+        let is_folder = folders.iter().any(|found| found.name == folder.trim());
+        if line == 0 && !is_folder && HEADERS.contains(&spelling(folder).as_str()) {
+            omissions.add(
+                "headers in the file of class names, passed over",
+                text.trim(),
+            );
+            continue;
+        }
         let class = class_name(names).ok_or_else(|| wrong("the name is missing"))?;
         if classes.insert(folder.trim().to_owned(), class).is_some() {
             return Err(wrong("the folder is there twice"));
@@ -505,7 +574,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("names.txt");
         std::fs::write(&path, "n1\tsofa, couch\n\nb b,cow\r\n").unwrap();
-        let classes = read_class_file(&path).unwrap();
+        let classes = read_class_file(&path, &[], &mut Omissions::new()).unwrap();
         assert_eq!(classes["n1"].synonyms, ["sofa", "couch"]);
         assert_eq!(classes["b b"].name, "cow");
         for (text, reason) in [
@@ -514,7 +583,8 @@ mod tests {
             ("a,b\na\tc", "line 2: the folder is there twice"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = read_class_file(&path).unwrap_err().to_string();
+            let error = read_class_file(&path, &[], &mut Omissions::new());
+            let error = error.unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
     }

@@ -3,7 +3,6 @@
 //! A mask stores the index of a class in every pixel. Image decoders look palettes up and scale grey
 //! to 8 bits, which loses the index: these functions read what is stored.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,6 +11,7 @@ use percept_image::{LabelMap, Limits, RgbImage};
 use png::{BitDepth, ColorType};
 
 use crate::DataError;
+use crate::files::open_regular;
 
 /// Bytes the decoder may allocate besides pixels: the palette, and text nobody asked for.
 const DECODER_SLACK: usize = 16 << 20;
@@ -79,7 +79,7 @@ fn read(
     let mut encoded = Vec::new();
     // The length the system states may be wrong, so the read itself is bounded: one byte more than
     // allowed is enough to tell.
-    (File::open(path).map_err(io_error)?)
+    (open_regular(path).map_err(io_error)?)
         .take(limits.max_file_bytes + 1)
         .read_to_end(&mut encoded)
         .map_err(io_error)?;

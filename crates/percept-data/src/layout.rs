@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use percept_image::{EXTENSIONS, is_result};
 
+use crate::files::open_regular;
 use crate::{DataError, Omissions};
 
 /// Most entries read of one folder. The largest public set with masks, COCO train, has 118,287
@@ -290,18 +291,14 @@ pub(crate) fn is_photo(name: &str) -> bool {
 }
 
 /// Whether a picture is a mask or overlay that percept wrote, which says so.
-fn is_own_result(path: &Path) -> bool {
+pub(crate) fn is_own_result(path: &Path) -> bool {
     /// Bytes in which it says so.
     const START: u64 = 16 << 10;
     let is_png = (path.extension()).is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
-    // Reading a pipe may wait for ever; one fails when it is read as a photo.
-    if !is_png || !path.is_file() {
-        return false;
-    }
     let mut start = Vec::new();
-    // What cannot be read is no result, and fails when it is read as a photo.
-    File::open(path).is_ok_and(|file| file.take(START).read_to_end(&mut start).is_ok())
-        && is_result(&start)
+    // What cannot be read is no result, and fails when it is read as a picture.
+    let mut read = || open_regular(path)?.take(START).read_to_end(&mut start);
+    is_png && read().is_ok() && is_result(&start)
 }
 
 /// Reads a list as text, without the mark some editors put first.
@@ -318,7 +315,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
         reason,
     };
     let mut bytes = Vec::new();
-    (File::open(path).map_err(io_error)?)
+    (open_regular(path).map_err(io_error)?)
         .take(MAX_LIST_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(io_error)?;

@@ -56,6 +56,9 @@ pub trait SegmentationSet: Send + Sync {
     /// What was left out when the set was opened, or read otherwise than it is written.
     fn omissions(&self) -> &Omissions;
 
+    /// The files that one photo's truth is read from.
+    fn truth_files(&self, sample: usize) -> Vec<PathBuf>;
+
     /// The class of every pixel of one photo: indices into [`Self::classes`], or [`IGNORE`].
     ///
     /// # Errors

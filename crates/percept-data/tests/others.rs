@@ -242,7 +242,7 @@ fn a_file_can_name_the_classes() {
     let tree = Tree::new();
     tree.file("photos/n1/1.jpg", "")
         .file("photos/cows/1.jpg", "")
-        .file("names.txt", "n1\tsofa, couch\ncows,cow\nunused,x\n");
+        .file("names.txt", "folder,class\nn1\tsofa, couch\ncows,cow\n");
     let open = |competing| {
         let names = tree.path("names.txt");
         ImageFolder::open(&tree.path("photos"), Some(&names), competing)
@@ -251,6 +251,24 @@ fn a_file_can_name_the_classes() {
     assert_eq!(classes_of(&set), [("cows", "cow"), ("n1", "sofa")]);
     assert_eq!(set.classes[1].synonyms, ["sofa", "couch"]);
     assert!(open(Competing::ImageNet).is_err());
+    // A folder that was not unpacked: its class would not compete.
+    tree.file("names.txt", "n1,sofa\ncows,cow\nplane,plane\n");
+    let error = message(open(Competing::Present));
+    assert!(error.contains("there is no folder for `plane`"), "{error}");
+    let names = tree.path("names.txt");
+    let options = FolderOptions {
+        names: Some(&names),
+        empty: EmptyClasses::Keep,
+        ..FolderOptions::default()
+    };
+    let set = ImageFolder::open_as(&tree.path("photos"), &options).unwrap();
+    assert_eq!(set.classes.len(), 2);
+    assert_eq!(set.omissions.count(), 1);
+    // Two folders of one class.
+    tree.file("names.txt", "n1\tPet\ncows,pet\n");
+    let set = open(Competing::Present).unwrap();
+    assert_eq!((set.classes.len(), set.samples.len()), (1, 2));
+    assert_eq!(set.omissions.count(), 1);
     tree.file("names.txt", "n1\tsofa\n");
     let error = message(open(Competing::Present));
     let file = tree.path("names.txt").display().to_string();

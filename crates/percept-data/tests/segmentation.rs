@@ -216,7 +216,7 @@ fn cityscapes_is_read_from_labels_or_train_ids() {
     let tree = Tree::new();
     let city = "gtFine/val/ulm/ulm_000000_000019_gtFine";
     tree.photo("leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png")
-        .mask(&format!("{city}_labelIds.png"), &[0, 7, 9, 26, 33, 255])
+        .mask(&format!("{city}_labelIds.png"), &[0, 7, 9, 26, 33, 0])
         .wide_mask(
             &format!("{city}_instanceIds.png"),
             &[1, 7, 9, 26_001, 26_001, 24],
@@ -240,6 +240,15 @@ fn cityscapes_is_read_from_labels_or_train_ids() {
     );
     let set = open_cityscapes(&tree.path(""), None).unwrap();
     assert_eq!(truth(&set, 0), [IGNORE, 0, IGNORE, 13, 18, IGNORE]);
+    // Train ids under the name of label ids.
+    fs::remove_file(tree.path(&format!("{city}_labelTrainIds.png"))).unwrap();
+    tree.mask(&format!("{city}_labelIds.png"), &[255, 8, 13]);
+    let set = open_cityscapes(&tree.path(""), None).unwrap();
+    let error = message(set.truth(0));
+    assert!(
+        error.contains("value 255") && error.contains("look like train ids"),
+        "{error}"
+    );
     tree.wide_mask(&format!("{city}_instanceIds.png"), &[40_000]);
     assert!(message(set.instances(0)).contains("value 40000 is no label of Cityscapes"));
 }

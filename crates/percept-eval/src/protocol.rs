@@ -358,6 +358,12 @@ impl Protocol {
         if finite.into_iter().flatten().any(|v| !v.is_finite()) {
             return Err("a threshold or factor is not a number".into());
         }
+        if self.score.softmax.is_some_and(|factor| factor <= 0.0) {
+            return Err("score.softmax is above 0".into());
+        }
+        if self.truth.resize == Some(0) {
+            return Err("truth.resize is at least 1".into());
+        }
         if self.background.rule == BackgroundRule::Threshold && self.background.threshold.is_none()
         {
             return Err("background.rule \"threshold\" needs background.threshold".into());

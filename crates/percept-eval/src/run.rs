@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use percept::TokenGrid;
 use percept_data::Omissions;
@@ -19,10 +19,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::EvalError;
-use crate::result::{Failure, Seconds};
+use crate::result::{EvalResult, Failure, Seconds};
 
 /// The file of a run's records.
 const RECORDS: &str = "records.jsonl";
+
+/// The file of a run's result.
+const RESULT: &str = "result.json";
+
+/// Settings in a result that do not decide its records.
+const NOT_COMPARED: [&str; 2] = ["limit", "batch_size"];
 
 /// Longest line that is read: the embedding of a photo, or a confusion of 1,000 classes.
 const MAX_LINE: u64 = 64 << 20;
@@ -38,6 +44,8 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Go on with the records that are there.
     pub resume: bool,
+    /// Replace the records and the result of other settings, and files that are not percept's.
+    pub force: bool,
     /// Folder where the tokens of photos are kept, and looked for before a photo is encoded.
     pub tokens: Option<PathBuf>,
 }
@@ -79,6 +87,8 @@ pub(crate) trait Benchmark: Sync {
     fn len(&self) -> usize;
     /// Name of a sample, unique.
     fn id(&self, sample: usize) -> &str;
+    /// The files of a sample: its photo and, where it is stored, its truth.
+    fn files(&self, sample: usize) -> Vec<PathBuf>;
     /// Reads a sample.
     fn load(&self, sample: usize) -> Result<Loaded<Self::Extra>, String>;
     /// What becomes of photos whose metadata asks for turning, as a kind that is counted.
@@ -158,6 +168,9 @@ enum Line<R> {
         record: R,
         #[serde(flatten)]
         about: About,
+        /// What its files were, see [`stamp`]; records of before there were stamps have none.
+        #[serde(default)]
+        files: Option<String>,
     },
     Failure {
         sample: String,
@@ -167,6 +180,50 @@ enum Line<R> {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// What tells whether files are still the same: size and time of change of each.
+fn stamp(files: &[PathBuf]) -> String {
+    let one = |path: &PathBuf| {
+        let found = std::fs::metadata(path);
+        found.map_or_else(
+            |_| "missing".to_owned(),
+            |found| {
+                let changed = found.modified().ok();
+                let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                format!(
+                    "{} bytes of {}",
+                    found.len(),
+                    since.unwrap_or_default().as_nanos()
+                )
+            },
+        )
+    };
+    files.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses a record whose photo or truth is not what it was, with the name of the file if one of
+/// several changed.
+fn check_unchanged(then: Option<&str>, files: &[PathBuf]) -> Result<(), String> {
+    let again = "; use another --out, or start over with --force";
+    let Some(then) = then else {
+        return Err(format!(
+            "made by an earlier percept, which did not note what the photos and their truth were{again}"
+        ));
+    };
+    let now = stamp(files);
+    if then == now {
+        return Ok(());
+    }
+    let changed = then.split(", ").zip(now.split(", ")).zip(files);
+    let changed = changed.filter(|((then, now), _)| then != now);
+    let named: Vec<String> = changed
+        .map(|(_, path)| path.display().to_string())
+        .collect();
+    Err(format!(
+        "the data changed since it was written: {}{again}",
+        named.join(", ")
+    ))
 }
 
 /// Runs a benchmark. `settings` is all that decides the records: a run is only resumed with the
@@ -197,10 +254,13 @@ where
             for sample in 0..found {
                 known.insert(benchmark.id(sample), sample);
             }
-            let mut take = |id: &str, record: B::Record, about: &About| {
+            let mut take = |id: &str, record: B::Record, about: &About, files: Option<&str>| {
                 let Some(&sample) = known.get(id) else {
-                    return Err(format!("holds the unknown sample {id}"));
+                    return Err(format!(
+                        "holds the unknown sample {id}: the data changed since it was written"
+                    ));
                 };
+                check_unchanged(files, &benchmark.files(sample))?;
                 // Those beyond a smaller limit than the last are for later.
                 let known = done.get_mut(sample);
                 match known.is_some_and(|done| !std::mem::replace(done, true)) {
@@ -211,6 +271,9 @@ where
                     false => Ok(()),
                 }
             };
+            if !options.resume && !options.force {
+                check_replaceable(folder, settings)?;
+            }
             Some(Records::open(&path, settings, options.resume, &mut take)?)
         }
     };
@@ -234,8 +297,10 @@ where
             passes: 1,
         },
         |sample| {
+            // Before they are read: files that change meanwhile are told when the run is resumed.
+            let files = stamp(&benchmark.files(*sample));
             let loaded = benchmark.load(*sample)?;
-            Ok(((loaded.extra, loaded.about), loaded.image))
+            Ok(((loaded.extra, loaded.about, files), loaded.image))
         },
         |images| {
             let start = Instant::now();
@@ -246,19 +311,20 @@ where
         },
         |sample, result| -> Result<(), EvalError> {
             let id = benchmark.id(sample);
-            let judged = result
-                .and_then(|((extra, about), grid)| {
-                    check_finite(&grid)?;
-                    Ok((benchmark.judge(sample, extra, grid)?, about))
-                })
-                .and_then(|(record, about)| add(sample, &record).map(|()| (record, about)));
+            let judged = result.and_then(|((extra, about, files), grid)| {
+                check_finite(&grid)?;
+                let record = benchmark.judge(sample, extra, grid)?;
+                add(sample, &record)?;
+                Ok((record, about, files))
+            });
             if let Some(records) = &mut records {
                 let sample = id.to_owned();
                 records.write(&match &judged {
-                    Ok((record, about)) => Line::Record {
+                    Ok((record, about, files)) => Line::Record {
                         sample,
                         record,
                         about: about.clone(),
+                        files: Some(files.clone()),
                     },
                     Err(reason) => Line::Failure {
                         sample,
@@ -267,7 +333,7 @@ where
                 })?;
             }
             match judged {
-                Ok((_, about)) => {
+                Ok((_, about, _)) => {
                     about.count(benchmark.if_turned(), id, &mut tally.omissions);
                     tally.done += 1;
                     progress(Event::Done);
@@ -302,6 +368,50 @@ fn check_finite(grid: &TokenGrid) -> Result<(), String> {
     }
 }
 
+/// Refuses to replace what is no earlier run with the same settings.
+fn check_replaceable(folder: &Path, settings: &Value) -> Result<(), EvalError> {
+    let path = folder.join(RECORDS);
+    let refuse = |path: &Path, what: String| EvalError::Invalid {
+        path: path.to_owned(),
+        reason: format!("{what}; use another --out, or replace it with --force"),
+    };
+    if path.exists() {
+        let io = |source| EvalError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut line = Vec::new();
+        BufReader::new(File::open(&path).map_err(io)?.take(MAX_LINE))
+            .read_until(b'\n', &mut line)
+            .map_err(io)?;
+        // A run that was killed at once leaves nothing.
+        if !line.is_empty() {
+            let header: Header = serde_json::from_slice(&line)
+                .map_err(|_| refuse(&path, "not percept's records".to_owned()))?;
+            if header.settings != *settings {
+                let differs = difference(&header.settings, settings);
+                return Err(refuse(&path, format!("of other settings ({differs})")));
+            }
+        }
+    }
+    let path = folder.join(RESULT);
+    if path.exists() {
+        let found = EvalResult::read(&path).ok();
+        let found = found.filter(|result| !result.versions.percept.is_empty());
+        let mut theirs = found
+            .ok_or_else(|| refuse(&path, "not a result of percept".to_owned()))?
+            .settings;
+        if let Value::Object(theirs) = &mut theirs {
+            theirs.retain(|key, _| !NOT_COMPARED.contains(&key.as_str()));
+        }
+        if theirs != *settings {
+            let differs = difference(&theirs, settings);
+            return Err(refuse(&path, format!("of other settings ({differs})")));
+        }
+    }
+    Ok(())
+}
+
 /// An open records file, at its end.
 struct Records {
     file: File,
@@ -315,7 +425,7 @@ impl Records {
         path: &Path,
         settings: &Value,
         resume: bool,
-        take: &mut impl FnMut(&str, R, &About) -> Result<(), String>,
+        take: &mut impl FnMut(&str, R, &About, Option<&str>) -> Result<(), String>,
     ) -> Result<Self, EvalError> {
         let io = |source| EvalError::Io {
             path: path.to_owned(),
@@ -357,7 +467,7 @@ impl Records {
                     if header.settings != *settings {
                         return Err(invalid(format!(
                             "made with other settings ({}); use another --out, or start over \
-                             without --resume",
+                             with --force",
                             difference(&header.settings, settings)
                         )));
                     }
@@ -368,10 +478,11 @@ impl Records {
                         sample,
                         record,
                         about,
+                        files,
                     } = line
                         && seen.insert(sample.clone())
                     {
-                        take(&sample, record, &about)
+                        take(&sample, record, &about, files.as_deref())
                             .map_err(|reason| invalid(format!("line {number}: {reason}")))?;
                     }
                 }
@@ -438,6 +549,7 @@ mod tests {
     /// Samples are numbers; number 3 is broken until it is mended.
     struct Numbers {
         ids: Vec<String>,
+        files: Vec<PathBuf>,
         broken: bool,
         loads: Mutex<Vec<usize>>,
     }
@@ -446,6 +558,7 @@ mod tests {
         fn new(broken: bool) -> Self {
             Self {
                 ids: (0..6).map(|i| format!("n{i}")).collect(),
+                files: Vec::new(),
                 broken,
                 loads: Mutex::default(),
             }
@@ -462,6 +575,10 @@ mod tests {
 
         fn id(&self, sample: usize) -> &str {
             &self.ids[sample]
+        }
+
+        fn files(&self, sample: usize) -> Vec<PathBuf> {
+            self.files.get(sample).cloned().into_iter().collect()
         }
 
         fn if_turned(&self) -> &'static str {
@@ -573,13 +690,64 @@ mod tests {
             "{message}"
         );
         assert!(message.contains(RECORDS), "{message}");
-        // Without --resume it starts over.
-        assert_eq!(
-            go(&Numbers::new(false), folder.path(), false, size(448))
-                .unwrap()
-                .0,
-            156
+        // Nor are they replaced unless that is asked for; the same settings start over.
+        let error = go(&Numbers::new(false), folder.path(), false, size(448)).unwrap_err();
+        assert!(error.to_string().contains("--force"), "{error}");
+        let again = go(&Numbers::new(false), folder.path(), false, size(224));
+        assert_eq!(again.unwrap().0, 156);
+        let options = RunOptions {
+            out: Some(folder.path().to_owned()),
+            force: true,
+            ..RunOptions::default()
+        };
+        let forced = run(
+            &Numbers::new(false),
+            &size(448),
+            &options,
+            &|_| (),
+            |_, _| Ok(()),
         );
+        assert_eq!(forced.unwrap().done, 6);
+    }
+
+    #[test]
+    fn files_of_others_are_not_replaced() {
+        for (name, content) in [(RECORDS, "{\"mine\": 1}\n"), (RESULT, "{\"mine\": 1}\n")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let error = go(&Numbers::new(false), folder.path(), false, json!(1)).unwrap_err();
+            assert!(error.to_string().contains("percept"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_run_is_not_resumed_on_other_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut numbers = Numbers::new(true);
+        for sample in 0..6 {
+            let file = folder.path().join(format!("{sample}.png"));
+            std::fs::write(&file, "a photo").unwrap();
+            numbers.files.push(file);
+        }
+        go(&numbers, folder.path(), false, json!(1)).unwrap();
+        // One that failed may be mended.
+        numbers.broken = false;
+        std::fs::write(&numbers.files[3], "a mended photo").unwrap();
+        assert_eq!(go(&numbers, folder.path(), true, json!(1)).unwrap().0, 156);
+        std::fs::write(&numbers.files[4], "another photo").unwrap();
+        let error = go(&numbers, folder.path(), true, json!(1)).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("the data changed") && message.contains("4.png"),
+            "{message}"
+        );
+        // Records of before there were stamps.
+        let records = "{\"settings\":1}\n{\"sample\":\"n1\",\"record\":1}\n";
+        std::fs::write(folder.path().join(RECORDS), records).unwrap();
+        let error = go(&numbers, folder.path(), true, json!(1)).unwrap_err();
+        assert!(error.to_string().contains("an earlier percept"), "{error}");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
         batch_size: common.batch_size(),
         out: args.out.clone(),
         resume: args.resume,
+        force: args.force,
         tokens: args.keep_tokens.clone(),
     };
     stop::end_on_signal(match &args.out {
@@ -106,6 +107,7 @@ pub fn run(args: &EvalArgs, common: &Common, console: &Console) -> anyhow::Resul
     let counts = &result.counts;
     let left_out = match result.left_out.iter().map(|kind| kind.count).sum::<u64>() {
         0 => String::new(),
+        1 => "; 1 thing left out or read otherwise than written".to_owned(),
         count => format!("; {count} things left out or read otherwise than written"),
     };
     if counts.failed > 0 {

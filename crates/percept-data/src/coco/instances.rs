@@ -11,11 +11,12 @@ use super::{
     Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, check_size, no_sample,
     objects, split_name, variants,
 };
+use crate::classes::spelling;
 use crate::files::{invalid, unread};
 use crate::json::{Id, Scalar, loose, read_json, shown};
 use crate::layout::find;
 use crate::{
-    ClassName, DataError, Omissions, Region, SegmentationSample, SegmentationSet, classes,
+    ClassName, DataError, IGNORE, Omissions, Region, SegmentationSample, SegmentationSet, classes,
 };
 
 /// Most annotations of one photo: bounds the masks that are in memory together. COCO has up to 100,
@@ -27,6 +28,12 @@ const MAX_RUNS: usize = 1 << 25;
 
 /// Most classes besides the background: their indices stay below the one of ignored pixels.
 const MAX_CLASSES: usize = 65_000;
+
+/// Index of the background.
+const BACKGROUND: u16 = 0;
+
+/// How categories are spelled whose pixels nobody labelled.
+const UNLABELLED: [&str; 4] = ["ignore", "void", "unlabeled", "unlabelled"];
 
 /// Category ids from 1 to 90 that none of COCO's 80 objects has.
 const UNUSED_IDS: [i64; 10] = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83];
@@ -106,8 +113,8 @@ struct Annotation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Object,
-    /// Many objects of a class that nobody drew one by one.
-    Crowd,
+    /// Many objects of a class that nobody drew one by one, or pixels that are no object's.
+    Mass,
 }
 
 impl InstanceSet {
@@ -119,6 +126,10 @@ impl InstanceSet {
         let (classes, indices) = class_indices(&categories, &mut omissions)
             .map_err(|reason| invalid(&json, omissions.after(&reason)))?;
         let entries = objects(file.annotations, "annotations", &json, &mut omissions)?;
+        if entries.is_empty() {
+            let kind = "files without any annotation: every pixel is background";
+            omissions.add(kind, json.display());
+        }
         let mut of_photos: Vec<OfPhoto> = Vec::new();
         of_photos.resize_with(photos.samples.len(), OfPhoto::default);
         let mut ids = HashSet::new();
@@ -144,18 +155,20 @@ impl InstanceSet {
                 continue;
             };
             let category = entry.category_id.id();
-            let Some(&class) = category.and_then(|category| indices.get(&category)) else {
+            let class = category.and_then(|category| indices.get(&category));
+            // It is something, and would count as background.
+            let class = class.copied().unwrap_or_else(|| {
                 let category = shown(&entry.category_id);
-                let kind = "annotations of a category that is not listed, left out";
+                let kind = "annotations of a category that is not listed, whose pixels are ignored";
                 omissions.add(kind, format!("{name} of category {category}"));
-                continue;
-            };
+                IGNORE
+            });
             let crowd = &entry.iscrowd;
             if !matches!(crowd, Scalar::Null | Scalar::Whole(0 | 1) | Scalar::Bool(_)) {
                 omissions.add("annotations whose iscrowd is neither 0 nor 1", &name);
             }
-            let kind = match crowd.is_yes() {
-                true => Kind::Crowd,
+            let kind = match crowd.is_yes() || class == BACKGROUND || class == IGNORE {
+                true => Kind::Mass,
                 false => Kind::Object,
             };
             of_photo.add(
@@ -299,6 +312,10 @@ impl SegmentationSet for InstanceSet {
         &self.omissions
     }
 
+    fn truth_files(&self, _: usize) -> Vec<PathBuf> {
+        vec![self.json.clone()]
+    }
+
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {
         let (height, width) = self.size(sample)?;
         let mut masks = self.masks(sample)?;
@@ -328,7 +345,8 @@ impl SegmentationSet for InstanceSet {
 
 /// The classes, background first, and which of them each category is.
 ///
-/// Categories of one name are one class. Of categories with one id the last counts, as in
+/// Categories of one name, however it is spelled, are one class; those called background are the
+/// background, and of those that say that nothing is labelled ([`UNLABELLED`]) the pixels are ignored. Of categories with one id the last counts, as in
 /// pycocotools; those without an id or a name are left out.
 fn class_indices(
     categories: &[Category],
@@ -378,7 +396,20 @@ fn class_indices(
     let mut indices = HashMap::new();
     let mut known: HashMap<String, u16> = HashMap::new();
     for (id, class) in by_id {
-        let index = match known.get(&class.name) {
+        let spelling = spelling(&class.name);
+        if spelling == "background" {
+            let kind = "categories that are the background";
+            omissions.add(kind, format!("category {id}: `{}`", class.name));
+            indices.insert(id, BACKGROUND);
+            continue;
+        }
+        if UNLABELLED.contains(&spelling.as_str()) {
+            let kind = "categories of what is not labelled, whose pixels are ignored";
+            omissions.add(kind, format!("category {id}: `{}`", class.name));
+            indices.insert(id, IGNORE);
+            continue;
+        }
+        let index = match known.get(&spelling) {
             Some(&index) => {
                 let kind = "categories with the name of another, counted as one class";
                 omissions.add(kind, format!("category {id}: `{}`", class.name));
@@ -386,14 +417,17 @@ fn class_indices(
             }
             None => {
                 let index = u16::try_from(classes.len()).map_err(|_| "too many categories")?;
-                known.insert(class.name.clone(), index);
+                known.insert(spelling, index);
                 classes.push(class);
                 index
             }
         };
         indices.insert(id, index);
     }
-    Ok((classes, indices))
+    match classes.len() {
+        1 => Err("no category besides the background".to_owned()),
+        _ => Ok((classes, indices)),
+    }
 }
 
 #[cfg(test)]

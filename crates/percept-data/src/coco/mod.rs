@@ -226,9 +226,10 @@ impl Photos {
 /// What a file says of a photo's size.
 fn size_of(image: &Image, id: &Id, omissions: &mut Omissions) -> Size {
     let size = image.height.count().zip(image.width.count());
+    let size = size.filter(|(height, width)| *height > 0 && *width > 0);
     let both = [&image.height, &image.width];
     if size.is_none() && both.iter().any(|side| **side != Scalar::Null) {
-        let kind = "images whose width or height is no whole number, read from the photo";
+        let kind = "images whose width or height is no whole number above 0, read from the photo";
         omissions.add(kind, format!("image {id}"));
     } else if size.is_some() && both.iter().any(|side| !matches!(side, Scalar::Whole(_))) {
         let kind = "images whose width or height is written as text or with a decimal point";

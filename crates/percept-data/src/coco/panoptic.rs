@@ -9,6 +9,7 @@ use super::{
     Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, no_sample, objects,
     split_name, variants,
 };
+use crate::classes::spelling;
 use crate::files::{inside, invalid};
 use crate::index_png::read_rgb_png;
 use crate::json::{Id, List, Scalar, loose, read_json, shown};
@@ -245,6 +246,17 @@ fn class_indices(
             synonyms: vec![prompt_name(name)],
         };
         let is_thing = category.isthing.is_yes();
+        let same = classes
+            .iter()
+            .position(|known| spelling(&known.name) == spelling(name));
+        if let Some(index) = same.and_then(|at| u16::try_from(at).ok())
+            && !indices.contains_key(&id)
+        {
+            let kind = "categories with the name of another, counted as one class";
+            omissions.add(kind, format!("category {id}: `{name}`"));
+            indices.insert(id, (index, is_thing));
+            continue;
+        }
         if let Some((index, was_thing)) = indices.get_mut(&id) {
             let kind = "categories with the id of another, of which the last counts";
             omissions.add(kind, format!("category {id}: `{name}`"));
@@ -322,6 +334,14 @@ impl SegmentationSet for PanopticSet {
 
     fn omissions(&self) -> &Omissions {
         &self.omissions
+    }
+
+    fn truth_files(&self, sample: usize) -> Vec<PathBuf> {
+        let mask = self
+            .annotations
+            .get(sample)
+            .map(|annotation| annotation.mask.clone());
+        std::iter::once(self.json.clone()).chain(mask).collect()
     }
 
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {

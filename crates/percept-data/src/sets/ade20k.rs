@@ -27,12 +27,16 @@ pub fn open_ade20k(root: &Path, split: Option<&str>) -> Result<MaskSet, DataErro
     let mut omissions = Omissions::new();
     let files = pair(&photos, &masks, ".png", &mut omissions)?;
     count_stray_masks(&masks, &files, &mut omissions)?;
-    let set = MaskSet::new(
+    let mut set = MaskSet::new(
         "ade20k",
         split,
         classes::ade20k(),
         Values::from_one(150),
         (&photos, files),
     )?;
+    set.reduced = Some(
+        "these look like masks whose classes begin at 0 (reduced); the set's own begin at 1 and have \
+         no 255",
+    );
     Ok(set.with_omissions(omissions))
 }

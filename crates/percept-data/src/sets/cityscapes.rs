@@ -15,7 +15,7 @@ const LABEL_END: &str = "_gtFine_labelIds.png";
 const TRAIN_END: &str = "_gtFine_labelTrainIds.png";
 const INSTANCE_END: &str = "_gtFine_instanceIds.png";
 
-/// Ids of labels go from 0 to 33; what is stored for -1, the plates of cars, is 255 where anything is.
+/// Ids of labels go from 0 to 33; nothing is stored for -1, the plates of cars.
 const LABELS: u16 = 34;
 
 /// The id of the first of the 27 annotated classes, which are consecutive.
@@ -58,8 +58,8 @@ pub fn open_cityscapes(root: &Path, split: Option<&str>) -> Result<MaskSet, Data
     Ok(set)
 }
 
-/// Opens Cityscapes with all 27 annotated classes, as published Jaccard scores count them; 255 and
-/// ids below 7 are ignored. Reads `*_gtFine_labelIds.png`, otherwise as [`open_cityscapes`].
+/// Opens Cityscapes with all 27 annotated classes, as published Jaccard scores count them; ids below
+/// 7 are ignored. Reads `*_gtFine_labelIds.png`, otherwise as [`open_cityscapes`].
 ///
 /// # Errors
 /// As [`open_cityscapes`].
@@ -104,7 +104,10 @@ fn open(
             }
         }
     }
-    let set = MaskSet::new(name, split, classes, values, (&photos, files))?;
+    let mut set = MaskSet::new(name, split, classes, values, (&photos, files))?;
+    set.reduced = Some(
+        "these look like train ids under the name of label ids; name them *_gtFine_labelTrainIds.png",
+    );
     Ok(set.with_omissions(omissions))
 }
 
@@ -112,14 +115,8 @@ fn open(
 fn label_values(evaluated: &[u16]) -> Values {
     let class = |label| evaluated.iter().position(|&id| id == label);
     let index = |class| u16::try_from(class).unwrap_or(IGNORE);
-    let mut table: Vec<Option<u16>> = (0..LABELS)
-        .map(|label| Some(class(label).map_or(IGNORE, index)))
-        .collect();
-    table.resize(256, None);
-    if let Some(entry) = table.last_mut() {
-        *entry = Some(IGNORE);
-    }
-    Values(table)
+    let labels = (0..LABELS).map(|label| Some(class(label).map_or(IGNORE, index)));
+    Values(labels.collect())
 }
 
 /// The same mask under another end of its name.
@@ -187,12 +184,7 @@ mod tests {
             let other = usize::from(every.get(label).unwrap());
             assert_eq!(evaluated[class].name, all[other].name);
         }
-        for (value, expected) in [
-            (0, Some(IGNORE)),
-            (33, Some(18)),
-            (34, None),
-            (255, Some(IGNORE)),
-        ] {
+        for (value, expected) in [(0, Some(IGNORE)), (33, Some(18)), (34, None), (255, None)] {
             assert_eq!(values.get(value), expected);
         }
         assert_eq!(

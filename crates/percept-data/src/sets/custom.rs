@@ -6,12 +6,15 @@ use std::path::Path;
 use percept_labels::{Entry, FileError, LabelList, abbreviate};
 
 use super::{Files, MaskSet, Values, count_stray_masks};
-use crate::files::invalid;
-use crate::layout::{missing, sift};
+use crate::files::{invalid, open_regular};
+use crate::layout::{is_own_result, missing, sift};
 use crate::{ClassName, DataError, IGNORE, Omissions};
 
 /// The name by which the background is known.
 const BACKGROUND: &str = "background";
+
+/// Masks that are looked into when a set is opened.
+const LOOKED_INTO: usize = 8;
 
 /// Opens a folder of photos with a folder of index masks, `STEM.png` for each `STEM.jpg` (or any
 /// other kind of photo), and a list of classes: one a line in the order of their indices, synonyms
@@ -47,6 +50,17 @@ pub fn open_custom(photos: &Path, masks: &Path, classes: &Path) -> Result<MaskSe
     count_stray_masks(masks, &files, &mut omissions)?;
     let mut set = MaskSet::new("custom", "all", classes, values, (photos, files))?;
     set.background = background;
+    if background != Some(0)
+        && let Some(mask) = set
+            .masks
+            .iter()
+            .take(LOOKED_INTO)
+            .find(|mask| is_own_result(mask))
+    {
+        let reason = "a mask made by percept, in which 0 is the background and the first label is 1: \
+                      write `background` as the first line of classes.txt";
+        return Err(invalid(mask, reason));
+    }
     Ok(set.with_omissions(omissions))
 }
 
@@ -89,6 +103,11 @@ fn pairs(photos: &Path, masks: &Path, omissions: &mut Omissions) -> Result<Vec<F
 /// the last name is an error: it may be meant as a class, and to leave it out would shift all that
 /// follow. Ids, where the list has them, are what masks have.
 fn read_classes(path: &Path) -> Result<Vec<ClassName>, DataError> {
+    // A list named on a command line may come through a pipe, that of a set may not.
+    open_regular(path).map_err(|source| DataError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     let list = LabelList::from_file(path).map_err(|error| match error {
         FileError::Io { path, source } => DataError::Io { path, source },
         FileError::Refused { path, refused } => invalid(&path, refused.to_string()),

@@ -38,6 +38,8 @@ pub struct MaskSet {
     masks: Vec<PathBuf>,
     values: Values,
     instances: Option<Instances>,
+    /// What masks look like that hold 255 where the set's own never do.
+    reduced: Option<&'static str>,
     omissions: Omissions,
 }
 
@@ -74,10 +76,10 @@ impl Values {
         Self(table)
     }
 
-    /// `1..=classes` are the classes, and 0 and 255 are ignored.
+    /// `1..=classes` are the classes, and 0 is ignored.
     fn from_one(classes: usize) -> Self {
-        let Self(rest) = Self::classes_and(classes, 254);
-        Self(std::iter::once(Some(IGNORE)).chain(rest).collect())
+        let classes = (0..=u16::MAX).map(Some).take(classes);
+        Self(std::iter::once(Some(IGNORE)).chain(classes).collect())
     }
 
     /// The class of a value.
@@ -171,6 +173,7 @@ impl MaskSet {
             masks,
             values,
             instances: None,
+            reduced: None,
             omissions,
         })
     }
@@ -273,6 +276,14 @@ impl SegmentationSet for MaskSet {
         &self.omissions
     }
 
+    fn truth_files(&self, sample: usize) -> Vec<PathBuf> {
+        let objects = self.instances.iter().map(|instances| &instances.masks);
+        std::iter::once(&self.masks)
+            .chain(objects)
+            .filter_map(|masks| masks.get(sample).cloned())
+            .collect()
+    }
+
     fn truth(&self, sample: usize) -> Result<LabelMap, DataError> {
         let path = self.file(&self.masks, sample)?;
         let stored = read_index_png(path)?;
@@ -285,8 +296,12 @@ impl SegmentationSet for MaskSet {
             .collect::<Result<_, u16>>()
             .map_err(|value| {
                 let classes = self.classes.len();
+                let hint = match (value, self.reduced) {
+                    (255, Some(hint)) => format!("; {hint}"),
+                    _ => String::new(),
+                };
                 let reason = format!(
-                    "value {value} is no class of {} ({classes} classes)",
+                    "value {value} is no class of {} ({classes} classes){hint}",
                     self.name
                 );
                 invalid(reason)
@@ -324,7 +339,7 @@ mod tests {
             (ade.get(0), ade.get(1), ade.get(150)),
             (Some(IGNORE), Some(0), Some(149))
         );
-        assert_eq!((ade.get(151), ade.get(255)), (None, Some(IGNORE)));
+        assert_eq!((ade.get(151), ade.get(255)), (None, None));
         let many = Values::classes_and(65_535, u16::MAX);
         assert_eq!(
             (many.get(65_534), many.get(u16::MAX)),

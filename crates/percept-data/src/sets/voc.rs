@@ -53,13 +53,13 @@ pub fn open_context(root: &Path, split: Option<&str>) -> Result<MaskSet, DataErr
 /// # Errors
 /// As [`open_voc`].
 pub fn open_context59(root: &Path, split: Option<&str>) -> Result<MaskSet, DataError> {
-    CONTEXT.open(
-        "context59",
-        root,
-        split,
-        classes::context59(),
-        Values::from_one(59),
-    )
+    let values = Values::from_one(59);
+    let mut set = CONTEXT.open("context59", root, split, classes::context59(), values)?;
+    set.reduced = Some(
+        "these look like masks whose classes begin at 0 (reduced); the converter's begin at 1 and \
+         have no 255",
+    );
+    Ok(set)
 }
 
 const CONTEXT: Year = Year {

@@ -1,5 +1,7 @@
 //! Zero-shot classification: a class for every photo, as CLIP does it.
 
+use std::path::PathBuf;
+
 use percept::{Pooling, TokenGrid};
 use percept_data::ImageFolder;
 use percept_image::ChwImage;
@@ -127,6 +129,10 @@ impl Benchmark for Classification<'_> {
 
     fn id(&self, sample: usize) -> &str {
         &self.set.samples[sample].id
+    }
+
+    fn files(&self, sample: usize) -> Vec<PathBuf> {
+        vec![self.set.samples[sample].image.clone()]
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<()>, String> {

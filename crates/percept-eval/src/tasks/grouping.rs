@@ -1,5 +1,7 @@
 //! Label-free grouping: how well some group covers each annotated region (paper §3.2).
 
+use std::path::PathBuf;
+
 use percept::{Centering, GroupOptions, Grouper, LabelMap, TokenGrid};
 use percept_data::{Region, SegmentationSet};
 use percept_image::{ChwImage, Rle, message};
@@ -182,6 +184,12 @@ impl Benchmark for Grouping<'_> {
 
     fn id(&self, sample: usize) -> &str {
         &self.set.samples()[sample].id
+    }
+
+    fn files(&self, sample: usize) -> Vec<PathBuf> {
+        std::iter::once(self.set.samples()[sample].image.clone())
+            .chain(self.set.truth_files(sample))
+            .collect()
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {

@@ -1,5 +1,7 @@
 //! Retrieval: the captions of a photo among all captions, the photo of a caption among all photos.
 
+use std::path::PathBuf;
+
 use percept::{Pooling, TokenGrid};
 use percept_data::CaptionSet;
 use percept_image::ChwImage;
@@ -121,6 +123,10 @@ impl Benchmark for Retrieval<'_> {
 
     fn id(&self, sample: usize) -> &str {
         &self.set.samples[sample].id
+    }
+
+    fn files(&self, sample: usize) -> Vec<PathBuf> {
+        vec![self.set.samples[sample].image.clone()]
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<()>, String> {

@@ -1,5 +1,7 @@
 //! Text-driven segmentation: a class for every pixel, against the annotation (paper §3.3).
 
+use std::path::PathBuf;
+
 use percept::{LabelMap, TokenGrid};
 use percept_data::{ClassName, LeftOut, SegmentationSet};
 use percept_image::{ChwImage, Filter, RgbImage};
@@ -17,8 +19,8 @@ use crate::result::{ClassResult, EvalResult, Task};
 use crate::run::{Benchmark, Event, Loaded, run};
 use crate::{EvalError, Vocabulary};
 
-/// Absent classes that are named.
-const MAX_ABSENT: usize = 5;
+/// Masks that are named.
+const EXAMPLES: usize = 5;
 
 /// Segments every photo of `set` with words and counts its pixels into one confusion matrix.
 ///
@@ -51,6 +53,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
     let refuse = |e: crate::metrics::MetricError| EvalError::Setting(e.to_string());
     let mut whole = Confusion::new(classes.len()).map_err(refuse)?;
     let mut scores = Vec::new();
+    let mut only_ignored = OnlyIgnored::default();
     let tally = run(
         &benchmark,
         &settings,
@@ -61,6 +64,7 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
             own.merge_sparse(&record.confusion)
                 .map_err(|e| e.to_string())?;
             whole.merge(&own).map_err(|e| e.to_string())?;
+            only_ignored.add(&set.samples()[sample].id, &own);
             if let Some(score) = own.miou(MeanOver::Truth) {
                 scores.push((sample, score));
             }
@@ -85,8 +89,9 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
             .map(|value| (over.metric().to_owned(), value));
         result.metrics.extend(value);
     }
+    refuse_mean_of_one(&mut result, classes, &whole);
     say_what_is_missing(&mut result);
-    if let Some(mistaken) = one_class_only(classes, &whole) {
+    if let Some(mistaken) = only_ignored.told(classes, &whole) {
         (how.progress)(Event::Note(&mistaken.to_string()));
         result.left_out.push(mistaken);
     }
@@ -105,24 +110,75 @@ pub fn segmentation(set: &dyn SegmentationSet, how: Run<'_>) -> Result<EvalResul
     Ok(result)
 }
 
-/// What there is to say where the truth has at most one class and pixels are ignored: in a mask of 0
-/// and 255 the object may be what is ignored.
-fn one_class_only(classes: &[ClassName], whole: &Confusion) -> Option<LeftOut> {
+/// Masks that may hold 255 where they mean a class: 255 is ignored.
+#[derive(Default)]
+struct OnlyIgnored {
+    /// Masks with ignored pixels whose other pixels are all of one class at most.
+    masks: u64,
+    examples: Vec<String>,
+}
+
+impl OnlyIgnored {
+    fn add(&mut self, id: &str, own: &Confusion) {
+        let present = own
+            .per_class()
+            .iter()
+            .filter(|class| class.truth > 0)
+            .count();
+        if present <= 1 && own.ignored() > 0 {
+            self.masks += 1;
+            if self.examples.len() < EXAMPLES {
+                self.examples.push(id.to_owned());
+            }
+        }
+    }
+
+    /// What there is to say, in words for those who stored 255 for the object. Sets of many classes
+    /// have photos of one class and ignored borders; there it is said only if all are so.
+    fn told(self, classes: &[ClassName], whole: &Confusion) -> Option<LeftOut> {
+        let counts = whole.per_class();
+        let absent = counts.iter().filter(|class| class.truth == 0).count();
+        let told = classes.len() == 2 || (classes.len() > 2 && absent + 1 >= classes.len());
+        if !told || self.masks == 0 {
+            return None;
+        }
+        let object = match classes {
+            [_, object] => format!("store 1 for {}", object.name),
+            _ => "store the index of the class".to_owned(),
+        };
+        Some(LeftOut {
+            kind: format!(
+                "masks that hold only one class and 255, which is ignored (if they hold only 0 and \
+                 255: {object})"
+            ),
+            count: self.masks,
+            examples: self.examples,
+        })
+    }
+}
+
+/// Takes the mean of two classes away where one never occurs while pixels are ignored: it may be what
+/// is ignored.
+fn refuse_mean_of_one(result: &mut EvalResult, classes: &[ClassName], whole: &Confusion) {
     let counts = whole.per_class();
     let absent = classes
         .iter()
         .zip(&counts)
-        .filter(|(_, pixels)| pixels.truth == 0);
-    let absent: Vec<String> = absent.map(|(class, _)| class.name.clone()).collect();
-    let one_at_most = absent.len() + 1 >= classes.len() && classes.len() > 1;
-    (one_at_most && whole.ignored() > 0).then(|| LeftOut {
-        kind:
-            "ignored pixels in a truth of one class only (if 255 in the masks means a class, store \
-               its index instead); no pixel is of the others"
-                .to_owned(),
-        count: whole.ignored(),
-        examples: absent.into_iter().take(MAX_ABSENT).collect(),
-    })
+        .find(|(_, class)| class.truth == 0);
+    let (2, Some((absent, _)), true) = (classes.len(), absent, whole.ignored() > 0) else {
+        return;
+    };
+    let object = classes.last().unwrap_or(absent);
+    let reason = format!(
+        "no pixel is of {}, and others are 255, which is ignored; if the masks hold only 0 and 255, \
+         store 1 for {}",
+        absent.name, object.name
+    );
+    let means = MeanOver::EACH.map(MeanOver::metric);
+    for name in std::iter::once("miou").chain(means) {
+        result.metrics.insert(name.to_owned(), f64::NAN);
+        result.missing.insert(name.to_owned(), reason.clone());
+    }
 }
 
 struct Segmentation<'a> {
@@ -169,6 +225,12 @@ impl Benchmark for Segmentation<'_> {
 
     fn id(&self, sample: usize) -> &str {
         &self.set.samples()[sample].id
+    }
+
+    fn files(&self, sample: usize) -> Vec<PathBuf> {
+        std::iter::once(self.set.samples()[sample].image.clone())
+            .chain(self.set.truth_files(sample))
+            .collect()
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {

@@ -4,6 +4,8 @@
 //! two kinds and "background", and takes the kind with more pixels; where no pixel is of either
 //! kind, the pooled answer. The *pooled* one is plain two-way classification.
 
+use std::path::PathBuf;
+
 use percept::{LabelMap, Pooling, TokenGrid};
 use percept_data::{ClassName, Waterbirds as Set};
 use percept_image::ChwImage;
@@ -15,7 +17,7 @@ use crate::decide::decide;
 use crate::metrics::{Habitat, Waterbirds as Groups};
 use crate::protocol::Protocol;
 use crate::result::{EvalResult, Task};
-use crate::run::{Benchmark, Loaded, run};
+use crate::run::{Benchmark, Event, Loaded, run};
 use crate::{EvalError, Vocabulary};
 
 /// What the set is called in results, also where another set was made like it.
@@ -100,6 +102,26 @@ pub fn waterbirds(set: &Set, split: &str, how: Run<'_>) -> Result<EvalResult, Ev
     result
         .metrics
         .insert("photos_without_object_pixels".into(), undecided as f64);
+    let empty: Vec<String> = Habitat::ALL
+        .into_iter()
+        .flat_map(|bird| Habitat::ALL.map(|place| (bird, place)))
+        .filter(|(bird, place)| by_pooling.samples(*bird, *place) == 0)
+        .map(|(bird, place)| {
+            let (bird, place) = (&set.labels[bird as usize].name, &set.places[place as usize]);
+            format!("{bird} on {place}")
+        })
+        .collect();
+    if !empty.is_empty() && result.counts.done > 0 {
+        // The worst of those that are left is not the worst of four.
+        let reason = format!("no photo of {}", empty.join(", "));
+        for name in ["grouping_worst_group", "pooled_worst_group"] {
+            result.metrics.insert(name.to_owned(), f64::NAN);
+            result.missing.insert(name.to_owned(), reason.clone());
+        }
+        (how.progress)(Event::Note(&format!(
+            "{reason}: the worst group has no number"
+        )));
+    }
     say_what_is_missing(&mut result);
     result.gallery = how.gallery(
         &benchmark,
@@ -182,6 +204,10 @@ impl Benchmark for Waterbirds<'_> {
 
     fn id(&self, sample: usize) -> &str {
         &self.set.samples[sample].id
+    }
+
+    fn files(&self, sample: usize) -> Vec<PathBuf> {
+        vec![self.set.samples[sample].image.clone()]
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<[u32; 2]>, String> {
