@@ -580,14 +580,12 @@ fn odd_photos_cost_only_themselves() {
             "{width}: {odd}"
         );
     }
-    for width in [20_001] {
-        let mut file = changed("area", json!(4));
-        file["images"][0]["width"] = json!(width);
-        let set = open_instances(&file).unwrap();
-        let reason = format!("image 7: {width} x 3 is no size of a photo");
-        assert!(message(set.truth(0)).contains(&reason));
-        assert!(set.truth(1).is_ok());
-    }
+    let mut file = changed("area", json!(4));
+    file["images"][0]["width"] = json!(20_001);
+    let set = open_instances(&file).unwrap();
+    let reason = "image 7: 20001 x 3 is no size of a photo";
+    assert!(message(set.truth(0)).contains(reason));
+    assert!(set.truth(1).is_ok());
     let mut file = changed("area", json!(4));
     file["images"][0]["width"] = json!(null);
     let tree = Tree::new();
