@@ -786,3 +786,20 @@ fn an_interrupted_benchmark_says_how_to_go_on() {
         "{said}"
     );
 }
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny();
+    let output = percept_in(folder.path())
+        .args(["embed", "--model", path(&model), "--text", "\u{FEFF}a dog"])
+        .args(["--text", "a dog", "--out", "x.npy"])
+        .output()
+        .unwrap();
+    expect(&output, 0, "text 1 begins with a byte order mark");
+    let array = fs::read(folder.path().join("x.npy")).unwrap();
+    // Two rows of equal values behind the header.
+    let header = 10 + usize::from(u16::from_le_bytes([array[8], array[9]]));
+    let (one, other) = array[header..].split_at((array.len() - header) / 2);
+    assert!(!one.is_empty() && one == other);
+}

@@ -55,12 +55,22 @@ fn embed_texts(
     common: &Common,
     console: &Console,
 ) -> anyhow::Result<Outcome> {
-    let encoded = model.encode_texts(&args.text)?;
+    let mut texts = args.text.clone();
+    for (index, text) in texts.iter_mut().enumerate() {
+        if let Some(rest) = text.strip_prefix('\u{FEFF}') {
+            *text = rest.to_owned();
+            console.note(&format!(
+                "text {} begins with a byte order mark, which was dropped",
+                index + 1
+            ));
+        }
+    }
+    let encoded = model.encode_texts(&texts)?;
     for index in encoded.truncated {
         console.note(&format!("text {} was too long and was cut", index + 1));
     }
     let rows = encoded.embeddings;
-    write(&args.out, kind, vec![stack(&rows)], &args.text)?;
+    write(&args.out, kind, vec![stack(&rows)], &texts)?;
     report(&args.out, kind, rows.len(), common, console)?;
     Ok(Outcome::Done)
 }
