@@ -93,6 +93,7 @@ pub fn parse_list(text: &str) -> Result<LabelList, Refused> {
     };
     sort_by_number(&mut list)?;
     check(&list)?;
+    list.notes.extend(shared_name(&list.entries));
     Ok(list)
 }
 
@@ -220,6 +221,30 @@ fn twice(entries: &[Entry]) -> Option<(&Entry, &Entry)> {
         let first = seen.insert(entry.label.name.to_lowercase(), entry)?;
         Some((first, entry))
     })
+}
+
+/// A note on names that two classes have, such as ImageNet's two cranes: no text encoder tells such classes apart
+/// by them.
+fn shared_name(entries: &[Entry]) -> Option<String> {
+    let mut owners: HashMap<String, &Entry> = HashMap::new();
+    let mut shared = Vec::new();
+    for entry in entries {
+        for name in &entry.label.synonyms {
+            let owner = *owners.entry(name.to_lowercase()).or_insert(entry);
+            if owner.line != entry.line || owner.label != entry.label {
+                shared.push((name, owner, entry));
+            }
+        }
+    }
+    let (name, owner, other) = shared.first()?;
+    let more = match shared.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more are shared"),
+    };
+    let [name, owner, other] = [name, &owner.label.name, &other.label.name].map(|n| abbreviate(n));
+    Some(format!(
+        "\"{name}\" is a name of \"{owner}\" and of \"{other}\", which it cannot tell apart{more}"
+    ))
 }
 
 fn check(list: &LabelList) -> Result<(), Refused> {

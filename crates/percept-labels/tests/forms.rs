@@ -376,6 +376,19 @@ fn synonyms_behind_commas_are_told() {
 }
 
 #[test]
+fn a_name_of_two_classes_is_told() {
+    let list = read(b"crane bird, crane\nhoist, Crane\ncat\n").unwrap();
+    let note = list.notes.last().unwrap();
+    assert!(
+        note.contains("\"Crane\" is a name of \"crane bird\" and of \"hoist\""),
+        "{note}"
+    );
+    // One class may repeat itself.
+    let list = read(b"sofa, Sofa\ncat\n").unwrap();
+    assert!(list.notes.iter().all(|note| !note.contains("is a name of")));
+}
+
+#[test]
 fn documents_of_programs_are_named() {
     for (bytes, what) in [
         (

@@ -375,7 +375,8 @@ impl Beside {
     }
 
     fn is_ours(&self) -> bool {
-        (self.config.str("format")).is_some_and(|format| format.starts_with("percept"))
+        (self.config.get("format").and_then(Value::as_str))
+            .is_some_and(|format| format.starts_with("percept"))
     }
 
     fn as_ours(&self) -> Result<ModelConfig, ModelError> {
@@ -454,15 +455,15 @@ impl Beside {
         if self.pipeline.is_none() || !config.is_there() {
             return Ok(());
         }
-        let is_berts = match config.str("tokenizer_class") {
+        let is_berts = match config.str("tokenizer_class")? {
             Some(class) => {
                 let name = class.strip_suffix("Fast").unwrap_or(class);
                 (name.strip_suffix("Tokenizer")).is_some_and(|model| BERTS.contains(&model))
             }
-            None => matches!(self.config.str("model_type"), Some("bert" | "electra")),
+            None => matches!(self.config.str("model_type")?, Some("bert" | "electra")),
         };
         let normalizer = self.normalizer().unwrap_or_default();
-        let wanted = config.bool("do_lower_case").unwrap_or(true);
+        let wanted = config.bool("do_lower_case")?.unwrap_or(true);
         match normalizer["lowercase"].as_bool() {
             Some(does) if is_berts && does != wanted => Err(config.refuse(format!(
                 "do_lower_case is {wanted} in transformers, and tokenizer.json has lowercase {does}: make \
@@ -676,7 +677,7 @@ impl Infer<'_> {
 
     /// The configuration of the tower counts blocks as the weights do.
     fn check_depth(&self, key: &str, depth: usize) -> Result<(), ModelError> {
-        match self.beside.config.usize(key) {
+        match self.beside.config.usize(key)? {
             Some(stated) if stated != depth => Err(self.beside.config.refuse(format!(
                 "{key} is {stated}, but the weights have {depth} blocks"
             ))),
@@ -733,7 +734,7 @@ impl Infer<'_> {
             position_prefix,
             layer_scale,
             // Where nothing is said, what the library has.
-            layer_norm_eps: json.f64("layer_norm_eps").unwrap_or(match layout.style {
+            layer_norm_eps: json.f64("layer_norm_eps")?.unwrap_or(match layout.style {
                 ImageStyle::HfVit => 1e-12,
                 ImageStyle::HfDinov2 | ImageStyle::Timm => 1e-6,
             }),
@@ -764,8 +765,8 @@ impl Infer<'_> {
         };
         origins.set("image size", size);
         // What the model was made with stands above what its architecture has.
-        let pool = json.inside("model_args");
-        let pool = pool.str("global_pool").or(json.str("global_pool"));
+        let arguments = json.inside("model_args")?;
+        let pool = (arguments.str("global_pool")?).or(json.str("global_pool")?);
         let (pooling, from) = match (is_clippy, layout.style, pool) {
             (true, ..) => (Pooling::Max, "CLIPpy's".to_owned()),
             (_, ImageStyle::Timm, Some("avg")) => (Pooling::Avg, json.name()),
@@ -823,14 +824,14 @@ impl Infer<'_> {
         /// Width of the ViT-S that has 6 heads with everyone but MoCo v3.
         const SMALL: usize = 384;
         let json = &self.beside.config;
-        let stated =
-            (json.usize("num_attention_heads")).or(json.inside("model_args").usize("num_heads"));
+        let stated = (json.usize("num_attention_heads")?)
+            .or(json.inside("model_args")?.usize("num_heads")?);
         if let Some(heads) = self.hints.heads.or(stated) {
             origins.set("heads", json.name());
             return Ok(heads);
         }
         // timm's towers for its own tests are narrower than any that is in use.
-        if (json.str("architecture")).is_some_and(|name| name.starts_with("test_vit")) {
+        if (json.str("architecture")?).is_some_and(|name| name.starts_with("test_vit")) {
             origins.set("heads", json.name());
             return Ok((dim / 32).max(1));
         }
@@ -902,7 +903,7 @@ impl Infer<'_> {
         {
             return Err(json.refuse_value("architecture", architecture));
         }
-        let arguments = json.inside("model_args");
+        let arguments = json.inside("model_args")?;
         for file in [json, &arguments] {
             file.only("global_pool", &["token", "avg", ""])?;
         }
@@ -977,9 +978,9 @@ impl Infer<'_> {
                     },
                     relative_buckets: side(source, &named("relative_bias.weight"), 0)?,
                     relative_max_distance: json
-                        .usize("relative_attention_max_distance")
+                        .usize("relative_attention_max_distance")?
                         .unwrap_or(128),
-                    rms_norm_eps: json.f64("layer_norm_epsilon").unwrap_or(1e-6),
+                    rms_norm_eps: json.f64("layer_norm_epsilon")?.unwrap_or(1e-6),
                     projection: projection.map(|name| side(source, name, 0)).transpose()?,
                     max_tokens: self.max_tokens(MOST_TOKENS, origins),
                     head,
@@ -998,20 +999,20 @@ impl Infer<'_> {
                 self.check_depth("num_hidden_layers", depth)?;
                 let max_positions = side(source, &named("position.weight"), 0)?;
                 let token_types = side(source, &named("token_type.weight"), 0)?;
-                let first_position = self.first_position(layout, max_positions, token_types);
+                let first_position = self.first_position(layout, max_positions, token_types)?;
                 TextConfig::Bert(BertConfig {
                     vocab_size: side(source, &named("word.weight"), 0)?,
                     dim,
                     depth,
                     // MiniLM's heads are half as wide as those of others.
-                    heads: json.usize("num_attention_heads").unwrap_or(match dim {
+                    heads: json.usize("num_attention_heads")?.unwrap_or(match dim {
                         384 => 12,
                         _ => (dim / 64).max(1),
                     }),
                     mlp_dim: side(source, &named("blocks.0.mlp.fc1.weight"), 0)?,
                     max_positions,
                     token_types,
-                    layer_norm_eps: json.f64("layer_norm_eps").unwrap_or(1e-12),
+                    layer_norm_eps: json.f64("layer_norm_eps")?.unwrap_or(1e-12),
                     max_tokens: self
                         .max_tokens(max_positions.saturating_sub(first_position), origins),
                     first_position,
@@ -1089,11 +1090,16 @@ impl Infer<'_> {
     }
 
     /// Row of the position table that the first token gets. RoBERTa's begins after that of the padding.
-    fn first_position(&self, layout: &TextLayout, positions: usize, token_types: usize) -> usize {
+    fn first_position(
+        &self,
+        layout: &TextLayout,
+        positions: usize,
+        token_types: usize,
+    ) -> Result<usize, ModelError> {
         const ROBERTAS: [&str; 3] = ["roberta", "xlm-roberta", "camembert"];
         let json = &self.beside.config;
-        match json.str("model_type") {
-            Some(kind) if ROBERTAS.contains(&kind) => json.usize("pad_token_id").unwrap_or(1) + 1,
+        Ok(match json.str("model_type")? {
+            Some(kind) if ROBERTAS.contains(&kind) => json.usize("pad_token_id")?.unwrap_or(1) + 1,
             Some(_) => 0,
             None => {
                 let is_named = (layout.prefix.split('.'))
@@ -1106,7 +1112,7 @@ impl Infer<'_> {
                     0
                 }
             }
-        }
+        })
     }
 }
 

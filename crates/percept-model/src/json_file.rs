@@ -67,11 +67,12 @@ impl JsonFile {
     }
 
     /// The object under `key` in its place.
-    pub(crate) fn inside(&self, key: &str) -> Self {
-        Self {
+    pub(crate) fn inside(&self, key: &str) -> Result<Self, ModelError> {
+        let object = |value: &Value| value.is_object().then(|| value.clone());
+        Ok(Self {
             path: self.path.clone(),
-            json: self.json.get(key).cloned().unwrap_or_default(),
-        }
+            json: self.typed(key, "an object", object)?.unwrap_or_default(),
+        })
     }
 
     /// What `key` holds, unless it is null.
@@ -79,20 +80,38 @@ impl JsonFile {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    pub(crate) fn usize(&self, key: &str) -> Option<usize> {
-        (self.get(key)?.as_u64()).and_then(|v| usize::try_from(v).ok())
+    pub(crate) fn usize(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let whole = |value: &Value| value.as_u64().and_then(|v| usize::try_from(v).ok());
+        self.typed(key, "a whole number", whole)
     }
 
-    pub(crate) fn f64(&self, key: &str) -> Option<f64> {
-        self.get(key)?.as_f64()
+    pub(crate) fn f64(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.typed(key, "a number", Value::as_f64)
     }
 
-    pub(crate) fn str(&self, key: &str) -> Option<&str> {
-        self.get(key)?.as_str()
+    pub(crate) fn str(&self, key: &str) -> Result<Option<&str>, ModelError> {
+        self.typed(key, "a text", Value::as_str)
     }
 
-    pub(crate) fn bool(&self, key: &str) -> Option<bool> {
-        self.get(key)?.as_bool()
+    pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    /// What `key` holds. A value of another type is refused: a default in its place would be a guess.
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        kind: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ModelError> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let found = read(value);
+        match found.is_some() {
+            true => Ok(found),
+            false => Err(self.refuse(format!("{key} {} is not {kind}", shown(value)))),
+        }
     }
 
     /// Refuses a text at `key` that is none of `known`.
@@ -114,17 +133,22 @@ impl JsonFile {
     }
 
     pub(crate) fn refuse_value(&self, key: &str, value: &Value) -> ModelError {
-        let mut value = value.to_string();
-        if value.len() > 200 {
-            value.truncate(value.floor_char_boundary(200));
-            value.push('…');
-        }
-        self.refuse(format!("{key} {value} is not supported"))
+        self.refuse(format!("{key} {} is not supported", shown(value)))
     }
 
     pub(crate) fn refuse(&self, reason: impl Into<String>) -> ModelError {
         ModelError::config(&self.path, reason)
     }
+}
+
+/// A value as a message shows it: no longer than a line or two.
+fn shown(value: &Value) -> String {
+    let mut value = value.to_string();
+    if value.len() > 200 {
+        value.truncate(value.floor_char_boundary(200));
+        value.push('…');
+    }
+    value
 }
 
 /// What stands at the place of a file, if that is not the file.

@@ -37,11 +37,12 @@ impl Preprocessing {
             return of_transformers(&transformers);
         }
         // Models with a tokeniser of their own have both in one file.
-        let both = JsonFile::read(&folder.join("processor_config.json"))?.inside("image_processor");
+        let both =
+            JsonFile::read(&folder.join("processor_config.json"))?.inside("image_processor")?;
         if both.is_there() {
             return of_transformers(&both);
         }
-        let pretrained = config.inside("pretrained_cfg");
+        let pretrained = config.inside("pretrained_cfg")?;
         if pretrained.is_there() {
             return of_timm(&pretrained);
         }
@@ -56,7 +57,7 @@ impl Preprocessing {
 fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     let mut fit = None;
     let mut image_size = None;
-    if file.bool("do_resize") != Some(false)
+    if file.bool("do_resize")? != Some(false)
         && let Some(size) = file.get("size")
     {
         let [height, width] = sides(file, "size", size)?;
@@ -69,7 +70,7 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
             fit = Some("squashes".to_owned());
         }
     }
-    if file.bool("do_center_crop") == Some(true)
+    if file.bool("do_center_crop")? == Some(true)
         && let Some(size) = file.get("crop_size")
     {
         let [height, width] = sides(file, "crop_size", size)?;
@@ -81,12 +82,12 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
         }
         image_size = Some(height);
     }
-    if file.bool("do_resize") == Some(false) && file.bool("do_center_crop") != Some(true) {
+    if file.bool("do_resize")? == Some(false) && file.bool("do_center_crop")? != Some(true) {
         fit = Some("does not resize to".to_owned());
     }
     let stated = both(file, "image_mean", "image_std")?;
-    let is_normalized = file.bool("do_normalize") != Some(false);
-    let scale = match file.bool("do_rescale") {
+    let is_normalized = file.bool("do_normalize")? != Some(false);
+    let scale = match file.bool("do_rescale")? {
         Some(false) => 1.0,
         _ => match file.get("rescale_factor") {
             // It would go into mean and deviation, which are not known.
@@ -95,7 +96,7 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
                     "rescale_factor {factor} without image_mean and image_std is not supported"
                 )));
             }
-            Some(_) => file.f64("rescale_factor").unwrap_or(f64::NAN),
+            Some(_) => file.f64("rescale_factor")?.unwrap_or(f64::NAN),
             None => 1.0 / 255.0,
         },
     };
@@ -142,8 +143,8 @@ fn of_timm(file: &JsonFile) -> Result<Preprocessing, ModelError> {
         }
     };
     file.only("crop_mode", &["center", "squash", "border"])?;
-    let crop = file.f64("crop_pct").unwrap_or(0.875);
-    let fit = match file.str("crop_mode") {
+    let crop = file.f64("crop_pct")?.unwrap_or(0.875);
+    let fit = match file.str("crop_mode")? {
         Some("squash") => Some("squashes".to_owned()),
         Some("border") => Some("pads".to_owned()),
         _ if crop < 1.0 => side.map(|side| {
@@ -165,9 +166,9 @@ fn of_timm(file: &JsonFile) -> Result<Preprocessing, ModelError> {
 }
 
 fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
-    let own = file.inside("preprocess_cfg");
+    let own = file.inside("preprocess_cfg")?;
     own.only("resize_mode", &["shortest", "squash", "longest"])?;
-    let fit = match own.str("resize_mode") {
+    let fit = match own.str("resize_mode")? {
         Some("squash") => Some("squashes".to_owned()),
         Some("longest") => Some("pads".to_owned()),
         _ => None,
@@ -176,7 +177,7 @@ fn of_open_clip(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     let size = match own.get("size") {
         Some(size) => Some(square(&own, "size", size)?),
         None => {
-            let vision = file.inside("model_cfg").inside("vision_cfg");
+            let vision = file.inside("model_cfg")?.inside("vision_cfg")?;
             let size = vision.get("image_size").cloned();
             size.map(|size| square(&vision, "image_size", &size))
                 .transpose()?

@@ -109,10 +109,19 @@ impl Pipeline {
         let own = own_config(folder)?;
         own.only("transformer_task", &["feature-extraction"])?;
         own.only("module_output_name", &["token_embeddings"])?;
-        self.lower_case = own.bool("do_lower_case").unwrap_or(false);
+        self.lower_case = own.bool("do_lower_case")?.unwrap_or(false);
         let tokenizer = JsonFile::read(&folder.join("tokenizer_config.json"))?;
-        // The tokeniser's own limit has a sentinel of 10³⁰ for "none", which is no `usize`.
-        self.max_tokens = (own.usize("max_seq_length")).or(tokenizer.usize("model_max_length"));
+        self.max_tokens = match own.usize("max_seq_length")? {
+            // The tokeniser's own limit has a sentinel of 10³⁰ for "none".
+            None if tokenizer
+                .f64("model_max_length")?
+                .is_some_and(|most| most >= 1e29) =>
+            {
+                None
+            }
+            None => tokenizer.usize("model_max_length")?,
+            stated => stated,
+        };
         Ok(())
     }
 
@@ -123,7 +132,7 @@ impl Pipeline {
         }
         // `include_prompt` makes no difference without a prompt, and `check_prompts` refused that.
         self.token_width =
-            (config.usize("embedding_dimension")).or(config.usize("word_embedding_dimension"));
+            (config.usize("embedding_dimension")?).or(config.usize("word_embedding_dimension")?);
         self.pooling = match config.get("pooling_mode") {
             Some(word) => pooling_of_words(&config, word)?,
             None => pooling_of_flags(&config)?,
@@ -182,17 +191,22 @@ fn pooling_of_flags(config: &JsonFile) -> Result<TextPooling, ModelError> {
         ),
         ("pooling_mode_lasttoken", TextPooling::LastToken),
     ];
-    let on: Vec<&String> = (config.json.as_object().into_iter().flatten())
-        .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true))
-        .map(|(key, _)| key)
-        .collect();
-    let [key] = on.as_slice() else {
+    let flags = (config.json.as_object().into_iter().flatten())
+        .map(|(key, _)| key.as_str())
+        .filter(|key| key.starts_with("pooling_mode_"));
+    let mut on = Vec::new();
+    for key in flags {
+        if config.bool(key)? == Some(true) {
+            on.push(key);
+        }
+    }
+    let &[key] = on.as_slice() else {
         return match on.is_empty() {
             true => Ok(TextPooling::Mean),
             false => Err(config.refuse(format!("several poolings beside each other: {on:?}"))),
         };
     };
-    let known = FLAGS.into_iter().find(|(flag, _)| flag == key);
+    let known = FLAGS.into_iter().find(|(flag, _)| *flag == key);
     let (_, pooling) = known.ok_or_else(|| config.refuse(format!("{key} is not supported")))?;
     Ok(pooling)
 }
@@ -226,13 +240,13 @@ impl Dense {
             }
         };
         let sides = config
-            .usize("in_features")
-            .zip(config.usize("out_features"));
+            .usize("in_features")?
+            .zip(config.usize("out_features")?);
         Ok(Self {
             prefix: format!("{}/", module.path.trim_end_matches('/')),
             folder: module.folder.clone(),
             sides: sides.map(|(inputs, outputs)| [inputs, outputs]),
-            bias: config.bool("bias"),
+            bias: config.bool("bias")?,
             activation,
         })
     }
@@ -276,11 +290,11 @@ fn usual_modules(folder: &Path) -> Vec<Module> {
 /// A prompt that goes before every text would have to be used.
 fn check_prompts(folder: &Path) -> Result<(), ModelError> {
     let config = JsonFile::read(&folder.join("config_sentence_transformers.json"))?;
-    let Some(name) = config.str("default_prompt_name") else {
+    let Some(name) = config.str("default_prompt_name")? else {
         return Ok(());
     };
-    let prompt = config.inside("prompts");
-    match prompt.str(name) {
+    let prompt = config.inside("prompts")?;
+    match prompt.str(name)? {
         Some("") => Ok(()),
         _ => Err(config.refuse(format!(
             "default_prompt_name \"{name}\": prompts before texts are not supported"

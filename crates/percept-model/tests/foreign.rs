@@ -345,6 +345,81 @@ fn settings_of_a_configuration_are_used_or_refused() {
 }
 
 #[test]
+fn values_of_another_type_are_refused_where_a_default_would_be_a_guess() {
+    for (golden, file, key, value) in [
+        ("minilm", "config.json", "num_attention_heads", json!("2")),
+        ("minilm", "config.json", "layer_norm_eps", json!("1e-12")),
+        ("minilm", "config.json", "num_hidden_layers", json!(2.5)),
+        (
+            "minilm",
+            "sentence_bert_config.json",
+            "max_seq_length",
+            json!("128"),
+        ),
+        (
+            "minilm",
+            "sentence_bert_config.json",
+            "do_lower_case",
+            json!("no"),
+        ),
+        (
+            "minilm",
+            "1_Pooling/config.json",
+            "word_embedding_dimension",
+            json!([32]),
+        ),
+        (
+            "minilm",
+            "1_Pooling/config.json",
+            "pooling_mode_cls_token",
+            json!("true"),
+        ),
+        ("hf-dino", "config.json", "num_attention_heads", json!(-2)),
+        (
+            "hf-dino",
+            "preprocessor_config.json",
+            "do_normalize",
+            json!("false"),
+        ),
+        (
+            "hf-dino",
+            "preprocessor_config.json",
+            "rescale_factor",
+            json!("1/255"),
+        ),
+        (
+            "sentence-t5",
+            "config.json",
+            "relative_attention_max_distance",
+            json!("128"),
+        ),
+        (
+            "sentence-t5",
+            "config.json",
+            "layer_norm_epsilon",
+            json!({}),
+        ),
+        ("timm-dino", "config.json", "pretrained_cfg", json!("dino")),
+    ] {
+        let folder = Copy::of(golden);
+        let content = std::fs::read(folder.path().join(file)).unwrap_or(b"{}".to_vec());
+        let mut content: Value = serde_json::from_slice(&content).unwrap();
+        content[key] = value;
+        folder.write_json(file, &content);
+        let refusal = folder.refusal();
+        assert!(
+            refusal.contains(key) && refusal.contains(" is not "),
+            "{golden}: {refusal}"
+        );
+    }
+    // The tokeniser's word for "no limit" is no mistake.
+    let folder = Copy::of("minilm");
+    std::fs::remove_file(folder.path().join("sentence_bert_config.json")).unwrap();
+    folder.write_json("tokenizer_config.json", &json!({"model_max_length": 1e30}));
+    assert!(folder.open().is_ok());
+}
+
+#[test]
 fn what_timm_says_a_model_was_made_with_is_used_or_refused() {
     let open = |config: Value| {
         let folder = Copy::of("timm-dino");

@@ -187,7 +187,7 @@ impl PairTable {
 
 /// What helps against quotes that were not meant as such.
 const REMEDY: &str = "quotes in a value that begins with one must be doubled and the value closed by \
-                      one, or the file be read with `csv_quoting` none";
+                      one, or the file be read with `--csv-quoting none`";
 
 fn refused(path: &Path, what: &str, error: RowError) -> DataError {
     let reason = match error {

@@ -1188,7 +1188,7 @@ fn rows_in_a_quote_are_refused_with_the_row() {
         &error,
         "pairs.csv: row 4: a quote is opened in it and never closed; ",
     );
-    says(&error, "`csv_quoting` none");
+    says(&error, "`--csv-quoting none`");
     // Closed by the quote of another row, with and without more behind it.
     for close in ["\"a dog named so", "a 5\"", "a \"good\" dog"] {
         let late = rows(&[(3, "\"Fluffy, the dog"), (9, close)]);
