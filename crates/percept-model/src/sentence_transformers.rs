@@ -66,7 +66,7 @@ impl Pipeline {
             true => modules(&list, folder)?,
             false => usual_modules(folder),
         };
-        check_prompts(folder)?;
+        check_settings(folder)?;
         let mut pipeline = Self {
             transformer: folder.to_owned(),
             pooling: TextPooling::Mean,
@@ -130,7 +130,7 @@ impl Pipeline {
         if self.is_stated && !config.is_there() {
             return Err(config.refuse("missing, and modules.json names its folder"));
         }
-        // `include_prompt` makes no difference without a prompt, and `check_prompts` refused that.
+        // `include_prompt` makes no difference without a prompt, and `check_settings` refused that.
         self.token_width =
             (config.usize("embedding_dimension")?).or(config.usize("word_embedding_dimension")?);
         self.pooling = match config.get("pooling_mode") {
@@ -287,9 +287,17 @@ fn usual_modules(folder: &Path) -> Vec<Module> {
     modules
 }
 
-/// A prompt that goes before every text would have to be used.
-fn check_prompts(folder: &Path) -> Result<(), ModelError> {
+/// A prompt that goes before every text, a shorter embedding and an adapter would have to be used.
+fn check_settings(folder: &Path) -> Result<(), ModelError> {
+    let adapter = folder.join("adapter_config.json");
+    if adapter.exists() {
+        let reason = "an adapter stands beside the weights, which is not supported: merge it into them first";
+        return Err(ModelError::config(&adapter, reason));
+    }
     let config = JsonFile::read(&folder.join("config_sentence_transformers.json"))?;
+    if let Some(width) = config.get("truncate_dim") {
+        return Err(config.refuse_value("truncate_dim", width));
+    }
     let Some(name) = config.str("default_prompt_name")? else {
         return Ok(());
     };

@@ -763,6 +763,32 @@ fn modules_of_sentence_transformers_are_supported_or_refused() {
 }
 
 #[test]
+fn what_changes_embeddings_beside_the_weights_is_refused() {
+    for (file, content, named) in [
+        (
+            "adapter_config.json",
+            json!({"peft_type": "LORA"}),
+            "adapter",
+        ),
+        (
+            "config_sentence_transformers.json",
+            json!({"truncate_dim": 16}),
+            "truncate_dim 16",
+        ),
+    ] {
+        let folder = Copy::of("minilm");
+        folder.write_json(file, &content);
+        assert!(folder.refusal().contains(named), "{}", folder.refusal());
+    }
+    let folder = Copy::of("minilm");
+    folder.write_json(
+        "config_sentence_transformers.json",
+        &json!({"truncate_dim": null}),
+    );
+    assert!(folder.open().is_ok());
+}
+
+#[test]
 fn a_transformer_may_stand_in_a_folder_of_its_own() {
     let plain = Copy::of("minilm");
     let folder = Copy::of("minilm");
