@@ -89,14 +89,14 @@ fn of_transformers(file: &JsonFile) -> Result<Preprocessing, ModelError> {
     let is_normalized = file.bool("do_normalize")? != Some(false);
     let scale = match file.bool("do_rescale")? {
         Some(false) => 1.0,
-        _ => match file.get("rescale_factor") {
+        _ => match file.f64("rescale_factor")? {
             // It would go into mean and deviation, which are not known.
             Some(factor) if is_normalized && stated.is_none() && !is_usual(factor) => {
                 return Err(file.refuse(format!(
                     "rescale_factor {factor} without image_mean and image_std is not supported"
                 )));
             }
-            Some(_) => file.f64("rescale_factor")?.unwrap_or(f64::NAN),
+            Some(factor) => factor,
             None => 1.0 / 255.0,
         },
     };
@@ -209,8 +209,8 @@ fn both(file: &JsonFile, mean: &str, std: &str) -> Result<Option<MeanAndStd>, Mo
 }
 
 /// Whether values of eight bits become 0 to 1.
-fn is_usual(factor: &Value) -> bool {
-    (factor.as_f64()).is_some_and(|factor| (factor * 255.0 - 1.0).abs() < 1e-6)
+fn is_usual(factor: f64) -> bool {
+    (factor * 255.0 - 1.0).abs() < 1e-6
 }
 
 fn single((mean, std): MeanAndStd) -> Normalization {

@@ -8,8 +8,8 @@ use percept_image::{LabelMap, stored_size};
 use super::pixels::Segmentation;
 use super::polygon::inside;
 use super::{
-    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, check_size, no_sample,
-    objects, split_name, variants,
+    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, check_size,
+    named_by_id, no_sample, objects, split_name, variants,
 };
 use crate::classes::spelling;
 use crate::files::{invalid, unread};
@@ -346,28 +346,14 @@ impl SegmentationSet for InstanceSet {
 /// The classes, background first, and which of them each category is.
 ///
 /// Categories of one name, however it is spelled, are one class; those called background are the
-/// background, and of those that say that nothing is labelled ([`UNLABELLED`]) the pixels are ignored. Of categories with one id the last counts, as in
-/// pycocotools; those without an id or a name are left out.
+/// background, and of those that say that nothing is labelled ([`UNLABELLED`]) the pixels are ignored.
+/// See also [`named_by_id`].
 fn class_indices(
     categories: &[Category],
     omissions: &mut Omissions,
 ) -> Result<(Vec<ClassName>, HashMap<Id, u16>), String> {
-    let mut by_id: BTreeMap<Id, &str> = BTreeMap::new();
-    for category in categories {
-        let name = category.name.text().map(str::trim).unwrap_or_default();
-        let Some(id) = category.id.id().filter(|_| !name.is_empty()) else {
-            let example = format!("category {}: `{name}`", shown(&category.id));
-            omissions.add("categories without an id or a name, left out", example);
-            continue;
-        };
-        let example = format!("category {id}: `{name}`");
-        if by_id.insert(id, name).is_some() {
-            omissions.add(
-                "categories with the id of another, of which the last counts",
-                example,
-            );
-        }
-    }
+    let named = named_by_id(categories, omissions).into_iter();
+    let by_id: BTreeMap<Id, &str> = named.map(|(id, name, _)| (id, name)).collect();
     if by_id.is_empty() || by_id.len() > MAX_CLASSES {
         let count = by_id.len();
         return Err(format!("{count} categories, not 1 to {MAX_CLASSES}"));

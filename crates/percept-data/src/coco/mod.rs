@@ -223,6 +223,34 @@ impl Photos {
     }
 }
 
+/// Categories with ids and names, in the order of the file. Those without either are left out; of those
+/// with one id the last counts, as in pycocotools.
+fn named_by_id<'a>(
+    categories: &'a [Category],
+    omissions: &mut Omissions,
+) -> Vec<(Id, &'a str, &'a Category)> {
+    let mut named: Vec<(Id, &str, &Category)> = Vec::new();
+    let mut places: HashMap<Id, usize> = HashMap::new();
+    for category in categories {
+        let name = category.name.text().map(str::trim).unwrap_or_default();
+        let Some(id) = category.id.id().filter(|_| !name.is_empty()) else {
+            let example = format!("category {}: `{name}`", shown(&category.id));
+            omissions.add("categories without an id or a name, left out", example);
+            continue;
+        };
+        let place = *places.entry(id.clone()).or_insert(named.len());
+        match named.get_mut(place) {
+            Some(earlier) => {
+                let kind = "categories with the id of another, of which the last counts";
+                omissions.add(kind, format!("category {id}: `{name}`"));
+                *earlier = (id, name, category);
+            }
+            None => named.push((id, name, category)),
+        }
+    }
+    named
+}
+
 /// What a file says of a photo's size.
 fn size_of(image: &Image, id: &Id, omissions: &mut Omissions) -> Size {
     let size = image.height.count().zip(image.width.count());

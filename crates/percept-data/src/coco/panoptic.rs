@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use percept_image::{LabelMap, Rle};
 
 use super::{
-    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, no_sample, objects,
-    split_name, variants,
+    Annotations, Categories, Category, Images, MAX_JSON_BYTES, Photos, Size, named_by_id,
+    no_sample, objects, split_name, variants,
 };
 use crate::classes::spelling;
 use crate::files::{inside, invalid};
@@ -222,8 +222,8 @@ impl PanopticSet {
 /// A class of a category, and whether it is of things.
 type Class = (u16, bool);
 
-/// The classes in the order of the file, and which of them each category is. Those without an id or a
-/// name are left out; of categories with one id the last counts.
+/// The classes in the order of the file, and which of them each category is. Categories of one name,
+/// however it is spelled, are one class. See also [`named_by_id`].
 fn class_indices(
     categories: &[Category],
     omissions: &mut Omissions,
@@ -234,41 +234,26 @@ fn class_indices(
     }
     let mut classes: Vec<ClassName> = Vec::with_capacity(categories.len());
     let mut indices: HashMap<Id, Class> = HashMap::new();
-    for category in categories {
-        let name = category.name.text().map(str::trim).unwrap_or_default();
-        let Some(id) = category.id.id().filter(|_| !name.is_empty()) else {
-            let example = format!("category {}: `{name}`", shown(&category.id));
-            omissions.add("categories without an id or a name, left out", example);
-            continue;
-        };
-        let class = ClassName {
-            name: name.to_owned(),
-            synonyms: vec![prompt_name(name)],
-        };
-        let is_thing = category.isthing.is_yes();
-        let same = classes
-            .iter()
-            .position(|known| spelling(&known.name) == spelling(name));
-        if let Some(index) = same.and_then(|at| u16::try_from(at).ok())
-            && !indices.contains_key(&id)
-        {
-            let kind = "categories with the name of another, counted as one class";
-            omissions.add(kind, format!("category {id}: `{name}`"));
-            indices.insert(id, (index, is_thing));
-            continue;
-        }
-        if let Some((index, was_thing)) = indices.get_mut(&id) {
-            let kind = "categories with the id of another, of which the last counts";
-            omissions.add(kind, format!("category {id}: `{name}`"));
-            if let Some(known) = classes.get_mut(usize::from(*index)) {
-                *known = class;
+    let mut known: HashMap<String, u16> = HashMap::new();
+    for (id, name, category) in named_by_id(categories, omissions) {
+        let spelling = spelling(name);
+        let index = match known.get(&spelling) {
+            Some(&index) => {
+                let kind = "categories with the name of another, counted as one class";
+                omissions.add(kind, format!("category {id}: `{name}`"));
+                index
             }
-            *was_thing = is_thing;
-            continue;
-        }
-        let index = u16::try_from(classes.len()).map_err(|_| "too many categories")?;
-        classes.push(class);
-        indices.insert(id, (index, is_thing));
+            None => {
+                let index = u16::try_from(classes.len()).map_err(|_| "too many categories")?;
+                known.insert(spelling, index);
+                classes.push(ClassName {
+                    name: name.to_owned(),
+                    synonyms: vec![prompt_name(name)],
+                });
+                index
+            }
+        };
+        indices.insert(id, (index, category.isthing.is_yes()));
     }
     match classes.is_empty() {
         true => Err("no category has an id and a name".to_owned()),
@@ -383,6 +368,16 @@ fn prompt_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_category_that_is_stated_again_changes_no_other() {
+        let categories =
+            r#"[{"id": 1, "name": "dog"}, {"id": 2, "name": "Dog"}, {"id": 2, "name": "cat"}]"#;
+        let categories: Vec<Category> = serde_json::from_str(categories).unwrap();
+        let (classes, indices) = class_indices(&categories, &mut Omissions::new()).unwrap();
+        let name = |id| &classes[usize::from(indices[&Id::Number(id)].0)].name;
+        assert_eq!((name(1).as_str(), name(2).as_str()), ("dog", "cat"));
+    }
 
     #[test]
     fn prompts_say_what_is_seen() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Encoder, Picture, Pictured, Run, check_crop, if_turned, read_photo, read_truth,
+    Encoder, Picture, Pictured, Run, check_crop, files_of, if_turned, read_photo, read_truth,
     say_what_is_missing, size, window,
 };
 use crate::EvalError;
@@ -187,9 +187,7 @@ impl Benchmark for Grouping<'_> {
     }
 
     fn files(&self, sample: usize) -> Vec<PathBuf> {
-        std::iter::once(self.set.samples()[sample].image.clone())
-            .chain(self.set.truth_files(sample))
-            .collect()
+        files_of(self.set, sample)
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {

@@ -7,7 +7,7 @@ mod segmentation;
 mod waterbirds;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use percept::{Model, Size, TokenGrid, View, Window};
 use percept_data::{ClassName, Omissions, SegmentationSet};
@@ -271,6 +271,13 @@ fn if_turned(protocol: &Protocol) -> &'static str {
             "photos turned upright as their EXIF asks (image.orientation can be \"stored\")"
         }
     }
+}
+
+/// The files that a sample is read from: its photo and its truth.
+fn files_of(set: &dyn SegmentationSet, sample: usize) -> Vec<PathBuf> {
+    std::iter::once(set.samples()[sample].image.clone())
+        .chain(set.truth_files(sample))
+        .collect()
 }
 
 /// The truth of a sample at the size where predictions meet it.

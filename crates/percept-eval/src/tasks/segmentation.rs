@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Encoder, Picture, Pictured, Run, check_crop, confusion, if_turned, named, read_photo,
+    Encoder, Picture, Pictured, Run, check_crop, confusion, files_of, if_turned, named, read_photo,
     read_truth, say_what_is_missing,
 };
 use crate::decide::decide;
@@ -228,9 +228,7 @@ impl Benchmark for Segmentation<'_> {
     }
 
     fn files(&self, sample: usize) -> Vec<PathBuf> {
-        std::iter::once(self.set.samples()[sample].image.clone())
-            .chain(self.set.truth_files(sample))
-            .collect()
+        files_of(self.set, sample)
     }
 
     fn load(&self, sample: usize) -> Result<Loaded<Scene>, String> {
